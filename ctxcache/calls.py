@@ -1,0 +1,262 @@
+"""The life of a call: its turn on the context, its attempts and the pauses between them, its ids, its log line."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from uuid import uuid4
+
+from . import retry, wire
+from .config import UNSET, Limits, Retry, Secret, Timeouts
+from .errors import ContextBusyError, CtxCacheError, SessionError
+from .models import Usage
+from .turns import Turn, Turns
+
+if TYPE_CHECKING:
+    from .transport import Exchange, Transport
+
+__all__ = ["Call", "Calls"]
+
+T = TypeVar("T")
+log: Final = logging.getLogger("ctxcache")
+
+
+class Call:
+    """One call under way.
+
+    Attributes:
+        request: what is sent.
+        timeouts: the limits in force.
+        client_request_id: our id, the same over all attempts.
+        ids: the ids of the last answer, ready to be put on a model or an error.
+        attempts: the tries so far.
+        turn: the turn it holds on its context, or None.
+        exchange: of an opened stream.
+    """
+
+    def __init__(self, request: wire.Request, timeouts: Timeouts, client_request_id: str) -> None:
+        self.request = request
+        self.timeouts = timeouts
+        self.client_request_id = client_request_id
+        self.ids: dict[str, str | None] = {"client_request_id": client_request_id}
+        self.attempts = 0
+        self.status: int | None = None
+        self.sent = False
+        self.turn: Turn | None = None
+        self.exchange: Exchange  # set when a stream is opened
+        self.started = time.monotonic()
+        self.head_at: float | None = None
+        self.first_at: float | None = None
+        self._logged = False
+
+    def release_turn(self) -> None:
+        """Let the next call on the context begin."""
+        if self.turn is not None:
+            self.turn.release()
+            self.turn = None
+
+    def log_end(self, usage: Usage | None = None, error: BaseException | None = None) -> None:
+        """Write the call's one line: never content, never the key."""
+        if self._logged or not log.isEnabledFor(logging.DEBUG):
+            return
+        self._logged = True
+        facts: dict[str, Any] = {"status": self.status, "attempt": self.attempts, **self.ids}
+        for name, at in (("head", self.head_at), ("first_chunk", self.first_at), ("end", time.monotonic())):
+            if at is not None:
+                facts[name] = f"{at - self.started:.3f}s"
+        if usage is not None:
+            facts.update(prompt=usage.prompt_tokens, cached=usage.cached_tokens, completion=usage.completion_tokens)
+        if error is not None:
+            facts["error"] = type(error).__name__
+        log.debug("POST %s %s", self.request.path, " ".join(f"{name}={value}" for name, value in facts.items()))
+
+
+class Calls:
+    """Makes the calls of one session.
+
+    The service's rules of what may be repeated are in `retry`; sleep, dice and clock are parameters for tests.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], "Transport"],
+        key: Secret,
+        *,
+        timeouts: Timeouts,
+        limits: Limits,
+        policy: Retry,
+        client_request_id: str | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        dice: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._connect = connect
+        self._key = key
+        self._timeouts = timeouts
+        self.limits = limits
+        self._policy = policy
+        self._client_request_id = client_request_id
+        self._sleep = sleep
+        self._dice = dice
+        self._now = now
+        self._transport: Transport | None = None
+        self._closed = False
+        self.turns = Turns()
+
+    async def send(
+        self, request: wire.Request, read: Callable[[bytes, dict[str, str | None]], T], timeouts: Timeouts | None
+    ) -> T:
+        """Make a plain call and read its answer.
+
+        Raises:
+            CtxCacheError: any of the family.
+        """
+
+        async def attempt(call: Call) -> T:
+            exchange = await self._open(call)
+            return read(await exchange.read_all(self.limits.body_bytes), call.ids)
+
+        call = self._begin(request, timeouts)
+        try:
+            answer = await self._within_total(call, attempt)
+        except BaseException as error:
+            call.log_end(error=error)
+            raise
+        finally:
+            call.release_turn()
+        call.log_end(getattr(answer, "usage", None))
+        return answer
+
+    async def open(self, request: wire.Request, timeouts: Timeouts | None) -> Call:
+        """Make a streamed call; its `exchange` is at the head of the stream, and gives back the turn when it ends.
+
+        Raises:
+            CtxCacheError: any of the family.
+        """
+
+        async def attempt(call: Call) -> "Exchange":
+            exchange = await self._open(call)
+            if exchange.content_type in ("application/json", "text/html"):
+                body = await exchange.read_all(self.limits.body_bytes)
+                raise wire.error_instead_of_stream(body, exchange.content_type)
+            return exchange
+
+        call = self._begin(request, timeouts)
+        try:
+            call.exchange = await self._within_total(call, attempt)
+        except BaseException as error:
+            call.release_turn()
+            call.log_end(error=error)
+            raise
+        call.exchange.on_close = call.release_turn
+        if (total := call.timeouts.total) is not None:
+            call.exchange.limit_total(asyncio.get_running_loop().time() + total - (time.monotonic() - call.started))
+        return call
+
+    async def aclose(self) -> None:
+        """Close the transport; calls that wait get a `SessionError`."""
+        self._closed = True
+        if self._transport is not None:
+            await self._transport.aclose()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a transport to close."""
+        return self._transport is not None
+
+    def transport(self) -> "Transport":
+        """The session's connections, made at the first use in the event loop of that use."""
+        if self._closed:
+            raise SessionError("the session is closed")
+        if self._transport is None:
+            self._transport = self._connect()
+        elif self._transport.loop is not asyncio.get_running_loop():
+            raise SessionError("the session belongs to another event loop: make one session in each")
+        return self._transport
+
+    def _begin(self, request: wire.Request, timeouts: Timeouts | None) -> Call:
+        self.transport()
+        own_id = request.headers.get("X-Client-Request-Id", self._client_request_id)
+        return Call(request, self._timeouts if timeouts is None else timeouts, own_id or uuid4().hex)
+
+    async def _within_total(self, call: Call, attempt: Callable[[Call], Awaitable[T]]) -> T:
+        total = call.timeouts.total
+        if total is None:
+            return await self._repeated(call, attempt)
+        from .transport import timed_out
+
+        try:
+            async with asyncio.timeout(total):
+                return await self._repeated(call, attempt)
+        except TimeoutError:
+            failure = timed_out("total", total, sent=call.sent)
+        raise self._final(call, failure)
+
+    async def _repeated(self, call: Call, attempt: Callable[[Call], Awaitable[T]]) -> T:
+        request = call.request
+        if request.context_id is not None:
+            known = request.serialize is UNSET and self.turns.is_session(request.context_id)
+            if known or request.serialize is True:
+                call.turn = await self.turns.take(request.context_id)
+        began = time.monotonic()
+        for number in count(1):
+            call.attempts, call.sent, call.status = number, False, None
+            try:
+                return await attempt(call)
+            except CtxCacheError as error:
+                failure = error
+            # What follows is outside the handler, so that no error hangs on another without need.
+            if isinstance(failure, ContextBusyError) and request.context_id is not None:
+                self.turns.remember_session(request.context_id)
+            delay = None
+            if retry.may_repeat(failure, repeatable=request.repeatable) and not self._closed:
+                elapsed = time.monotonic() - began
+                delay = retry.next_delay(self._policy, failure, attempt=number, elapsed=elapsed, dice=self._dice())
+            if delay is None:
+                break
+            log.warning(
+                "POST %s: %s, attempt %d of %d, again in %.2f s (client request id %s)",
+                *(request.path, type(failure).__name__, number, self._policy.attempts, delay, call.client_request_id),
+            )
+            call.sent = False  # of what follows, nothing
+            await self._sleep(delay)
+        raise self._final(call, failure)
+
+    async def _open(self, call: Call) -> "Exchange":
+        """Make one attempt; return only where the service accepted it."""
+        from .transport import Attempt
+
+        evidence = Attempt(call.client_request_id)
+        try:
+            exchange = await self.transport().open(call.request, call.timeouts, evidence)
+        finally:
+            call.sent = evidence.sent
+        call.head_at = time.monotonic()
+        call.status = exchange.status
+        call.ids = wire.answer_ids(exchange.headers, call.client_request_id)
+        if 200 <= exchange.status < 300:
+            return exchange
+        try:
+            body = await exchange.read_all(self.limits.body_bytes)
+        except CtxCacheError:
+            body = b""  # the status says enough
+        asked = retry.parse_retry_after(exchange.headers, self._now())
+        raise wire.error_from_answer(exchange.status, exchange.headers, body, retry_after=asked)
+
+    def _final(self, call: Call, failure: CtxCacheError) -> CtxCacheError:
+        return self.dress(retry.final_error(failure, repeatable=call.request.repeatable), call)
+
+    def dress(self, error: CtxCacheError, call: Call) -> CtxCacheError:
+        """Put the call's ids on an error, and blot out the key where the server echoed it."""
+        own = error.__dict__
+        own.update({name: value for name, value in call.ids.items() if value is not None})
+        own["attempts"] = call.attempts
+        for name in ("message", "body", "code", "type", "param"):
+            if name in own:
+                own[name] = self._key.redact(own[name])
+        error.args = (error.message,)
+        error.__cause__ = error.cause
+        return error

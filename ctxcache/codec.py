@@ -1,0 +1,214 @@
+"""JSON ↔ models. The only file that knows msgspec and cattrs.
+
+Reading goes through msgspec, straight from bytes into attrs classes. What it refuses as a type is off (`null` for a
+list, a number as text deep inside) goes once more through cattrs, which coerces; what that refuses too is an error.
+cattrs costs more to import than all the rest of this floor, so it is imported when the first such answer comes.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from math import isfinite
+from typing import Any, TypeVar
+
+import attrs
+import msgspec
+
+from .config import UNSET, Unset
+from .errors import InvalidInputError, ProtocolError
+from .models import ChatCompletion, ChatCompletionChunk, ChatRequest, Context, ContextRequest
+
+__all__ = ["decode_chunk", "decode_completion", "decode_context", "decode_json", "decode_request", "encode"]
+
+T = TypeVar("T")
+RequestT = TypeVar("RequestT", ContextRequest, ChatRequest)
+
+# What msgspec raises for bytes that are not JSON; deep nesting ends in a RecursionError.
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_SHOWN_BODY = 2000
+
+_encoder = msgspec.json.Encoder()
+_any = msgspec.json.Decoder()
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def encode(value: object) -> bytes:
+    """Encode a request or an answer as JSON; what is `UNSET` is left out.
+
+    Raises:
+        InvalidInputError: for a value JSON has no form for.
+    """
+    try:
+        return _encoder.encode(_plain(value))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    raise InvalidInputError(f"body: not encodable as JSON: {problem}", field="body", allowed="what JSON can carry")
+
+
+# Bookkeeping of ours that is no part of the JSON.
+_NOT_SENT = frozenset({"extra", "request_id", "log_id", "client_request_id", "raw_json"})
+
+
+_sent: dict[type, tuple[str, ...]] = {}
+
+
+def _sent_fields(kind: type[Any]) -> tuple[str, ...]:
+    names = _sent.get(kind)
+    if names is None:
+        names = _sent[kind] = tuple(field.name for field in attrs.fields(kind) if field.name not in _NOT_SENT)
+    return names
+
+
+def _plain(value: Any) -> Any:
+    """Models as dicts and lists; the rest as it is."""
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError(f"{value} is no JSON number")  # msgspec would write null
+    if isinstance(value, str | int | float | None):
+        return value
+    if attrs.has(type(value)):
+        plain = {
+            name: _plain(item) for name in _sent_fields(type(value)) if (item := getattr(value, name)) is not UNSET
+        }
+        plain.update(_plain(getattr(value, "extra", {})))
+        return plain
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return value
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def decode_json(data: bytes) -> Any:
+    """Decode any JSON.
+
+    Raises:
+        ProtocolError: for what is not JSON.
+    """
+    try:
+        return _any.decode(data)
+    except _NOT_JSON as error:
+        problem = str(error)
+    raise _not_the_promised("JSON", problem, data)
+
+
+def decode_request(kind: type[RequestT], data: bytes) -> RequestT:
+    """Decode a request body, as the gateway does; `null` reads as left out, unknown fields go to `extra`.
+
+    Raises:
+        ProtocolError: for what is not a JSON object.
+        InvalidInputError: for a field that is missing or out of range.
+    """
+    body = decode_json(data)
+    if not isinstance(body, dict):
+        raise _not_the_promised("a JSON object", f"got a {type(body).__name__}", data)
+    given = {name: value for name, value in body.items() if value is not None}
+    known = {name: given.pop(name, UNSET) for name in _sent_fields(kind)}
+    return kind(extra=given, **known)
+
+
+def decode_context(data: bytes) -> Context:
+    """Decode the answer of `/context/create`.
+
+    Raises:
+        ProtocolError: for what is not JSON, or no context.
+    """
+    context = _structure(Context, data)
+    if not context.id:
+        raise _not_the_promised("a context", "it has no id", data)
+    return context
+
+
+def decode_completion(data: bytes) -> ChatCompletion:
+    """Decode a plain answer of `/context/chat/completions`.
+
+    Raises:
+        ProtocolError: for what is not JSON, or no completion with at least one choice.
+    """
+    completion = _read(ChatCompletion, _completions, data)
+    if not completion.choices:
+        raise _not_the_promised("a chat completion", "it has no choices", data)
+    return completion
+
+
+def decode_chunk(data: bytes) -> ChatCompletionChunk:
+    """Decode the data of one event of a stream: the fast path.
+
+    Raises:
+        ProtocolError: for what is not JSON, or no chunk.
+    """
+    return _read(ChatCompletionChunk, _chunks, data)
+
+
+_completions = msgspec.json.Decoder(ChatCompletion, strict=False)
+_chunks = msgspec.json.Decoder(ChatCompletionChunk, strict=False)
+
+
+def _read(kind: type[T], decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
+    try:
+        decoded = decoder.decode(data)
+    except msgspec.ValidationError:
+        return _structure(kind, data)
+    except _NOT_JSON as error:
+        problem = str(error)
+    else:
+        object.__setattr__(decoded, "raw_json", data)  # frozen, but not yet anybody's
+        return decoded
+    raise _not_the_promised("JSON", problem, data)
+
+
+def _structure(kind: type[T], data: bytes) -> T:
+    body = decode_json(data)
+    convert, explain = _converter()
+    try:
+        decoded: T = convert(body, kind)
+    except Exception as error:  # cattrs raises groups of whatever the coercions raised
+        problem = "; ".join(explain(error))
+    else:
+        object.__setattr__(decoded, "raw_json", data)
+        return decoded
+    raise _not_the_promised(kind.__name__, problem, data)
+
+
+def _not_the_promised(promised: str, problem: str, data: bytes) -> ProtocolError:
+    shown = data[:_SHOWN_BODY].decode("utf-8", "replace")
+    return ProtocolError(f"the server sent what is not {promised}: {problem}", body=shown)
+
+
+@cache
+def _converter() -> tuple[Callable[[Any, type], Any], Callable[[BaseException], list[str]]]:
+    """The tolerant reader and the function that lists what was wrong."""
+    import cattrs
+
+    converter = cattrs.Converter()
+
+    def hook(kind: type) -> Callable[[Any, Any], Any]:
+        structure: Callable[[Any, Any], Any] = cattrs.gen.make_dict_structure_fn(kind, converter)
+
+        def tolerant(value: Any, _: Any) -> Any:
+            if not isinstance(value, dict):
+                raise TypeError(f"expected an object, got {type(value).__name__}")
+            given = {name: item for name, item in value.items() if item is not None and name not in _NOT_SENT}
+            if "last_history_token" in given:  # seen in answers of the service
+                given.setdefault("last_history_tokens", given["last_history_token"])
+            return structure(given, kind)
+
+        return tolerant
+
+    def integer(value: Any, _: Any) -> int:
+        return value if isinstance(value, int) else int(float(value))
+
+    def text(value: Any, _: Any) -> str:
+        if not isinstance(value, str | int | float):
+            raise TypeError(f"expected text, got {type(value).__name__}")
+        return str(value)
+
+    converter.register_structure_hook_factory(attrs.has, hook)
+    converter.register_structure_hook(int, integer)
+    converter.register_structure_hook(str, text)
+    converter.register_structure_hook(int | Unset, integer)
+    converter.register_structure_hook(bool | Unset, lambda value, _: bool(value))
+    return converter.structure, cattrs.transform_error

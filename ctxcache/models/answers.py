@@ -1,0 +1,228 @@
+"""What comes back: the answers of both endpoints, tolerant.
+
+A field that is missing has a default, enum values are plain strings, and what this version does not know is in `.raw`.
+The JSON itself is kept as the bytes that came and parsed only when somebody asks for `.raw`.
+"""
+
+import json
+from typing import Any
+
+import attrs
+
+from .requests import TruncationStrategy
+
+__all__ = [
+    "AssistantMessage",
+    "ChatCompletion",
+    "ChatCompletionChunk",
+    "Choice",
+    "ChoiceDelta",
+    "ChunkChoice",
+    "CompletionTokensDetails",
+    "Context",
+    "PromptTokensDetails",
+    "Usage",
+]
+
+
+@attrs.frozen(kw_only=True)
+class PromptTokensDetails:
+    """Of the prompt's tokens, how many came from the cache."""
+
+    cached_tokens: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class CompletionTokensDetails:
+    """Of the completion's tokens, how many were reasoning."""
+
+    reasoning_tokens: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Usage:
+    """What a call was counted at, in tokens.
+
+    Attributes:
+        prompt_tokens: the whole input, **cached tokens included** (vendor documentation).
+        completion_tokens: the output.
+        total_tokens: the sum, as the service gave it.
+        prompt_tokens_details, completion_tokens_details: the parts, None where the service sent none.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    prompt_tokens_details: PromptTokensDetails | None = None
+    completion_tokens_details: CompletionTokensDetails | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        """Input tokens read from the cache; 0 where the service does not say."""
+        return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else 0
+
+    @property
+    def fresh_tokens(self) -> int:
+        """Input tokens that were not cached: `prompt_tokens - cached_tokens`."""
+        return self.prompt_tokens - self.cached_tokens
+
+
+@attrs.frozen(kw_only=True)
+class _Answer:
+    """What every whole answer carries beside its own fields.
+
+    Attributes:
+        request_id: the service's id of the request (`X-Request-Id`), or None.
+        log_id: its log id (`X-Tt-Logid`), or None.
+        client_request_id: our id of the call (`X-Client-Request-Id`).
+        raw_json: the JSON as it came; b"" for an object made by hand or folded from chunks.
+    """
+
+    request_id: str | None = attrs.field(default=None, eq=False)
+    log_id: str | None = attrs.field(default=None, eq=False, repr=False)
+    client_request_id: str | None = attrs.field(default=None, eq=False, repr=False)
+    raw_json: bytes = attrs.field(default=b"", eq=False, repr=False)
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The whole JSON object as Python data, fields unknown to this version included; {} where there is none."""
+        return _parse(self.raw_json)
+
+
+def _parse(raw_json: bytes) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(raw_json) if raw_json else {}
+    return parsed
+
+
+@attrs.frozen(kw_only=True)
+class Context(_Answer):
+    """A context, as `/context/create` answered. There is no way to ask for it again: keep what you need.
+
+    Attributes:
+        id: to be passed as `context_id`.
+        mode: `session` or `common_prefix`.
+        ttl: seconds without a use after which it is gone; None where neither service nor caller said.
+        model: the model it was made for.
+        truncation_strategy: the one in force, or None.
+        usage: what making it was counted at, or None.
+    """
+
+    id: str
+    mode: str = "session"
+    ttl: int | None = None
+    model: str | None = None
+    truncation_strategy: TruncationStrategy | None = None
+    usage: Usage | None = None
+
+
+@attrs.frozen(kw_only=True)
+class AssistantMessage:
+    """The message of an answer. `tool_calls` are as the service sent them."""
+
+    role: str = "assistant"
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Choice:
+    """One reply.
+
+    `finish_reason` is `stop`, `length`, `content_filter` or `tool_calls`; None while a stream is not at its end.
+    """
+
+    index: int = 0
+    message: AssistantMessage
+    finish_reason: str | None = None
+    logprobs: dict[str, Any] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ChatCompletion(_Answer):
+    """A whole answer, received at once or folded from a stream.
+
+    Attributes:
+        id: the service's id of the completion.
+        choices: the replies by index; `n` of them.
+        usage: None where the service sent none (a stream not asked to include it).
+        object, created, model, service_tier: as sent; `created` in Unix seconds.
+    """
+
+    id: str = ""
+    object: str = "chat.completion"
+    created: int = 0
+    model: str = ""
+    choices: tuple[Choice, ...] = ()
+    usage: Usage | None = None
+    service_tier: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Choice 0's text; "" where it has none."""
+        for choice in self.choices:
+            if choice.index == 0:
+                return choice.message.content or ""
+        return ""
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Choice 0's finish reason."""
+        for choice in self.choices:
+            if choice.index == 0:
+                return choice.finish_reason
+        return None
+
+
+@attrs.frozen(kw_only=True)
+class ChoiceDelta:
+    """What one chunk adds to one reply. `tool_calls` are fragments as the service sent them, each with its `index`."""
+
+    role: str | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ChunkChoice:
+    """One reply's part of a chunk."""
+
+    index: int = 0
+    delta: ChoiceDelta = ChoiceDelta()
+    finish_reason: str | None = None
+    logprobs: dict[str, Any] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ChatCompletionChunk:
+    """One event of a stream.
+
+    Attributes:
+        choices: usually one; empty in the chunk that only carries `usage`.
+        usage: only in the chunk the service chose for it.
+        raw_json: the JSON as it came.
+        id, object, created, model, service_tier: as in `ChatCompletion`.
+    """
+
+    id: str = ""
+    choices: tuple[ChunkChoice, ...] = ()
+    usage: Usage | None = None
+    created: int = 0
+    model: str = ""
+    object: str = "chat.completion.chunk"
+    service_tier: str | None = None
+    raw_json: bytes = attrs.field(default=b"", eq=False, repr=False)
+
+    @property
+    def text(self) -> str:
+        """Choice 0's new text; "" where there is none."""
+        for choice in self.choices:
+            if choice.index == 0:
+                return choice.delta.content or ""
+        return ""
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The whole JSON object as Python data, fields unknown to this version included."""
+        return _parse(self.raw_json)

@@ -1,0 +1,271 @@
+r"""Server-sent events: bytes to events, and back. Pure: it reads nothing, waits for nothing, knows no clock.
+
+Goals
+    The rules of the WHATWG to the letter (https://html.spec.whatwg.org/multipage/server-sent-events.html, "Parsing an
+    event stream", "Interpreting an event stream"; the comments quote them). What comes out depends on the bytes alone,
+    never on how the network cut them, errors included. Linear time, bounded memory.
+
+Invariants, between any two calls
+    * Bytes are split before they are decoded, on CR and LF only: no code point is ever cut, and U+2028 ends no line.
+      CR, LF and colon are no part of a longer UTF-8 sequence, so decoding each value is the same as decoding all first.
+    * `_line` is the incomplete last line, without a terminator. Every complete line has left its mark in `_data`,
+      `_fields` or `retry`, and is gone: nothing is looked at twice.
+    * `buffered <= max_event_bytes`. An event is too large when a line (without its terminator; comments do not count)
+      and what is held for the event before it are longer than the limit together. A line never leaves more than its
+      own length, so while `buffered + len(data)` is within the limit nothing need be counted: then `tight` is False.
+
+Cost
+    Each byte is searched for CR, split, and copied: into `_line` if its line is incomplete, and into its event.
+    bytearrays grow by a share of their size, so appending to them is linear in sum, also byte by byte. split(b"\n")
+    looks for one byte (memchr), in a quarter of the time split(b"\n\n") takes to look for two: hence one path, by
+    lines, with the line most streams consist of, `data: …`, tried first.
+"""
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import attrs
+
+from .errors import EventTooLargeError, InvalidInputError
+
+__all__ = ["RawEvent", "SSEDecoder", "ServerSentEvent", "encode"]
+
+_BOM = b"\xef\xbb\xbf"
+_RETRY_DIGITS = 15  # 31,000 years in ms, exact as a float; int() is quadratic, and refuses more than 4,300 digits
+
+# (data, event, id, retry) as in ServerSentEvent, with data as bytes. A plain tuple: a class would cost more than all
+# the decoding of an event.
+RawEvent: TypeAlias = tuple[bytes, str, str, int | None]
+
+
+@attrs.frozen
+class ServerSentEvent:
+    """One event.
+
+    Attributes:
+        data: its data; several `data` lines are joined by LF.
+        event: its type.
+        id: the last event ID as it stands at this event, also where an earlier event set it; "" if none did.
+        retry: the reconnection time in milliseconds, if this event's own lines set it.
+    """
+
+    data: str = ""
+    event: str = "message"
+    id: str = ""
+    retry: int | None = None
+
+
+class SSEDecoder:
+    """An incremental decoder of one stream, from its first byte on.
+
+    An event that is incomplete at the end of the input is discarded by the standard: there is nothing to call.
+    `buffered` and `leftover()` tell whether there was one.
+
+    Attributes:
+        last_event_id: the last event ID as of the last blank line; "" at first.
+        retry: the reconnection time in milliseconds as of the last `retry` line; None at first. Of more than 15
+            digits it is ignored, as if it were no number.
+    """
+
+    def __init__(self, max_event_bytes: int = 16 * 1024 * 1024) -> None:
+        """Set the most bytes to hold of one event; `InvalidInputError` if below 1."""
+        if max_event_bytes < 1:
+            raise InvalidInputError.of("max_event_bytes", max_event_bytes, "an integer of at least 1")
+        self._limit = max_event_bytes
+        self._bom: bytes | None = b""  # the part of a BOM seen so far; None when that is settled
+        self._after_cr = False  # the last byte was CR: an LF that follows belongs to it
+        self._too_large = False
+        self.last_event_id = ""
+        self.retry: int | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._line = bytearray()
+        self._data: bytes | bytearray | None = None  # the data buffer, less its last LF; bytes while it is one line
+        self._fields: dict[bytes, bytes] = {}  # the event type buffer, the last event ID buffer; whether retry was set
+        self._held = 0  # bytes in _data and _fields
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """Take the next bytes, return the events they complete. Invalid UTF-8 becomes U+FFFD.
+
+        Raises:
+            EventTooLargeError: an event passed `max_event_bytes`. Events that the same bytes completed before it are
+                returned first: then the next call raises, be it `feed(b"")`. So does every later one.
+        """
+        return [
+            ServerSentEvent(value.decode("utf-8", "replace"), event, last_event_id, retry)
+            for value, event, last_event_id, retry in self.feed_raw(data)
+        ]
+
+    def feed_raw(self, data: bytes) -> list[RawEvent]:
+        """Do as `feed`, but leave the data of the events as bytes, for a parser that takes bytes."""
+        if self._too_large:
+            raise self._error()
+        if self._bom is not None:
+            data = self._strip_bom(data)
+        if self._after_cr and data:
+            self._after_cr = False
+            data = data.removeprefix(b"\n")
+        # "[…] (CRLF) character pair, a single […] (LF) character, or a single […] (CR)": splitlines() of bytes, unlike
+        # that of str, takes just these. No waiting at a CR for an LF: the line is complete, and may complete an event.
+        if b"\r" in data:
+            lines = data.splitlines()
+            self._after_cr = data.endswith(b"\r")
+            if data.endswith((b"\r", b"\n")):
+                lines.append(b"")
+        else:
+            lines = data.split(b"\n")
+        tail = lines.pop()
+        tight = len(self._line) + self._held + len(data) > self._limit
+        events: list[RawEvent] = []
+        try:
+            if lines:
+                if self._line:
+                    lines[0] = b"".join((self._line, lines[0]))
+                    self._line = bytearray()
+                self._interpret(lines, events, tight)
+            if tail:
+                self._hold(tail, tight)
+        except EventTooLargeError:
+            if not events:
+                raise
+        return events
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held: the incomplete line (a comment's colon only), the data with its LFs, type and ID of its event."""
+        return len(self._line) + self._held
+
+    def leftover(self) -> bytes:
+        """Return the data of the unfinished event, such as the `[DONE]` of a server that omits the last blank line.
+
+        It is what an end of line and a blank line would dispatch now; b"" if that is nothing. Raises like `feed`.
+        """
+        if self._too_large:
+            raise self._error()
+        name, value = _field(bytes(self._line))
+        parts = [] if self._data is None else [self._data]
+        return b"\n".join([*parts, value] if name == b"data" else parts)
+
+    def _strip_bom(self, data: bytes) -> bytes:
+        data = (self._bom or b"") + data
+        if len(data) < len(_BOM) and _BOM.startswith(data):
+            self._bom = data  # known bytes: they do not count as held
+            return b""
+        self._bom = None
+        return data.removeprefix(_BOM)  # "strips one leading UTF-8 Byte Order Mark (BOM), if any"
+
+    def _interpret(self, lines: list[bytes], events: list[RawEvent], tight: bool) -> None:
+        """Process complete lines: the hot loop, so its state is local."""
+        data, fields = self._data, self._fields
+        for line in lines:
+            if not line:  # "If the line is empty (a blank line): Dispatch the event"
+                event_type, retry = self._end_block() if fields else ("message", None)
+                if data is not None:  # "If the data buffer is an empty string, […] return": no line of data, no event
+                    events.append((data if type(data) is bytes else bytes(data), event_type, self.last_event_id, retry))
+                    data = None
+                continue
+            if tight and not line.startswith(b":") and len(line) + self._size(data) > self._limit:
+                self._give_up()
+            if line[:6] == b"data: ":  # as _field() would split it, at half the cost
+                value = line[6:]
+            else:
+                name, value = _field(line)
+                if name != b"data":
+                    self._set(name, value)
+                    continue
+            # "Append the field value to the data buffer, then append a single […] LF": written before the next line
+            # instead, since the last one is removed at the dispatch anyway.
+            if data is None:
+                data = value
+            else:
+                if isinstance(data, bytes):
+                    data = bytearray(data)
+                data += b"\n"
+                data += value
+        self._data = data
+        self._held = self._size(data) if fields or data is not None else 0
+
+    def _set(self, name: bytes, value: bytes) -> None:
+        """Process a field that is not data. Names are compared "literally, with no case folding performed"."""
+        if name == b"event" or (name == b"id" and b"\0" not in value):  # with U+0000, "ignore the field"
+            self._fields[name] = value
+        elif name == b"retry" and value.isdigit():  # "only ASCII digits": bytes know no others
+            digits = value.lstrip(b"0") or b"0"
+            if len(digits) <= _RETRY_DIGITS:
+                self.retry = int(digits)
+                self._fields[name] = b""
+        # "Otherwise: The field is ignored." So is a comment, as a field with an empty name.
+
+    def _end_block(self) -> tuple[str, int | None]:
+        """Set the last event ID, which needs no data; return type and retry of the event, and clear the fields."""
+        if b"id" in self._fields:
+            self.last_event_id = self._fields[b"id"].decode("utf-8", "replace")
+        event_type = self._fields.get(b"event", b"").decode("utf-8", "replace") or "message"
+        retry = self.retry if b"retry" in self._fields else None
+        self._fields.clear()
+        return event_type, retry
+
+    def _hold(self, tail: bytes, tight: bool) -> None:
+        """Keep the beginning of an incomplete line."""
+        self._line += tail
+        if self._line[0] == ord(":"):  # "If the line starts with a […] COLON […]: Ignore the line", however long
+            del self._line[1:]
+        elif tight and self.buffered > self._limit:
+            self._give_up()
+
+    def _size(self, data: bytes | bytearray | None) -> int:
+        size = sum(map(len, self._fields.values())) if self._fields else 0
+        return size if data is None else size + len(data) + 1
+
+    def _give_up(self) -> None:
+        self._too_large = True
+        self._clear()
+        raise self._error()
+
+    def _error(self) -> EventTooLargeError:  # anew each time, or it would collect tracebacks
+        # Without the size: the event has not ended, and how much of it is known depends on the cuts.
+        return EventTooLargeError(f"a server-sent event has more than {self._limit} bytes (max_event_bytes)")
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    """Split at "the first U+003A COLON"; without one, "using the whole line as the field name"."""
+    name, _, value = line.partition(b":")
+    return name, value.removeprefix(b" ")  # "If value starts with a U+0020 SPACE character, remove it from value."
+
+
+def encode(events: Iterable[ServerSentEvent], last_event_id: str = "") -> bytes:
+    """Write events such that a decoder returns the same events.
+
+    An `id` line is written where the ID changes; `last_event_id` is what the reader has, if this continues a stream.
+
+    Raises:
+        InvalidInputError: CR in data; CR or LF in type or ID; NUL in ID; a lone surrogate; an empty type; a retry
+            below 0 or of more than 15 digits.
+    """
+    out = bytearray()
+    for index, event in enumerate(events):
+        if event.event != "message":
+            out += b"event: %b\n" % _carried(index, "event", event.event, "\r\n")
+        if event.id != last_event_id:
+            out += b"id: %b\n" % _carried(index, "id", event.id, "\r\n\0")
+            last_event_id = event.id
+        if event.retry is not None:
+            if not 0 <= event.retry < 10**_RETRY_DIGITS:
+                raise InvalidInputError.of(f"events[{index}].retry", event.retry, "0 to 10**15 - 1, in milliseconds")
+            out += b"retry: %d\n" % event.retry
+        for line in _carried(index, "data", event.data, "\r").split(b"\n"):
+            out += b"data: %b\n" % line if line else b"data:\n"
+        out += b"\n"
+    return bytes(out)
+
+
+def _carried(index: int, field: str, value: str, refused: str) -> bytes:
+    """Return the value in UTF-8, if a field can carry it. No line tells an empty type from none."""
+    if not any(character in value for character in refused) and (value or field != "event"):
+        try:
+            return value.encode()
+        except UnicodeEncodeError:  # a lone surrogate
+            pass
+    allowed = f"text without {', '.join(map(repr, refused))} or lone surrogates"
+    raise InvalidInputError.of(f"events[{index}].{field}", value, f"{allowed}, not empty" if not value else allowed)
