@@ -173,9 +173,9 @@ class ChatStream:
             self._call.first_at = time.monotonic()
 
     def _end_of_body(self) -> None:
-        # Some gateways forget [DONE], or the blank line after it; a cut event is no clean end.
-        left = self._decoder.leftover().strip()
-        self._ended = left.endswith(b"[DONE]") or (self._fold.finished and not left)
+        # Some gateways forget the blank line after [DONE], or [DONE] itself; a cut event is no clean end.
+        unfinished = self._decoder.leftover()
+        self._ended = wire.is_done(unfinished) or (self._fold.finished and not self._decoder.buffered)
         if not self._ended:
             self._failure = self._interrupted("the stream ended before its end")
 
