@@ -6,8 +6,8 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from itertools import count
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from uuid import uuid4
 
 from . import retry, wire
 from .config import UNSET, Limits, Retry, Secret, Timeouts
@@ -180,7 +180,7 @@ class Calls:
     def _begin(self, request: wire.Request, timeouts: Timeouts | None) -> Call:
         self.transport()
         own_id = request.headers.get("X-Client-Request-Id", self._client_request_id)
-        return Call(request, self._timeouts if timeouts is None else timeouts, own_id or uuid4().hex)
+        return Call(request, self._timeouts if timeouts is None else timeouts, own_id or token_hex(16))
 
     async def _within_total(self, call: Call, attempt: Callable[[Call], Awaitable[T]]) -> T:
         total = call.timeouts.total

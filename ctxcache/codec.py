@@ -15,7 +15,7 @@ import msgspec
 
 from .config import UNSET, Unset
 from .errors import InvalidInputError, ProtocolError
-from .models import ChatCompletion, ChatCompletionChunk, ChatRequest, Context, ContextRequest
+from .models import ChatCompletion, ChatCompletionChunk, ChatRequest, Context, ContextRequest, Message
 
 __all__ = ["decode_chunk", "decode_completion", "decode_context", "decode_json", "decode_request", "encode"]
 
@@ -25,6 +25,7 @@ RequestT = TypeVar("RequestT", ContextRequest, ChatRequest)
 # What msgspec raises for bytes that are not JSON; deep nesting ends in a RecursionError.
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _SHOWN_BODY = 2000
+NO_IDS: Mapping[str, str | None] = {}
 
 _encoder = msgspec.json.Encoder()
 _any = msgspec.json.Decoder()
@@ -48,8 +49,6 @@ def encode(value: object) -> bytes:
 
 # Bookkeeping of ours that is no part of the JSON.
 _NOT_SENT = frozenset({"extra", "request_id", "log_id", "client_request_id", "raw_json"})
-
-
 _sent: dict[type, tuple[str, ...]] = {}
 
 
@@ -62,20 +61,23 @@ def _sent_fields(kind: type[Any]) -> tuple[str, ...]:
 
 def _plain(value: Any) -> Any:
     """Models as dicts and lists; the rest as it is."""
-    if isinstance(value, float) and not isfinite(value):
-        raise ValueError(f"{value} is no JSON number")  # msgspec would write null
-    if isinstance(value, str | int | float | None):
+    kind = type(value)
+    if kind is str or kind is int or value is None:
         return value
-    if attrs.has(type(value)):
-        plain = {
-            name: _plain(item) for name in _sent_fields(type(value)) if (item := getattr(value, name)) is not UNSET
-        }
-        plain.update(_plain(getattr(value, "extra", {})))
-        return plain
+    if kind is Message:
+        plain = {"role": value.role, "content": value.content}
+        return {**plain, **_plain(value.extra)} if value.extra else plain
+    if kind is float:
+        if not isfinite(value):
+            raise ValueError(f"{value} is no JSON number")  # msgspec would write null
+        return value
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
+    if attrs.has(kind):
+        plain = {name: _plain(item) for name in _sent_fields(kind) if (item := getattr(value, name)) is not UNSET}
+        return {**plain, **_plain(getattr(value, "extra", {}))}
     return value
 
 
@@ -110,25 +112,25 @@ def decode_request(kind: type[RequestT], data: bytes) -> RequestT:
     return kind(extra=given, **known)
 
 
-def decode_context(data: bytes) -> Context:
-    """Decode the answer of `/context/create`.
+def decode_context(data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> Context:
+    """Decode the answer of `/context/create`, and put the answer's ids on it.
 
     Raises:
         ProtocolError: for what is not JSON, or no context.
     """
-    context = _structure(Context, data)
+    context = _stamped(_structure(Context, data), data, ids)
     if not context.id:
         raise _not_the_promised("a context", "it has no id", data)
     return context
 
 
-def decode_completion(data: bytes) -> ChatCompletion:
-    """Decode a plain answer of `/context/chat/completions`.
+def decode_completion(data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> ChatCompletion:
+    """Decode a plain answer of `/context/chat/completions`, and put the answer's ids on it.
 
     Raises:
         ProtocolError: for what is not JSON, or no completion with at least one choice.
     """
-    completion = _read(ChatCompletion, _completions, data)
+    completion = _stamped(_read(ChatCompletion, _completions, data), data, ids)
     if not completion.choices:
         raise _not_the_promised("a chat completion", "it has no choices", data)
     return completion
@@ -140,7 +142,7 @@ def decode_chunk(data: bytes) -> ChatCompletionChunk:
     Raises:
         ProtocolError: for what is not JSON, or no chunk.
     """
-    return _read(ChatCompletionChunk, _chunks, data)
+    return _stamped(_read(ChatCompletionChunk, _chunks, data), data)
 
 
 _completions = msgspec.json.Decoder(ChatCompletion, strict=False)
@@ -149,14 +151,11 @@ _chunks = msgspec.json.Decoder(ChatCompletionChunk, strict=False)
 
 def _read(kind: type[T], decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
     try:
-        decoded = decoder.decode(data)
+        return decoder.decode(data)
     except msgspec.ValidationError:
         return _structure(kind, data)
     except _NOT_JSON as error:
         problem = str(error)
-    else:
-        object.__setattr__(decoded, "raw_json", data)  # frozen, but not yet anybody's
-        return decoded
     raise _not_the_promised("JSON", problem, data)
 
 
@@ -168,9 +167,16 @@ def _structure(kind: type[T], data: bytes) -> T:
     except Exception as error:  # cattrs raises groups of whatever the coercions raised
         problem = "; ".join(explain(error))
     else:
-        object.__setattr__(decoded, "raw_json", data)
         return decoded
     raise _not_the_promised(kind.__name__, problem, data)
+
+
+def _stamped(answer: T, data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> T:
+    """Put on an answer what is not in its JSON: it is frozen, but nobody's yet."""
+    object.__setattr__(answer, "raw_json", data)
+    for name, value in ids.items():
+        object.__setattr__(answer, name, value)
+    return answer
 
 
 def _not_the_promised(promised: str, problem: str, data: bytes) -> ProtocolError:

@@ -17,6 +17,7 @@ import asyncio
 import select
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -127,17 +128,19 @@ class Transport:
             "X-Client-Request-Id": attempt.client_request_id,
         }
         try:
-            async with asyncio.timeout(None) as head_timer:
-                return await self._http.post(
-                    self._base_url + request.path,
-                    data=_Body(request.body, attempt, head_timer, timeouts.head),
-                    headers=headers,
-                    timeout=self._aiohttp_timeout(timeouts),
-                    allow_redirects=False,  # the key would travel along
-                    raise_for_status=False,
-                )
+            return await self._http.post(
+                self._base_url + request.path,
+                data=_Body(request.body, attempt, timeouts.head),
+                headers=headers,
+                timeout=self._aiohttp_timeout(timeouts),
+                allow_redirects=False,  # the key would travel along
+                raise_for_status=False,
+            )
         except _FOREIGN as error:
             failure = self.translate(error, timeouts, sent=attempt.sent)
+        finally:
+            if attempt.head_timer is not None:
+                attempt.head_timer.cancel()
         # Raised out here so that no exception of aiohttp, whose frames hold the headers, hangs on ours.
         raise failure
 
@@ -176,10 +179,10 @@ class Transport:
         """Turn an exception of a library below us into one of ours: the one table."""
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return timed_out("connect", timeouts.connect)
-        if type(error) is TimeoutError and error.errno is None:  # ours; with an errno it is the kernel's
-            return timed_out("head", timeouts.head, sent=sent)
         what, make = next((what, make) for kinds, what, make in _TABLE if isinstance(error, kinds))
-        return make(self._key.redact(f"{what}: {type(error).__name__}: {error}")[:_TEXT_SHOWN], sent)
+        # The str of a ClientResponseError has the URL, and a proxy's URL may have a password.
+        text = error.message if isinstance(error, aiohttp.ClientResponseError) else error
+        return make(self._key.redact(f"{what}: {type(error).__name__}: {text}")[:_TEXT_SHOWN], sent)
 
     def release(self, exchange: "Exchange") -> None:
         """Take back what an exchange held; called by the exchange, once."""
@@ -203,14 +206,16 @@ class Attempt:
         client_request_id: goes out as `X-Client-Request-Id`.
         sent: whether the request may have reached the server.
         stale: whether the connection was found closed before anything was written.
+        head_timer: runs from the request sent to the head of the answer.
     """
 
-    __slots__ = ("client_request_id", "sent", "stale")
+    __slots__ = ("client_request_id", "head_timer", "sent", "stale")
 
     def __init__(self, client_request_id: str) -> None:
         self.client_request_id = client_request_id
         self.sent = False
         self.stale = False
+        self.head_timer: asyncio.TimerHandle | None = None
 
 
 class Exchange:
@@ -273,7 +278,8 @@ class Exchange:
         size = 0
         try:
             while True:
-                self.wait_begins()
+                if not self._content.is_eof():
+                    self.wait_begins()
                 data = await self.read()
                 if not data:
                     return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -363,24 +369,26 @@ class _Body(aiohttp.payload.Payload):
     _autoclose = True
     _value: bytes
 
-    def __init__(self, data: bytes, attempt: Attempt, head_timer: asyncio.Timeout, head: float | None) -> None:
+    def __init__(self, data: bytes, attempt: Attempt, head: float | None) -> None:
         super().__init__(data, content_type="application/json")
         self._size = len(data)
         self._attempt = attempt
-        self._head_timer = head_timer
         self._head = head
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self._value.decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        stream = cast(StreamWriter, writer)
-        if _is_stale(stream.transport, cast(ResponseHandler, stream.protocol)):
-            self._attempt.stale = True
+        stream, attempt = cast(StreamWriter, writer), self._attempt
+        protocol = cast(ResponseHandler, stream.protocol)
+        if _is_stale(stream.transport, protocol):
+            attempt.stale = True
             raise ConnectionResetError("closed by the server while idle")
-        self._attempt.sent = True
+        attempt.sent = True
         if self._head is not None:
-            self._head_timer.reschedule(asyncio.get_running_loop().time() + self._head)
+            # Whoever waits for the head gets the error; an asyncio.timeout around it all would cost five times as much.
+            failure = partial(timed_out, "head", self._head, sent=True)
+            attempt.head_timer = stream.loop.call_later(self._head, lambda: protocol.set_exception(failure()))
         for start in range(0, len(self._value), _WRITE_BYTES):
             await writer.write(self._value[start : start + _WRITE_BYTES])
 

@@ -143,9 +143,9 @@ def read_context(body: bytes, ids: Mapping[str, Any], asked: ContextRequest) -> 
         APIStatusError: for an error that came with a good status.
     """
     _raise_error_inside(body)
-    context = codec.decode_context(body)
+    context = codec.decode_context(body, ids)
     given = context.raw
-    filled: dict[str, Any] = {**ids, "model": context.model or asked.model}
+    filled: dict[str, Any] = {"model": context.model or asked.model}
     if given.get("mode") is None and asked.mode is not UNSET:
         filled["mode"] = asked.mode
     if context.ttl is None and asked.ttl is not UNSET:
@@ -161,7 +161,7 @@ def read_completion(body: bytes, ids: Mapping[str, Any]) -> ChatCompletion:
         APIStatusError: for an error that came with a good status.
     """
     _raise_error_inside(body)
-    return attrs.evolve(codec.decode_completion(body), **ids)
+    return codec.decode_completion(body, ids)
 
 
 def is_done(data: bytes) -> bool:
