@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from . import retry, wire
 from .config import UNSET, Limits, Retry, Secret, Timeouts
-from .errors import ContextBusyError, CtxCacheError, SessionError
+from .errors import ContextBusyError, CtxCacheError, InvalidInputError, SessionError
 from .models import Usage
 from .turns import Turn, Turns
 
@@ -58,7 +58,12 @@ class Call:
             self.turn.release()
             self.turn = None
 
-    def log_end(self, usage: Usage | None = None, error: BaseException | None = None) -> None:
+    def ended(self) -> None:
+        """Note that the stream has ended, if only by being closed or forgotten."""
+        self.release_turn()
+        self.log_end(error="closed")
+
+    def log_end(self, usage: Usage | None = None, error: BaseException | str | None = None) -> None:
         """Write the call's one line: never content, never the key."""
         if self._logged or not log.isEnabledFor(logging.DEBUG):
             return
@@ -70,7 +75,7 @@ class Call:
         if usage is not None:
             facts.update(prompt=usage.prompt_tokens, cached=usage.cached_tokens, completion=usage.completion_tokens)
         if error is not None:
-            facts["error"] = type(error).__name__
+            facts["error"] = error if isinstance(error, str) else type(error).__name__
         log.debug("POST %s %s", self.request.path, " ".join(f"{name}={value}" for name, value in facts.items()))
 
 
@@ -151,13 +156,15 @@ class Calls:
             call.release_turn()
             call.log_end(error=error)
             raise
-        call.exchange.on_close = call.release_turn
+        call.exchange.on_close = call.ended
         if (total := call.timeouts.total) is not None:
             call.exchange.limit_total(asyncio.get_running_loop().time() + total - (time.monotonic() - call.started))
         return call
 
     async def aclose(self) -> None:
         """Close the transport; calls that wait get a `SessionError`."""
+        if self._transport is not None and self._transport.loop is not asyncio.get_running_loop():
+            raise SessionError("the session belongs to another event loop: close it in that one")
         self._closed = True
         if self._transport is not None:
             await self._transport.aclose()
@@ -179,6 +186,8 @@ class Calls:
 
     def _begin(self, request: wire.Request, timeouts: Timeouts | None) -> Call:
         self.transport()
+        if timeouts is not None and not isinstance(timeouts, Timeouts):
+            raise InvalidInputError.of("timeouts", timeouts, "a Timeouts, or None for the session's")
         own_id = request.headers.get("X-Client-Request-Id", self._client_request_id)
         return Call(request, self._timeouts if timeouts is None else timeouts, own_id or token_hex(16))
 

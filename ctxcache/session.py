@@ -65,7 +65,7 @@ class AsyncSession:
             if not isinstance(value, kind):
                 raise InvalidInputError.of(name, value, f"a {kind.__name__}")
         self._limits = limits
-        self._headers = check_headers(headers)
+        self._headers = check_headers(headers, "headers")
         self._http = http
         own_id = self._headers.pop("X-Client-Request-Id", None)
         self._calls = Calls(
@@ -87,8 +87,8 @@ class AsyncSession:
 
     async def aclose(self) -> None:
         """Close the session. Who still reads a stream gets a `StreamInterruptedError` at once; further calls fail."""
-        self._closed = True
         await self._calls.aclose()
+        self._closed = True
 
     async def __aenter__(self) -> Self:
         self._calls.transport()  # so that a session used in a second loop, or closed, says so here

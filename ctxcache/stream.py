@@ -191,13 +191,14 @@ class ChatStream:
         raise failure
 
     async def _finish(self) -> None:
-        try:
-            await self._exchange.finish()
-        finally:
-            self._end()
+        self._log()
+        await self._exchange.finish()
 
     def _end(self, error: CtxCacheError | None = None) -> None:
+        self._log(error)
         self._exchange.close()
+
+    def _log(self, error: CtxCacheError | None = None) -> None:
         if self._call is not None:
             self._call.log_end(self._fold.usage, error)
 

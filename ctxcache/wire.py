@@ -84,6 +84,10 @@ def chat_request(
     chat: ChatRequest, *, repeatable: bool = False, serialize: Any = UNSET, headers: object = None
 ) -> Request:
     """Build the POST that chats on a context."""
+    if not isinstance(repeatable, bool):
+        raise InvalidInputError.of("repeatable", repeatable, "True or False")
+    if serialize is not UNSET and not isinstance(serialize, bool):
+        raise InvalidInputError.of("serialize", serialize, "True or False, or left out")
     if "stream" in chat.extra:
         raise InvalidInputError.of("extra_body['stream']", chat.extra["stream"], "nothing: the call itself decides")
     return Request(
@@ -103,7 +107,7 @@ _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _FRAMING = frozenset({"content-length", "transfer-encoding", "host", "connection", "content-encoding", "expect"})
 
 
-def check_headers(headers: object) -> dict[str, str]:
+def check_headers(headers: object, field: str = "extra_headers") -> dict[str, str]:
     """Check the caller's own headers and spell their names in one way; values, which may be secrets, are not shown.
 
     Raises:
@@ -112,13 +116,13 @@ def check_headers(headers: object) -> dict[str, str]:
     if headers is None:
         return {}
     if not isinstance(headers, Mapping):
-        raise InvalidInputError.of("headers", type(headers), "a mapping of strings, or None")
+        raise InvalidInputError.of(field, type(headers), "a mapping of strings, or None")
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower() in _FRAMING:
-            raise InvalidInputError.of("headers", name, "header names that do not frame the message")
+            raise InvalidInputError.of(field, name, "header names that do not frame the message")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
             raise InvalidInputError(
-                f"headers[{name!r}]: allowed is a string without control characters", field=f"headers[{name!r}]"
+                f"{field}[{name!r}]: allowed is a string without control characters", field=f"{field}[{name!r}]"
             )
     return {name.title(): value for name, value in headers.items()}
 

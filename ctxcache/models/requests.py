@@ -246,7 +246,7 @@ _CONTEXT_CHECKS: Final[Mapping[str, Any]] = {
     "mode": lambda field, value: _one_of(field, value, MODES),
     "ttl": _seconds,
     "truncation_strategy": _strategy,
-    "extra": _mapping,
+    "extra": lambda _, value: _mapping("extra_body", value),
 }
 
 
@@ -314,5 +314,5 @@ _CHAT_CHECKS: Final[Mapping[str, Any]] = {
     "logprobs": _flag,
     "top_logprobs": lambda field, value: _integer(field, value, 0, 20),
     "logit_bias": _logit_bias,
-    "extra": _mapping,
+    "extra": lambda _, value: _mapping("extra_body", value),
 }

@@ -1,0 +1,171 @@
+"""What the user hands to a command: texts and messages from options, files and stdin, and values in short forms.
+
+Whatever is wrong with them is an `InvalidInputError` that names the file and the line.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from ..errors import InvalidInputError
+from ..models import STRATEGIES, Message
+
+__all__ = ["AddMessage", "MessageSource", "read_messages", "read_stdin", "read_text", "seconds", "truncation"]
+
+STDIN: Final = "-"
+
+
+# --- files and stdin --------------------------------------------------------------------------------------------------
+
+
+def read_text(name: str) -> str:
+    """Return the text of a file, as it is but for a byte order mark; `-` is stdin."""
+    try:
+        data = _stdin_bytes() if name == STDIN else Path(name).read_bytes()
+    except OSError as error:
+        raise _problem(_shown(name), error.strerror or str(error)) from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _problem(_shown(name), f"line {line} is not UTF-8 text") from None
+
+
+def read_stdin() -> str:
+    """Return what was piped in, without the line breaks at its end."""
+    return read_text(STDIN).rstrip("\r\n")
+
+
+def _stdin_bytes() -> bytes:
+    if sys.stdin is None:
+        raise OSError("it is closed")
+    return sys.stdin.buffer.read()
+
+
+def _shown(name: str) -> str:
+    return "stdin" if name == STDIN else name
+
+
+def _problem(where: str, what: str) -> InvalidInputError:
+    return InvalidInputError(f"{where}: {what}", field=where)
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class MessageSource:
+    """One option that gives messages: a text, a file with a text, or a file of messages (`role` None)."""
+
+    role: str | None
+    value: str
+    is_file: bool
+
+
+class AddMessage(argparse.Action):
+    """Collects the options that give messages, in the order given: `--system-file` is a file with a system message."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Add one."""
+        role, _, kind = self.option_strings[-1].removeprefix("--").partition("-")
+        every = role == "messages"
+        source = MessageSource(None if every else role, str(values), is_file=every or kind == "file")
+        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or ()), source])
+
+
+def read_messages(sources: Iterable[MessageSource]) -> list[Message]:
+    """Return the messages of all sources, in their order."""
+    sources = list(sources)
+    if sum(source.is_file and source.value == STDIN for source in sources) > 1:
+        raise _problem("stdin", "it can be read only once, and two options name it")
+    messages: list[Message] = []
+    for source in sources:
+        if source.role is None:
+            messages += _parse_messages(_shown(source.value), read_text(source.value))
+        else:
+            messages.append(Message(source.role, read_text(source.value) if source.is_file else source.value))
+    return messages
+
+
+def _parse_messages(where: str, text: str) -> list[Message]:
+    """Read a JSON array, or JSON lines: one message a line."""
+    if text.lstrip().startswith("["):
+        items = [(f"{where}, message {number}", item) for number, item in enumerate(_parse(where, text), start=1)]
+    else:
+        lines = enumerate(text.split("\n"), start=1)
+        items = [(f"{where}, line {number}", _parse(where, line, number)) for number, line in lines if line.strip()]
+    if not items:
+        raise _problem(where, "no messages in it: it is to be a JSON array, or JSON lines")
+    return [_message(place, item) for place, item in items]
+
+
+def _parse(where: str, text: str, first_line: int = 1) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise _problem(f"{where}, line {line}", f"not JSON: {error.msg} (column {error.colno})") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets thousands deep
+        raise _problem(where, f"not readable as JSON: {error}") from None
+
+
+def _message(where: str, item: Any) -> Message:
+    if not isinstance(item, dict):
+        raise _problem(where, f"a message is an object with role and content, this is {json.dumps(item)[:40]}")
+    extra = {name: value for name, value in item.items() if name not in ("role", "content")}
+    try:
+        return Message(item.get("role"), item.get("content"), extra=extra)  # type: ignore[arg-type]  # it checks
+    except InvalidInputError as error:
+        raise _problem(where, error.message) from None
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+_DURATION: Final = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s?)?")
+_UNITS: Final = (86400, 3600, 60, 1)
+
+
+def seconds(text: str) -> int:
+    """Read a duration: `3600`, `1h`, `7d`, `1h30m`."""
+    found = _DURATION.fullmatch(text)
+    if not text or found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration: give seconds, or like 1h, 7d, 1h30m")
+    return sum(int(count) * unit for count, unit in zip(found.groups(), _UNITS, strict=True) if count)
+
+
+def truncation(text: str) -> dict[str, Any]:
+    """Read a truncation strategy: `last_history_tokens=4096`, `rolling_tokens`, `rolling_tokens=false`.
+
+    Further fields follow after commas: `rolling_tokens,max_window_tokens=32768`.
+    """
+    fields = dict(_field(part) for part in text.split(","))
+    kind = next(iter(fields))
+    if kind not in STRATEGIES:
+        raise argparse.ArgumentTypeError(f"{kind!r} is no strategy: there are {' and '.join(STRATEGIES)}")
+    return {"type": kind, **fields}
+
+
+_VALUES: Final[dict[str, Callable[[], bool]]] = {}
+
+
+def _field(part: str) -> tuple[str, bool | int]:
+    name, equals, value = part.strip().partition("=")
+    if not equals or value == "true":
+        return name, True
+    if value == "false":
+        return name, False
+    if not re.fullmatch("[0-9]{1,18}", value):
+        raise argparse.ArgumentTypeError(f"{part!r}: the value is to be true, false or a whole number")
+    return name, int(value)

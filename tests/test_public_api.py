@@ -1,0 +1,131 @@
+"""The public names, against drift."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import ctxcache
+from ctxcache import errors
+from ctxcache.config import Limits, Retry, Timeouts
+from ctxcache.resources.chat import Chat, ChatOptions
+from ctxcache.resources.context import Contexts
+from ctxcache.session import AsyncSession
+
+NAMES = """
+    APIConnectionError APIStatusError APITimeoutError AssistantMessage AsyncSession AuthenticationError BadRequestError
+    ChatCompletion ChatCompletionChunk ChatStream Choice ChoiceDelta ChunkChoice CompletionTokensDetails Context
+    ContextBusyError ContextGoneError CtxCacheError EventTooLargeError InternalServerError InvalidInputError Limits
+    MalformedStreamError Message MessageLike NotFoundError OutcomeUnknownError PermissionDeniedError PromptTokensDetails
+    ProtocolError QuotaExceededError RateLimitError Retry SessionError StreamInterruptedError Timeouts
+    TruncationStrategy UNSET Unset Usage __version__ assistant system user
+""".split()
+
+
+def test_the_list_of_names_is_this_one() -> None:
+    """A name is added or removed on purpose only."""
+    assert sorted(ctxcache.__all__) == sorted(NAMES)
+    for name in NAMES:
+        assert getattr(ctxcache, name) is not None
+
+
+def test_every_error_is_public() -> None:
+    """Whatever can be raised can be caught by name."""
+    assert set(errors.__all__) <= set(ctxcache.__all__)
+
+
+def test_version_is_the_distribution_s() -> None:
+    """The version is written down once."""
+    assert ctxcache.__version__ == version("ctxcache")
+
+
+def test_the_tests_run_on_the_installed_package() -> None:
+    """What is tested is what was installed, not the folder."""
+    repository = Path(__file__).parents[1]
+    if (repository / "ctxcache" / "__init__.py").samefile(ctxcache.__file__):
+        pytest.skip("an editable install, or the folder on PYTHONPATH")
+    assert "site-packages" in ctxcache.__file__
+
+
+def parameters(function: object) -> list[str]:
+    """The names of a function's parameters, those of a TypedDict spelled out."""
+    assert callable(function)
+    names = [name for name in inspect.signature(function).parameters if name != "self"]
+    if "options" in names:
+        names.remove("options")
+        names += list(inspect.get_annotations(ChatOptions))
+    return names
+
+
+CHAT = """
+    context_id model messages temperature top_p n stop max_tokens presence_penalty frequency_penalty stream_options user
+    logprobs top_logprobs logit_bias repeatable serialize extra_headers extra_body timeouts
+""".split()
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (AsyncSession.__init__, "api_key base_url timeouts limits retry headers http".split()),
+        (
+            Contexts.create,
+            "model messages mode ttl truncation_strategy extra_headers extra_body timeouts".split(),
+        ),
+        (Chat.create, ["stream", *CHAT]),
+        (Chat.stream, CHAT),
+        (Timeouts, "connect pool head idle total".split()),
+        (Limits, "connections keepalive event_bytes body_bytes".split()),
+        (Retry, "attempts first_delay max_delay max_elapsed max_retry_after".split()),
+    ],
+)
+def test_parameters(function: object, names: list[str]) -> None:
+    """Parameters have the names users type."""
+    assert parameters(function) == names
+
+
+def test_defaults_of_the_settings() -> None:
+    """The defaults are the documented ones."""
+    assert Timeouts() == Timeouts(connect=10.0, pool=None, head=600.0, idle=120.0, total=None)
+    assert Limits() == Limits(connections=1000, keepalive=30.0, event_bytes=16 * 2**20, body_bytes=64 * 2**20)
+    assert Retry() == Retry(attempts=3, first_delay=0.5, max_delay=8.0, max_elapsed=120.0, max_retry_after=60.0)
+
+
+def test_importing_does_not_import_aiohttp() -> None:
+    """`import ctxcache` costs neither aiohttp nor cattrs, nor does making a session."""
+    code = (
+        "import sys, ctxcache; ctxcache.AsyncSession('sk-test');"
+        "print([name for name in ('aiohttp', 'cattrs', 'rich') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def public_definitions() -> list[tuple[str, ast.AST]]:
+    """Every public module, class and function of the package, by place."""
+    found: list[tuple[str, ast.AST]] = []
+    folder = Path(ctxcache.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        module = ast.parse(path.read_text("utf-8"))
+        place = str(path.relative_to(folder))
+        found.append((place, module))
+        for node in ast.walk(module):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_":
+                found.append((f"{place}:{node.lineno} {node.name}", node))
+    return found
+
+
+def test_files_and_functions_are_taken_in_at_one_sitting() -> None:
+    """No file beyond 500 lines, no function beyond 60: the aim is 300 and 40."""
+    folder = Path(ctxcache.__file__).parent
+    long_files = [str(path) for path in folder.rglob("*.py") if len(path.read_text("utf-8").splitlines()) > 500]
+    long_functions = [
+        place
+        for place, node in public_definitions()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno - len(ast.get_docstring(node, clean=False) or "") / 100 > 60
+    ]
+    assert (long_files, long_functions) == ([], [])

@@ -1,0 +1,74 @@
+"""The README's blocks, run as they stand."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ctxcache
+
+REPOSITORY = Path(__file__).parents[1]
+README = (REPOSITORY / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_blocks_run(block: str) -> None:
+    """Every Python block runs as it stands, in a fresh interpreter, and warns of nothing."""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_streaming_example_says_something() -> None:
+    """The first example prints an answer, and how much of its input was cached."""
+    done = subprocess.run([sys.executable, "-c", blocks("python")[0]], capture_output=True, text=True, timeout=60)
+    answer, _, cached = done.stdout.rpartition("cached tokens: ")
+    assert len(answer) > 40
+    assert int(cached) > 0
+
+
+def test_there_are_exactly_two_set_up_commands() -> None:
+    """One line each: the first ends in the demo, the second in pytest."""
+    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("python3 -m venv")]
+    assert [command.split("/")[-1] for command in commands] == ["ctxcache demo", "pytest"]
+
+
+def test_every_command_shown_exists() -> None:
+    """The CLI knows each command and option that the README shows."""
+    shown = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("ctxcache ")]
+    assert len(shown) >= 4
+    for line in shown:
+        words = shlex.split(line, comments=True)[1:]
+        options = [word for word in words if word.startswith("--")]
+        done = subprocess.run(
+            [sys.executable, "-m", "ctxcache", words[0], "--help"], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0
+        assert [option for option in options if option not in done.stdout] == []
+
+
+def test_every_error_is_in_the_table() -> None:
+    """The README names every class of the tree, except those that only say where a parent came from."""
+    missing = {name for name in ctxcache.errors.__all__ if f"`{name}`" not in README}
+    assert missing <= {"CtxCacheError", "APIStatusError", "EventTooLargeError"}
+
+
+def test_every_parameter_is_in_the_tables() -> None:
+    """Every parameter of both endpoints stands in the README."""
+    from ctxcache.resources.chat import ChatOptions
+
+    for name in [*ChatOptions.__required_keys__, *ChatOptions.__optional_keys__, "ttl", "mode", "truncation_strategy"]:
+        assert f"`{name}`" in README, name
+
+
+def test_links_lead_somewhere() -> None:
+    """Links to files of the repository are not broken."""
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (REPOSITORY / target).exists(), target
