@@ -22,8 +22,8 @@ __all__ = ["decode_chunk", "decode_completion", "decode_context", "decode_json",
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", ContextRequest, ChatRequest)
 
-# What msgspec raises for bytes that are not JSON; deep nesting ends in a RecursionError.
-_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+# What msgspec raises: bytes that are not JSON, a type that is off; deep nesting ends in a RecursionError.
+_REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _SHOWN_BODY = 2000
 NO_IDS: Mapping[str, str | None] = {}
 
@@ -92,7 +92,7 @@ def decode_json(data: bytes) -> Any:
     """
     try:
         return _any.decode(data)
-    except _NOT_JSON as error:
+    except _REFUSED as error:
         problem = str(error)
     raise _not_the_promised("JSON", problem, data)
 
@@ -130,7 +130,11 @@ def decode_completion(data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> Ch
     Raises:
         ProtocolError: for what is not JSON, or no completion with at least one choice.
     """
-    completion = _stamped(_read(ChatCompletion, _completions, data), data, ids)
+    try:
+        completion = _decode_completion(data)
+    except _REFUSED as refusal:
+        completion = _coerce(ChatCompletion, data, refusal)
+    completion = _stamped(completion, data, ids)
     if not completion.choices:
         raise _not_the_promised("a chat completion", "it has no choices", data)
     return completion
@@ -142,21 +146,23 @@ def decode_chunk(data: bytes) -> ChatCompletionChunk:
     Raises:
         ProtocolError: for what is not JSON, or no chunk.
     """
-    return _stamped(_read(ChatCompletionChunk, _chunks, data), data)
-
-
-_completions = msgspec.json.Decoder(ChatCompletion, strict=False)
-_chunks = msgspec.json.Decoder(ChatCompletionChunk, strict=False)
-
-
-def _read(kind: type[T], decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
     try:
-        return decoder.decode(data)
-    except msgspec.ValidationError:
+        chunk = _decode_chunk(data)
+    except _REFUSED as refusal:
+        chunk = _coerce(ChatCompletionChunk, data, refusal)
+    object.__setattr__(chunk, "raw_json", data)  # as _stamped, without its call
+    return chunk
+
+
+_decode_completion = msgspec.json.Decoder(ChatCompletion, strict=False).decode
+_decode_chunk = msgspec.json.Decoder(ChatCompletionChunk, strict=False).decode
+
+
+def _coerce(kind: type[T], data: bytes, refusal: Exception) -> T:
+    """Read once more, tolerantly, what msgspec refused; what is not JSON stays refused."""
+    if isinstance(refusal, msgspec.ValidationError):
         return _structure(kind, data)
-    except _NOT_JSON as error:
-        problem = str(error)
-    raise _not_the_promised("JSON", problem, data)
+    raise _not_the_promised("JSON", str(refusal), data) from None
 
 
 def _structure(kind: type[T], data: bytes) -> T:
