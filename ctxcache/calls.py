@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from . import retry, wire
 from .config import UNSET, Limits, Retry, Secret, Timeouts
-from .errors import ContextBusyError, CtxCacheError, InvalidInputError, SessionError
+from .errors import (
+    APIConnectionError,
+    APITimeoutError,
+    ContextBusyError,
+    CtxCacheError,
+    InvalidInputError,
+    SessionError,
+)
 from .models import Usage
 from .turns import Turn, Turns
 
@@ -50,7 +57,15 @@ class Call:
         self.started = time.monotonic()
         self.head_at: float | None = None
         self.first_at: float | None = None
+        self.aborted = False
+        self.task = _running_task()
+        self.cancelling = self.task.cancelling()
         self._logged = False
+
+    def abort(self) -> None:
+        """Wake the call, wherever it waits, since the session is being closed."""
+        self.aborted = True
+        self.task.cancel()
 
     def release_turn(self) -> None:
         """Let the next call on the context begin."""
@@ -58,12 +73,12 @@ class Call:
             self.turn.release()
             self.turn = None
 
-    def ended(self) -> None:
+    def ended(self, failure: CtxCacheError | None) -> None:
         """Note that the stream has ended, if only by being closed or forgotten."""
         self.release_turn()
-        self.log_end(error="closed")
+        self.log_end(error=failure)
 
-    def log_end(self, usage: Usage | None = None, error: BaseException | str | None = None) -> None:
+    def log_end(self, usage: Usage | None = None, error: BaseException | None = None) -> None:
         """Write the call's one line: never content, never the key."""
         if self._logged or not log.isEnabledFor(logging.DEBUG):
             return
@@ -75,8 +90,15 @@ class Call:
         if usage is not None:
             facts.update(prompt=usage.prompt_tokens, cached=usage.cached_tokens, completion=usage.completion_tokens)
         if error is not None:
-            facts["error"] = error if isinstance(error, str) else type(error).__name__
+            facts["error"] = type(error).__name__
         log.debug("POST %s %s", self.request.path, " ".join(f"{name}={value}" for name, value in facts.items()))
+
+
+def _running_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    if task is None:
+        raise SessionError("calls are made in a task: run them under asyncio.run()")
+    return task
 
 
 class Calls:
@@ -109,6 +131,7 @@ class Calls:
         self._now = now
         self._transport: Transport | None = None
         self._closed = False
+        self._pending: set[Call] = set()
         self.turns = Turns()
 
     async def send(
@@ -126,7 +149,7 @@ class Calls:
 
         call = self._begin(request, timeouts)
         try:
-            answer = await self._within_total(call, attempt)
+            answer = await self._until_closed(call, attempt)
         except BaseException as error:
             call.log_end(error=error)
             raise
@@ -151,7 +174,7 @@ class Calls:
 
         call = self._begin(request, timeouts)
         try:
-            call.exchange = await self._within_total(call, attempt)
+            call.exchange = await self._until_closed(call, attempt)
         except BaseException as error:
             call.release_turn()
             call.log_end(error=error)
@@ -166,6 +189,8 @@ class Calls:
         if self._transport is not None and self._transport.loop is not asyncio.get_running_loop():
             raise SessionError("the session belongs to another event loop: close it in that one")
         self._closed = True
+        for call in list(self._pending):
+            call.abort()
         if self._transport is not None:
             await self._transport.aclose()
 
@@ -191,17 +216,29 @@ class Calls:
         own_id = request.headers.get("X-Client-Request-Id", self._client_request_id)
         return Call(request, self._timeouts if timeouts is None else timeouts, own_id or token_hex(16))
 
-    async def _within_total(self, call: Call, attempt: Callable[[Call], Awaitable[T]]) -> T:
-        total = call.timeouts.total
-        if total is None:
-            return await self._repeated(call, attempt)
-        from .transport import timed_out
+    async def _until_closed(self, call: Call, attempt: Callable[[Call], Awaitable[T]]) -> T:
+        """Run the call, wherever it may be waiting, until the session is closed."""
+        self._pending.add(call)
+        try:
+            if call.timeouts.total is None:
+                return await self._repeated(call, attempt)
+            return await self._within_total(call, attempt, call.timeouts.total)
+        except asyncio.CancelledError:
+            # As asyncio.timeout() does: ours only if nobody else cancelled the task as well.
+            if not call.aborted or call.task.uncancel() > call.cancelling:
+                raise
+        finally:
+            self._pending.discard(call)
+        if call.sent:
+            raise self._final(call, APIConnectionError("the session was closed", sent=True, hopeless=True))
+        raise self.dress(SessionError("the session was closed before the request was sent"), call)
 
+    async def _within_total(self, call: Call, attempt: Callable[[Call], Awaitable[T]], total: float) -> T:
         try:
             async with asyncio.timeout(total):
                 return await self._repeated(call, attempt)
         except TimeoutError:
-            failure = timed_out("total", total, sent=call.sent)
+            failure = APITimeoutError.of("total", total, sent=call.sent)
         raise self._final(call, failure)
 
     async def _repeated(self, call: Call, attempt: Callable[[Call], Awaitable[T]]) -> T:
@@ -213,6 +250,7 @@ class Calls:
         began = time.monotonic()
         for number in count(1):
             call.attempts, call.sent, call.status = number, False, None
+            call.ids = {"client_request_id": call.client_request_id}
             try:
                 return await attempt(call)
             except CtxCacheError as error:
@@ -245,7 +283,7 @@ class Calls:
             call.sent = evidence.sent
         call.head_at = time.monotonic()
         call.status = exchange.status
-        call.ids = wire.answer_ids(exchange.headers, call.client_request_id)
+        call.ids = self._key.redact(wire.answer_ids(exchange.headers, call.client_request_id))
         if 200 <= exchange.status < 300:
             return exchange
         try:
@@ -253,7 +291,7 @@ class Calls:
         except CtxCacheError:
             body = b""  # the status says enough
         asked = retry.parse_retry_after(exchange.headers, self._now())
-        raise wire.error_from_answer(exchange.status, exchange.headers, body, retry_after=asked)
+        raise wire.error_from_answer(exchange.status, body, retry_after=asked)
 
     def _final(self, call: Call, failure: CtxCacheError) -> CtxCacheError:
         return self.dress(retry.final_error(failure, repeatable=call.request.repeatable), call)

@@ -144,6 +144,12 @@ class APITimeoutError(APIConnectionError):
     limit: str = ""
     seconds: float = 0.0
 
+    @classmethod
+    def of(cls, limit: str, seconds: float | None, *, sent: bool = False, hopeless: bool = False) -> "APITimeoutError":
+        """Build the one message all such errors share."""
+        text = f"no end of the wait within Timeouts.{limit} = {seconds:g} s"
+        return cls(text, limit=limit, seconds=seconds, sent=sent, hopeless=hopeless)
+
 
 class APIStatusError(CtxCacheError):
     """The service answered with an error.

@@ -32,7 +32,7 @@ class _Reply:
             self.tool_calls.extend(delta.tool_calls)
         if choice.logprobs:
             self.logprobs.append(choice.logprobs)
-        if choice.finish_reason is not None:
+        if choice.finish_reason:  # some send "" until the end
             self.finish_reason = choice.finish_reason
 
     def choice(self, index: int) -> Choice:

@@ -83,13 +83,16 @@ def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
         headers: a case-insensitive mapping.
         now: the time, in Unix seconds, that a date is compared with.
     """
+    delays = (_delay(headers.get("Retry-After-Ms"), now, 1000), _delay(headers.get("Retry-After"), now, 1))
+    return next((delay for delay in delays if delay is not None), None)
+
+
+def _delay(value: str | None, now: float, per_second: int) -> float | None:
+    if value is None:
+        return None
     try:
-        if (milliseconds := headers.get("Retry-After-Ms")) is not None:
-            delay = float(milliseconds) / 1000
-        elif (value := headers.get("Retry-After")) is None:
-            return None
-        elif value.strip()[:1].isdigit():
-            delay = float(value)
+        if value.strip()[:1].isdigit():
+            delay = float(value) / per_second
         else:
             date = parsedate_to_datetime(value)  # RFC 9110: HTTP dates are in GMT, said or not
             delay = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now

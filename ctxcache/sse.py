@@ -65,6 +65,7 @@ class SSEDecoder:
         last_event_id: the last event ID as of the last blank line; "" at first.
         retry: the reconnection time in milliseconds as of the last `retry` line; None at first. Of more than 15
             digits it is ignored, as if it were no number.
+        too_large: whether an event passed `max_event_bytes`: the next `feed` raises.
     """
 
     def __init__(self, max_event_bytes: int = 16 * 1024 * 1024) -> None:
@@ -74,7 +75,7 @@ class SSEDecoder:
         self._limit = max_event_bytes
         self._bom: bytes | None = b""  # the part of a BOM seen so far; None when that is settled
         self._after_cr = False  # the last byte was CR: an LF that follows belongs to it
-        self._too_large = False
+        self.too_large = False
         self.last_event_id = ""
         self.retry: int | None = None
         self._clear()
@@ -99,7 +100,7 @@ class SSEDecoder:
 
     def feed_raw(self, data: bytes) -> list[RawEvent]:
         """Do as `feed`, but leave the data of the events as bytes, for a parser that takes bytes."""
-        if self._too_large:
+        if self.too_large:
             raise self._error()
         if self._bom is not None:
             data = self._strip_bom(data)
@@ -141,7 +142,7 @@ class SSEDecoder:
 
         It is what an end of line and a blank line would dispatch now; b"" if that is nothing. Raises like `feed`.
         """
-        if self._too_large:
+        if self.too_large:
             raise self._error()
         name, value = _field(bytes(self._line))
         parts = [] if self._data is None else [self._data]
@@ -219,7 +220,7 @@ class SSEDecoder:
         return size if data is None else size + len(data) + 1
 
     def _give_up(self) -> None:
-        self._too_large = True
+        self.too_large = True
         self._clear()
         raise self._error()
 

@@ -38,7 +38,7 @@ class ChatStream:
     garbage-collected. Nothing is sent before it is entered or iterated. One task reads it at a time.
 
     Attributes:
-        done: whether the answer came whole.
+        done: whether the answer came whole and was iterated over to its end.
         usage: the usage, wherever in the stream the gateway put it; None until then, or if it sends none.
         request_id, log_id, client_request_id: ids of the answer, None until it is opened.
 
@@ -57,41 +57,50 @@ class ChatStream:
         self._fold = Fold(expected_choices)
         self._ready: deque[ChatCompletionChunk] = deque()
         self._failure: CtxCacheError | None = None
-        self._ended = False
+        self.done = False
+        self._ended = False  # the end marker has come; chunks before it may still be waiting in _ready
         self._closed = False
+        self._unread = False
         self._busy = False
 
     # --- opening and closing
 
     async def open(self) -> Self:
         """Send the request and wait for the head of the answer; does nothing if that was done before."""
-        if self._call is None:
-            if self._closed:
-                raise SessionError("the stream is closed")
-            if self._busy:
-                raise SessionError("another task is opening this stream")
-            self._busy = True
-            try:
-                call = await self._start()
-            finally:
-                self._busy = False
-            self._call, self._exchange = call, call.exchange
-            self._exchange.close_with(self)
-            if self._closed:  # by another task, meanwhile
-                self._end()
-                raise self._interrupted("the stream was closed before its end")
+        if self._call is not None:
+            return self
+        if self._failure is not None:
+            raise self._failure
+        if self._busy or self._closed:
+            raise SessionError("another task is opening this stream" if self._busy else "the stream is closed")
+        self._busy = True
+        try:
+            self._call = await self._start()
+        except CtxCacheError as error:
+            self._failure = error
+            raise
+        finally:
+            self._busy = False
+            self._closed = self._closed or self._call is None  # the request is not sent a second time
+        self._exchange = self._call.exchange
+        self._exchange.close_with(self)
+        if self._closed:  # by another task, meanwhile
+            await self._settle()
         return self
 
     async def aclose(self) -> None:
         """End the stream and give back what it holds; what is not read yet is lost."""
         self._closed = True
+        if self._ready:
+            self._unread = True
+            self._ready.clear()
         if self._call is None or self._exchange.closed:
             return
         if self._ended:
             await self._finish()
         else:
+            self._log()
             self._exchange.fail(SessionError("the stream was closed while it was being read"))
-            self._end()
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -143,8 +152,11 @@ class ChatStream:
                     self._take(events)
                 else:
                     self._end_of_body()
+                if decoder.too_large:
+                    decoder.feed_raw(b"")  # raises what had to wait for the events before it
         except CtxCacheError as error:
-            self._failure = self._as_stream_error(error)
+            if not self._ended:
+                self._failure = self._failure or self._as_stream_error(error)
         except BaseException:
             self._closed = True
             self._end()
@@ -161,16 +173,17 @@ class ChatStream:
         ready, add = self._ready, self._fold.add
         try:
             for data, event, _, _ in events:
-                if data[:1] == b"[" and wire.is_done(data):
+                if data[:1] != b"{" and wire.is_done(data):
                     self._ended = True
-                    break
+                    return
                 chunk = wire.read_chunk(data, event)
                 add(chunk)
                 ready.append(chunk)
         except CtxCacheError as error:
             self._failure = self._as_stream_error(error)
-        if ready and self._call is not None and self._call.first_at is None:
-            self._call.first_at = time.monotonic()
+        finally:
+            if ready and self._call is not None and self._call.first_at is None:
+                self._call.first_at = time.monotonic()
 
     def _end_of_body(self) -> None:
         # Some gateways forget the blank line after [DONE], or [DONE] itself; a cut event is no clean end.
@@ -181,12 +194,12 @@ class ChatStream:
 
     async def _settle(self) -> None:
         """Nothing is left to deliver: end the exchange, and raise what there is to raise."""
-        if self._failure is None and self._ended:
+        if self._failure is None and self._ended and not self._unread:
             if not self._exchange.closed:
                 await self._finish()
+            self.done = True
             return
         failure = self._failure or self._interrupted("the stream was closed before its end")
-        self._failure = failure
         self._end(failure)
         raise failure
 
@@ -219,11 +232,6 @@ class ChatStream:
         return error if self._call is None else self._calls.dress(error, self._call)
 
     # --- the answer as a whole
-
-    @property
-    def done(self) -> bool:
-        """Whether the answer came whole."""
-        return self._ended and self._failure is None and not self._ready
 
     @property
     def usage(self) -> Usage | None:

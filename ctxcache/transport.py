@@ -32,7 +32,7 @@ from .config import Limits, Secret, Timeouts, __version__
 from .errors import APIConnectionError, APITimeoutError, CtxCacheError, InvalidInputError, ProtocolError, SessionError
 from .wire import Request
 
-__all__ = ["Attempt", "Exchange", "Transport", "timed_out"]
+__all__ = ["Attempt", "Exchange", "Transport"]
 
 # After the end marker a server normally ends the body at once. Waiting a little for that keeps the connection; waiting
 # longer would hold up the caller, who has the whole answer already.
@@ -40,6 +40,8 @@ _DRAIN_SECONDS: Final = 0.25
 _DRAIN_BYTES: Final = 64 * 1024
 _WRITE_BYTES: Final = 256 * 1024
 _STALE_TRIES: Final = 4
+_TLS_LOOKS: Final = 4
+_LOOK_SECONDS: Final = 1.0
 _TIMEOUTS_KEPT: Final = 64  # callers use a few; what is made anew for each call is not worth keeping
 _TEXT_SHOWN: Final = 500
 _USER_AGENT: Final = f"ctxcache/{__version__} aiohttp/{aiohttp.__version__}"
@@ -104,7 +106,9 @@ class Transport:
                 attempt.stale = False
                 try:
                     response = await self._post(request, timeouts, attempt)
-                    break
+                    if attempt.sent:
+                        break
+                    response.close()  # said before we had asked: it answers nothing
                 except APIConnectionError:
                     if not attempt.stale:
                         raise
@@ -169,16 +173,16 @@ class Transport:
             pass
         else:
             return
-        raise timed_out("pool", timeouts.pool, hopeless=True)
+        raise APITimeoutError.of("pool", timeouts.pool, hopeless=True)
 
     def _free_slot(self) -> None:
         if self._slots is not None:
             self._slots.release()
 
-    def translate(self, error: Exception, timeouts: Timeouts, *, sent: bool) -> CtxCacheError:
+    def translate(self, error: BaseException, timeouts: Timeouts, *, sent: bool) -> CtxCacheError:
         """Turn an exception of a library below us into one of ours: the one table."""
         if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return timed_out("connect", timeouts.connect)
+            return APITimeoutError.of("connect", timeouts.connect)
         what, make = next((what, make) for kinds, what, make in _TABLE if isinstance(error, kinds))
         # The str of a ClientResponseError has the URL, and a proxy's URL may have a password.
         text = error.message if isinstance(error, aiohttp.ClientResponseError) else error
@@ -224,14 +228,14 @@ class Exchange:
     Attributes:
         status, headers, content_type: of the answer; `headers` is case-insensitive, `content_type` in lower case
             and without parameters.
-        on_close: called once when the exchange ends, however it ends.
+        on_close: called once when the exchange ends, with the error that ended it from outside, if one did.
     """
 
     def __init__(self, transport: Transport, response: aiohttp.ClientResponse, timeouts: Timeouts) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self.content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        self.on_close: Callable[[], None] | None = None
+        self.on_close: Callable[[CtxCacheError | None], None] | None = None
         self.closed = False
         self._transport = transport
         self._response = response
@@ -298,7 +302,7 @@ class Exchange:
                     drained = 0
                     while drained <= _DRAIN_BYTES and (data := await self._content.readany()):
                         drained += len(data)
-        except _FOREIGN:
+        except (*_FOREIGN, CtxCacheError):
             pass  # the answer is whole; only the connection is lost
         finally:
             self.close()
@@ -315,7 +319,7 @@ class Exchange:
         self._transport.release(self)
         if self.on_close is not None:
             on_close, self.on_close = self.on_close, None
-            on_close()
+            on_close(self._failure)
 
     def fail(self, error: CtxCacheError) -> None:
         """End the exchange from outside: a reader, waiting or yet to come, gets `error`."""
@@ -339,20 +343,37 @@ class Exchange:
     def limit_total(self, at: float) -> None:
         """Fail the exchange at this time of the loop's clock, if it is still open."""
         self._total_at = at
+        if self._timer is None:
+            self._watch()  # also while nobody reads
 
     def _watch(self) -> None:
-        now, idle, total_at = self._loop.time(), self._timeouts.idle, self._total_at
-        since = self._waiting_since
-        if total_at is not None and now >= total_at:
-            self.fail(timed_out("total", self._timeouts.total, sent=True))
-        elif idle is not None and since is not None and now >= since + idle:
-            self.fail(timed_out("idle", idle, sent=True))
-        else:
-            dues = [] if idle is None else [(now if since is None else since) + idle]
-            if total_at is not None:
-                dues.append(total_at)
-            if dues:
-                self._timer = self._loop.call_at(min(dues), self._watch)
+        now = self._loop.time()
+        failure = self._overdue(now) or self._broken()
+        if failure is not None:
+            self.fail(failure)
+            return
+        dues = [now + _LOOK_SECONDS]
+        if self._timeouts.idle is not None:
+            dues.append((now if self._waiting_since is None else self._waiting_since) + self._timeouts.idle)
+        if self._total_at is not None:
+            dues.append(self._total_at)
+        self._timer = self._loop.call_at(min(dues), self._watch)
+
+    def _overdue(self, now: float) -> CtxCacheError | None:
+        idle, since = self._timeouts.idle, self._waiting_since
+        if self._total_at is not None and now >= self._total_at:
+            return APITimeoutError.of("total", self._timeouts.total, sent=True)
+        if idle is not None and since is not None and now >= since + idle:
+            return APITimeoutError.of("idle", idle, sent=True)
+        return None
+
+    def _broken(self) -> CtxCacheError | None:
+        """The error of a connection that ended without a word to its reader, as aiohttp ends one of broken framing."""
+        protocol = self._response.connection.protocol if self._response.connection else None
+        if protocol is None or protocol.connected or self._content.is_eof() or self._content.exception() is not None:
+            return None
+        cause = protocol.exception() or aiohttp.ClientPayloadError("the connection is gone")
+        return self._transport.translate(cause, self._timeouts, sent=True)
 
     def close_with(self, owner: object) -> None:
         """Close the exchange when `owner` is garbage-collected, in whichever thread that happens."""
@@ -381,20 +402,25 @@ class _Body(aiohttp.payload.Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         stream, attempt = cast(StreamWriter, writer), self._attempt
         protocol = cast(ResponseHandler, stream.protocol)
-        if _is_stale(stream.transport, protocol):
+        for _ in range(_TLS_LOOKS):
+            stale = _is_stale(stream.transport, protocol)
+            if stale is not None:
+                break
+            await asyncio.sleep(0)
+        if stale:
             attempt.stale = True
             raise ConnectionResetError("closed by the server while idle")
         attempt.sent = True
         if self._head is not None:
             # Whoever waits for the head gets the error; an asyncio.timeout around it all would cost five times as much.
-            failure = partial(timed_out, "head", self._head, sent=True)
+            failure = partial(APITimeoutError.of, "head", self._head, sent=True)
             attempt.head_timer = stream.loop.call_later(self._head, lambda: protocol.set_exception(failure()))
         for start in range(0, len(self._value), _WRITE_BYTES):
             await writer.write(self._value[start : start + _WRITE_BYTES])
 
 
-def _is_stale(transport: asyncio.Transport | None, protocol: ResponseHandler) -> bool:
-    """Whether the peer has closed the connection, or sent something no request asked for."""
+def _is_stale(transport: asyncio.Transport | None, protocol: ResponseHandler) -> bool | None:
+    """Whether the peer has closed the connection, or sent what no request asked for; None: look again in a moment."""
     if transport is None or transport.is_closing() or protocol.should_close:
         return True
     socket = transport.get_extra_info("socket")
@@ -405,8 +431,9 @@ def _is_stale(transport: asyncio.Transport | None, protocol: ResponseHandler) ->
     ready = poll.poll(0)
     if not ready:
         return False
-    # Over TLS, unread bytes may be session tickets; a close shows as a hang-up there as well.
-    return bool(ready[0][1] & _HUNG_UP) or transport.get_extra_info("sslcontext") is None
+    if ready[0][1] & _HUNG_UP or transport.get_extra_info("sslcontext") is None:
+        return True
+    return None  # unread TLS records: session tickets, or a goodbye; the loop has to read them first
 
 
 class _Hidden(str):
@@ -433,12 +460,6 @@ def _proxy_for(base_url: str) -> str | None:
 
 
 # --- exceptions -------------------------------------------------------------------------------------------------------
-
-
-def timed_out(limit: str, seconds: float | None, *, sent: bool = False, hopeless: bool = False) -> APITimeoutError:
-    """Make the error of a time limit that passed."""
-    text = f"no end of the wait within Timeouts.{limit} = {seconds:g} s"
-    return APITimeoutError(text, limit=limit, seconds=seconds, sent=sent, hopeless=hopeless)
 
 
 def _unsent(text: str, sent: bool) -> CtxCacheError:

@@ -248,10 +248,10 @@ _REQUEST_ID: Final = re.compile(r"request id: *([\w.-]+)", re.I)
 _MESSAGE_SHOWN: Final = 500
 
 
-def error_from_answer(
-    status: int, headers: Mapping[str, str], body: bytes, *, retry_after: float | None = None
-) -> APIStatusError:
+def error_from_answer(status: int, body: bytes, *, retry_after: float | None = None) -> APIStatusError | ProtocolError:
     """Make the error of an answer whose status is not a success: any envelope, text, HTML or nothing."""
+    if status < 200:
+        return ProtocolError(f"the server answered with status {status}, which ends no request")
     details = _details(body)
     if not details["message"] and 300 <= status < 400:
         details["message"] = "the server redirects, which is not followed with a key: mend the base URL"

@@ -9,7 +9,10 @@ from typing import Any
 
 import attrs
 
+from ..errors import ProtocolError
 from .requests import TruncationStrategy
+
+_LONG_NUMBER = 1000
 
 __all__ = [
     "AssistantMessage",
@@ -90,8 +93,19 @@ class _Answer:
 
 
 def _parse(raw_json: bytes) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(raw_json) if raw_json else {}
-    return parsed
+    if not raw_json:
+        return {}
+    try:
+        # What the models do not read was not checked: neither its UTF-8, nor the size of its numbers, nor its depth.
+        parsed: dict[str, Any] = json.loads(raw_json.decode("utf-8", "replace"), parse_int=_parse_int)
+        return parsed
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    raise ProtocolError(f"the server sent what cannot be read as JSON: {problem}")
+
+
+def _parse_int(digits: str) -> int | float:
+    return int(digits) if len(digits) < _LONG_NUMBER else float(digits)  # int() refuses more than 4,300 digits
 
 
 @attrs.frozen(kw_only=True)

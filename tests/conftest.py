@@ -1,0 +1,113 @@
+"""Fixtures that every room uses: a clean environment, the hostile server, sessions that must leave nothing behind."""
+
+import asyncio
+import gc
+import types
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import aioresponses.core
+import pytest
+
+from ctxcache import AsyncSession, Retry, Timeouts
+
+from .hostile import Hostile
+
+KEY = "sk-test/0123456789+abcdef"  # no part of it is a word that may stand in a log for another reason
+
+
+_NOTHING_WRITTEN = types.SimpleNamespace(output_size=0)
+
+
+class MockedResponse(aiohttp.ClientResponse):
+    """What aioresponses makes of aiohttp 3.14, which wants a `stream_writer` (pnuckowski/aioresponses#289)."""
+
+    def __init__(self, *args: Any, stream_writer: Any = _NOTHING_WRITTEN, **named: Any) -> None:
+        super().__init__(*args, stream_writer=stream_writer, **named)
+
+
+aioresponses.core.ClientResponse = MockedResponse
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, base URL or proxy of the machine reaches a test."""
+    for name in (
+        "CTXCACHE_API_KEY",
+        "CTXCACHE_BASE_URL",
+        *(f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO")),
+    ):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+def key() -> str:
+    """The key of the sessions that tests make."""
+    return KEY
+
+
+@pytest.fixture
+async def quiet_loop() -> AsyncIterator[None]:
+    """The event loop hears of no exception that nobody retrieved, no task that was destroyed."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    yield
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+
+
+@pytest.fixture
+async def hostile(quiet_loop: None) -> AsyncIterator[Hostile]:
+    """A hostile server; a test tells it what to play."""
+    async with Hostile() as server:
+        yield server
+
+
+@pytest.fixture
+async def session_for(hostile: Hostile) -> AsyncIterator[Callable[..., AsyncSession]]:
+    """Make sessions on a server (default: `hostile`), quick to retry. At the end of the test they must hold nothing."""
+    made: list[AsyncSession] = []
+
+    def make(server: Hostile = hostile, **settings: Any) -> AsyncSession:
+        settings = {"retry": Retry(first_delay=0.001), "timeouts": Timeouts(head=5, idle=5), **settings}
+        made.append(AsyncSession(KEY, server.url, **settings))
+        return made[-1]
+
+    yield make
+    for session in made:
+        held = holdings(session)
+        await session.aclose()
+        assert held == {}
+
+
+@pytest.fixture
+def session(session_for: Callable[..., AsyncSession]) -> AsyncSession:
+    """A session on `hostile`."""
+    return session_for()
+
+
+def holdings(session: AsyncSession) -> dict[str, Any]:
+    """What a session holds though no call is under way: {} if all is well."""
+    transport = session._calls._transport
+    held: dict[str, Any] = {"turns": len(session._calls.turns)}
+    if transport is not None:
+        held["exchanges"] = len(transport._open)
+        if transport._slots is not None:
+            held["slots"] = session._limits.connections - transport._slots._value
+    return {name: number for name, number in held.items() if number}
+
+
+@pytest.fixture
+def held() -> Callable[[AsyncSession], dict[str, Any]]:
+    """The function that says what a session holds."""
+    return holdings
+
+
+@pytest.fixture
+def log_lines(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[str]]:
+    """The lines of the logger `ctxcache` of one level, so far."""
+    caplog.set_level("DEBUG", logger="ctxcache")
+    return lambda level: [r.getMessage() for r in caplog.records if r.name == "ctxcache" and r.levelname == level]
