@@ -185,8 +185,9 @@ class Transport:
             return APITimeoutError.of("connect", timeouts.connect)
         what, make = next((what, make) for kinds, what, make in _TABLE if isinstance(error, kinds))
         # The str of a ClientResponseError has the URL, and a proxy's URL may have a password.
-        text = error.message if isinstance(error, aiohttp.ClientResponseError) else error
-        return make(self._key.redact(f"{what}: {type(error).__name__}: {text}")[:_TEXT_SHOWN], sent)
+        text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+        text = f"{what}: {type(error).__name__}: {' '.join(text.split())}"
+        return make(self._key.redact(text)[:_TEXT_SHOWN], sent)
 
     def release(self, exchange: "Exchange") -> None:
         """Take back what an exchange held; called by the exchange, once."""
@@ -348,10 +349,10 @@ class Exchange:
 
     def _watch(self) -> None:
         now = self._loop.time()
-        failure = self._overdue(now) or self._broken()
-        if failure is not None:
+        if (failure := self._overdue(now)) is not None:
             self.fail(failure)
             return
+        self._tell_if_broken()
         dues = [now + _LOOK_SECONDS]
         if self._timeouts.idle is not None:
             dues.append((now if self._waiting_since is None else self._waiting_since) + self._timeouts.idle)
@@ -367,13 +368,12 @@ class Exchange:
             return APITimeoutError.of("idle", idle, sent=True)
         return None
 
-    def _broken(self) -> CtxCacheError | None:
-        """The error of a connection that ended without a word to its reader, as aiohttp ends one of broken framing."""
+    def _tell_if_broken(self) -> None:
+        """Wake the reader of a connection that is gone: aiohttp does not, where the framing of a chunk is broken."""
         protocol = self._response.connection.protocol if self._response.connection else None
         if protocol is None or protocol.connected or self._content.is_eof() or self._content.exception() is not None:
-            return None
-        cause = protocol.exception() or aiohttp.ClientPayloadError("the connection is gone")
-        return self._transport.translate(cause, self._timeouts, sent=True)
+            return
+        self._content.set_exception(protocol.exception() or aiohttp.ClientPayloadError("the connection is gone"))
 
     def close_with(self, owner: object) -> None:
         """Close the exchange when `owner` is garbage-collected, in whichever thread that happens."""

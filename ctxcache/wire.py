@@ -246,6 +246,7 @@ _GONE_TEXT: Final = re.compile(
 )
 _REQUEST_ID: Final = re.compile(r"request id: *([\w.-]+)", re.I)
 _MESSAGE_SHOWN: Final = 500
+_NESTING: Final = 200
 
 
 def error_from_answer(status: int, body: bytes, *, retry_after: float | None = None) -> APIStatusError | ProtocolError:
@@ -347,7 +348,9 @@ def _details(body: bytes) -> dict[str, Any]:
     if message.startswith("<"):
         message = "(an HTML page)"
     details["message"] = message if len(message) <= _MESSAGE_SHOWN else message[: _MESSAGE_SHOWN - 1] + "…"
-    details["body"] = parsed
+    # What may be nested deeper than any envelope stays text: whoever walks, prints or pickles it would not come back.
+    nested = body.count(b"[") + body.count(b"{") > _NESTING
+    details["body"] = body.decode("utf-8", "replace") if nested else parsed
     return details
 
 
