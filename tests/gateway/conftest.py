@@ -1,0 +1,199 @@
+"""A gateway on a real socket, a plain aiohttp client for it, and an engine that does as it is told."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import aiohttp
+import attrs
+import pytest
+
+from ctxcache.gateway import Gateway, Prompt
+
+MODEL = "Doubao-1.5-pro-32k"
+
+
+class Clock:
+    """A wall clock that stands still until a test moves it: 2024-12-11 10:43:33 UTC, the seed's second."""
+
+    def __init__(self) -> None:
+        self.now = 1733913813.0
+
+    def __call__(self) -> float:
+        """Tell it."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of the gateways that `start` starts."""
+    return Clock()
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    """Let everything else run until a condition holds; seconds pass only where it never does."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():  # noqa: ASYNC110  # what is waited for has no event
+                await asyncio.sleep(0)
+
+    return wait
+
+
+class Told:
+    """An engine that writes what a test puts in, piece by piece; an exception is raised, None ends the reply."""
+
+    def __init__(self) -> None:
+        self.pieces: asyncio.Queue[Any] = asyncio.Queue()
+        self.prompts: list[Prompt] = []
+        self.started = asyncio.Event()
+        self.closed = asyncio.Event()
+
+    def say(self, *pieces: Any) -> None:
+        """Put in what it is to write."""
+        for piece in pieces:
+            self.pieces.put_nowait(piece)
+
+    async def generate(self, prompt: Prompt) -> AsyncIterator[str]:
+        """Write it."""
+        self.prompts.append(prompt)
+        self.started.set()
+        try:
+            while (piece := await self.pieces.get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+        finally:
+            self.closed.set()
+
+
+@pytest.fixture
+def told() -> Told:
+    """An engine for `start(engine=told)`."""
+    return Told()
+
+
+@attrs.frozen
+class Answer:
+    """One HTTP answer, read to its end."""
+
+    status: int
+    headers: Any
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body."""
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> Any:
+        """What the envelope holds."""
+        return self.json["error"]
+
+    @property
+    def data(self) -> list[str]:
+        """What each event of a stream carries; every event must be one `data:` line and one empty line."""
+        *events, rest = self.body.decode().split("\n\n")
+        assert rest == ""
+        assert all(event.startswith("data: ") and "\n" not in event for event in events)
+        return [event[6:] for event in events]
+
+    @property
+    def chunks(self) -> list[Any]:
+        """The chunks of a stream, which must end with `[DONE]`."""
+        *chunks, done = self.data
+        assert done == "[DONE]"
+        return [json.loads(chunk) for chunk in chunks]
+
+
+class Api:
+    """Both endpoints, by a plain aiohttp client."""
+
+    def __init__(self, http: aiohttp.ClientSession, gateway: Gateway, closers: list[Any]) -> None:
+        self.http = http
+        self.closers = closers
+        self.gateway = gateway
+        self.key = {"Authorization": f"Bearer {gateway.api_key}"}
+
+    async def request(self, method: str, url: str, **options: Any) -> Answer:
+        """Send anything."""
+        async with self.http.request(method, url, **options) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def post(self, path: str, body: Any, headers: Any = ()) -> Answer:
+        """Send JSON, with the key."""
+        url = self.gateway.base_url + path
+        return await self.request("POST", url, json=body, headers={**self.key, **dict(headers)})
+
+    async def create(self, **fields: Any) -> Any:
+        """Make a context; return the answer's JSON."""
+        body = {"model": MODEL, "messages": [{"role": "system", "content": "Be kind."}], **fields}
+        answer = await self.post("/context/create", body)
+        assert answer.status == 200, answer.body
+        return answer.json
+
+    def chat_body(self, context_id: str, text: str, **fields: Any) -> dict[str, Any]:
+        """Return the JSON of a chat."""
+        return {"context_id": context_id, "model": MODEL, "messages": [{"role": "user", "content": text}], **fields}
+
+    async def chat(self, context_id: str, text: str = "hello", **fields: Any) -> Answer:
+        """Chat, and read the answer to its end."""
+        return await self.post("/context/chat/completions", self.chat_body(context_id, text, **fields))
+
+    def open(self, context_id: str, text: str = "hello", **fields: Any) -> Any:
+        """Send a chat and leave the answer to the test."""
+        body = self.chat_body(context_id, text, **fields)
+        return self.http.post(self.gateway.base_url + "/context/chat/completions", json=body, headers=self.key)
+
+    async def connect(self, data: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection, send bytes, read nothing; it is closed with the test."""
+        sock = socket.create_connection(("127.0.0.1", self.gateway.port))  # at once: the kernel accepts
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader, writer = await asyncio.open_connection(sock=sock, limit=1024)
+        self.closers.append(partial(_close, writer))
+        writer.write(data)
+        return reader, writer
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+class Start:
+    """Starts gateways with a client each; a test's `start(engine=…)`."""
+
+    def __init__(self, stack: list[Any], clock: Clock) -> None:
+        self.stack = stack
+        self.clock = clock
+
+    async def __call__(self, **settings: Any) -> Api:
+        """Start one; both are closed with the test."""
+        gateway = await Gateway(clock=self.clock, **settings).__aenter__()
+        http = aiohttp.ClientSession()
+        self.stack += [gateway.aclose, http.close]
+        return Api(http, gateway, self.stack)
+
+
+@pytest.fixture
+async def start(clock: Clock) -> AsyncIterator[Start]:
+    """Start gateways with the settings a test wants."""
+    stack: list[Any] = []
+    yield Start(stack, clock)
+    async with asyncio.timeout(5):
+        for close in reversed(stack):
+            await close()
+
+
+@pytest.fixture
+async def api(start: Start) -> Api:
+    """A gateway as it comes, and a client."""
+    return await start()

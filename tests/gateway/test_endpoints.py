@@ -1,0 +1,460 @@
+"""Both endpoints and the two small ones, over a real socket: plain answers."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from ctxcache import codec
+from ctxcache.errors import RateLimitError
+from ctxcache.gateway import MODELS, count_tokens
+from ctxcache.models import assistant, system, user
+
+MODEL = MODELS[0]
+
+
+# --- create -----------------------------------------------------------------------------------------------------------
+
+
+async def test_create_answers_as_the_seed_shows(api: Any) -> None:
+    """Every field of the seed's answer, with the values that were asked for; and the model."""
+    messages = [{"role": "system", "content": "Please act as a friendly agent"}, {"role": "user", "content": "Hello"}]
+    created = await api.create(messages=messages, mode="session", ttl=3600)
+    assert re.fullmatch(r"ctx-20241211104333-[0-9a-z]{5}", created.pop("id"))
+    assert created == {
+        "model": MODEL,
+        "mode": "session",
+        "ttl": 3600,
+        "truncation_strategy": {"type": "rolling_tokens", "rolling_tokens": True},
+        "usage": {
+            "prompt_tokens": 10,
+            "completion_tokens": 0,
+            "total_tokens": 10,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        },
+    }
+
+
+async def test_a_prefix_has_no_strategy(api: Any) -> None:
+    """The answer to a common_prefix leaves `truncation_strategy` out."""
+    created = await api.create(mode="common_prefix")
+    assert (created["mode"], created["ttl"]) == ("common_prefix", 86400)
+    assert "truncation_strategy" not in created
+
+
+async def test_null_reads_as_left_out(api: Any) -> None:
+    """The vendor's SDK sends null for each option that was not given."""
+    created = await api.create(mode=None, ttl=None, truncation_strategy=None)
+    assert (created["mode"], created["ttl"]) == ("session", 86400)
+    options = dict.fromkeys(["temperature", "top_p", "n", "stream", "stop", "max_tokens", "stream_options", "tools"])
+    assert (await api.chat(created["id"], **options)).status == 200
+
+
+async def test_a_strategy_is_honoured_and_shown(api: Any) -> None:
+    """What was asked for is in the answer, and in force."""
+    strategy = {"type": "last_history_tokens", "last_history_tokens": 1}
+    created = await api.create(truncation_strategy=strategy)
+    assert created["truncation_strategy"] == strategy
+    await api.chat(created["id"])
+    assert api.gateway.messages(created["id"]) == (system("Be kind."),)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"ttl": 3599}, "InvalidParameter", "ttl"),
+        ({"ttl": 604801}, "InvalidParameter", "ttl"),
+        ({"ttl": "3600"}, "InvalidParameter", "ttl"),
+        ({"mode": "other"}, "InvalidParameter", "mode"),
+        ({"messages": []}, "InvalidParameter", "messages"),
+        ({"messages": [{"role": "tool", "content": ""}]}, "InvalidParameter", "messages"),
+        ({"messages": [{"role": "user"}]}, "MissingParameter.messages", "messages"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "InvalidParameter", "messages"),
+        ({"messages": None}, "MissingParameter.messages", "messages"),
+        ({"model": None}, "MissingParameter.model", "model"),
+        ({"truncation_strategy": {"type": "none"}}, "InvalidParameter", "truncation_strategy"),
+        ({"truncation_strategy": {"x": 1}}, "InvalidParameter", "truncation_strategy"),
+        (
+            {"mode": "common_prefix", "truncation_strategy": {"type": "rolling_tokens"}},
+            "InvalidParameter",
+            "truncation_strategy",
+        ),
+    ],
+)
+async def test_create_refuses_what_is_out_of_range(api: Any, fields: dict[str, Any], code: str, param: str) -> None:
+    """With 400, the code, and the name of the field; the message names the value and the range."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], **fields}
+    answer = await api.post("/context/create", body)
+    assert answer.status == 400
+    error = answer.error
+    assert (error["code"], error["param"], error["type"]) == (code, param, "BadRequest")
+    assert param in error["message"]
+    assert "allowed is" in error["message"]
+
+
+async def test_messages_that_fill_the_window_are_refused(start: Any) -> None:
+    """400 `OutofContextError`."""
+    api = await start(models={MODEL: 10})
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x" * 40}]}
+    answer = await api.post("/context/create", body)
+    assert (answer.status, answer.error["code"]) == (400, "OutofContextError")
+
+
+async def test_an_unknown_model_is_404(api: Any) -> None:
+    """`InvalidEndpointOrModel.NotFound`."""
+    answer = await api.post("/context/create", {"model": "none", "messages": [{"role": "user", "content": "x"}]})
+    assert (answer.status, answer.error["code"]) == (404, "InvalidEndpointOrModel.NotFound")
+    assert answer.error["type"] == "NotFound"
+
+
+# --- chat -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_plain_answer_is_openais(api: Any) -> None:
+    """A `chat.completion` with the reply, its finish reason, and the usage."""
+    created = await api.create()
+    completion = (await api.chat(created["id"])).json
+    assert re.fullmatch(r"chatcmpl-[0-9a-f]{24}", completion.pop("id"))
+    text = "This is a scripted answer, not a language model. The context holds 1 message (2 tokens); you said: hello"
+    message = {"role": "assistant", "content": text}
+    assert completion == {
+        "object": "chat.completion",
+        "created": 1733913813,
+        "model": MODEL,
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+        "usage": {
+            "prompt_tokens": 4,
+            "completion_tokens": 26,
+            "total_tokens": 30,
+            "prompt_tokens_details": {"cached_tokens": 2},
+        },
+    }
+
+
+async def test_our_own_models_read_the_answers(api: Any) -> None:
+    """What the gateway writes, the client's codec reads, with nothing lost."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "ttl": 3600}
+    context = codec.decode_context((await api.post("/context/create", body)).body)
+    assert (context.ttl, context.model, context.truncation_strategy.rolling_tokens) == (3600, MODEL, True)
+    completion = codec.decode_completion((await api.chat(context.id)).body)
+    assert completion.text.startswith("This is a scripted answer")
+    assert (completion.finish_reason, completion.usage.cached_tokens) == ("stop", 2)
+
+
+async def test_a_session_keeps_the_conversation(api: Any) -> None:
+    """Question and answer are stored, and the next call finds all of it cached."""
+    created = await api.create()
+    first = (await api.chat(created["id"], "one")).json
+    second = (await api.chat(created["id"], "two")).json
+    assert second["usage"]["prompt_tokens_details"]["cached_tokens"] == first["usage"]["total_tokens"]
+    texts = [answer["choices"][0]["message"]["content"] for answer in (first, second)]
+    assert "holds 3 messages" in texts[1]
+    assert api.gateway.messages(created["id"]) == (
+        system("Be kind."),
+        *(user("one"), assistant(texts[0])),
+        *(user("two"), assistant(texts[1])),
+    )
+
+
+async def test_a_prefix_keeps_nothing(api: Any) -> None:
+    """The same call twice has the same answer and the same usage."""
+    created = await api.create(mode="common_prefix")
+    first, second = (await api.chat(created["id"])).json, (await api.chat(created["id"])).json
+    assert first["usage"] == second["usage"]
+    assert first["choices"] == second["choices"]
+    assert api.gateway.messages(created["id"]) == (system("Be kind."),)
+
+
+async def test_several_replies(api: Any) -> None:
+    """`n` replies by index; all are counted; the first is stored."""
+    created = await api.create()
+    answer = (await api.chat(created["id"], n=3)).json
+    texts = [choice["message"]["content"] for choice in answer["choices"]]
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert len(set(texts)) == 3
+    assert answer["usage"]["completion_tokens"] == sum(map(count_tokens, texts))
+    assert api.gateway.messages(created["id"])[-1] == assistant(texts[0])
+
+
+async def test_stop_and_max_tokens(api: Any) -> None:
+    """The text ends before the stop string with `stop`, or after its tokens with `length`; and so it is stored."""
+    created = await api.create()
+    stopped = (await api.chat(created["id"], stop=["not a language", "holds"])).json
+    cut = (await api.chat(created["id"], max_tokens=3)).json
+    choices = [(answer["choices"][0]["message"]["content"], answer["choices"][0]) for answer in (stopped, cut)]
+    assert [(text, choice["finish_reason"]) for text, choice in choices] == [
+        ("This is a scripted answer, ", "stop"),
+        ("This is a sc", "length"),
+    ]
+    assert cut["usage"]["completion_tokens"] == 3
+    assert [message.content for message in api.gateway.messages(created["id"])[2::2]] == [text for text, _ in choices]
+
+
+async def test_a_full_session_answers_with_length(start: Any) -> None:
+    """With `rolling_tokens: false` an answer ends where the window does; from then on answers are empty."""
+    api = await start(models={MODEL: 10})
+    created = await api.create(truncation_strategy={"type": "rolling_tokens", "rolling_tokens": False})
+    answers = [(await api.chat(created["id"], "hi")).json for _ in range(3)]
+    choices = [(answer["choices"][0]["message"]["content"], answer["choices"][0]) for answer in answers]
+    assert [(text, choice["finish_reason"]) for text, choice in choices] == [
+        ("This is a scripted answer, n", "length"),
+        ("", "length"),
+        ("", "length"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"temperature": 2.1}, "InvalidParameter", "temperature"),
+        ({"top_p": -0.1}, "InvalidParameter", "top_p"),
+        ({"n": 0}, "InvalidParameter", "n"),
+        ({"n": 129}, "InvalidParameter", "n"),
+        ({"stream": "yes"}, "InvalidParameter", "stream"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "InvalidParameter", "stop"),
+        ({"max_tokens": 0}, "InvalidParameter", "max_tokens"),
+        ({"presence_penalty": 2.1}, "InvalidParameter", "presence_penalty"),
+        ({"frequency_penalty": -2.1}, "InvalidParameter", "frequency_penalty"),
+        ({"model": MODELS[1]}, "InvalidParameter", "model"),
+        ({"context_id": None}, "MissingParameter.context_id", "context_id"),
+        ({"messages": [{"role": "user", "content": "x" * 200_000}]}, "OutofContextError", "messages"),
+    ],
+)
+async def test_chat_refuses_what_is_out_of_range(api: Any, fields: dict[str, Any], code: str, param: str) -> None:
+    """With 400, the code, and the name of the field."""
+    created = await api.create()
+    body = {**api.chat_body(created["id"], "hello"), **fields}
+    answer = await api.post("/context/chat/completions", body)
+    assert (answer.status, answer.error["code"], answer.error["param"]) == (400, code, param)
+
+
+async def test_an_expired_context_is_404(api: Any, clock: Any) -> None:
+    """By its ttl or by hand: 404 `NotFound.*`, and a message that says it may have expired."""
+    by_ttl, by_hand = await api.create(ttl=3600), await api.create()
+    clock.now += 3600
+    assert api.gateway.expire(by_hand["id"])
+    assert not api.gateway.expire(by_hand["id"])
+    for created in (by_ttl, by_hand, {"id": "ctx-20241211104333-nope0"}):
+        answer = await api.chat(created["id"])
+        assert (answer.status, answer.error["code"], answer.error["param"]) == (
+            404,
+            "NotFound.context_id",
+            "context_id",
+        )
+        assert "is not found, it may have expired. Request id: " in answer.error["message"]
+        assert api.gateway.messages(created["id"]) is None
+
+
+async def test_overlapping_calls_on_a_session_are_refused(start: Any, told: Any) -> None:
+    """The second call, plain or streamed, is a 403 until the first has its answer; other contexts are free."""
+    api = await start(engine=told)
+    created, other = await api.create(), await api.create()
+    first = asyncio.create_task(api.chat(created["id"]))
+    await told.started.wait()
+    for stream in (False, True):
+        answer = await api.chat(created["id"], stream=stream)
+        assert (answer.status, answer.error["code"]) == (403, "OperationDenied.InvalidState")
+        assert answer.error["message"].startswith("The specified context is in invalid state: InProgress. Request id:")
+    told.say("x", None, "x", None)
+    assert (await first).status == 200
+    assert (await api.chat(other["id"])).status == 200
+
+
+async def test_calls_on_a_prefix_overlap(start: Any, told: Any, until: Any) -> None:
+    """Any number at once."""
+    api = await start(engine=told)
+    created = await api.create(mode="common_prefix")
+    async with asyncio.TaskGroup() as group:
+        calls = [group.create_task(api.chat(created["id"])) for _ in range(20)]
+        await until(lambda: len(told.prompts) == 20)
+        told.say(*[None] * 20)
+    assert [call.result().status for call in calls] == [200] * 20
+
+
+# --- engines ----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_engine_is_told_everything(start: Any, told: Any) -> None:
+    """The request with its options, what the context holds, the question, and which reply it is."""
+    api = await start(engine=told)
+    created = await api.create()
+    told.say(None, None)
+    await api.chat(created["id"], temperature=0.5, n=2, colour="blue")
+    first, second = told.prompts
+    assert (first.request.temperature, first.request.extra) == (0.5, {"colour": "blue"})
+    assert (first.context, first.context_tokens, first.question) == ((system("Be kind."),), 2, (user("hello"),))
+    assert {first.index, second.index} == {0, 1}
+
+
+class Iterator:
+    """An engine that is no generator: its iterator has no `aclose`."""
+
+    def generate(self, prompt: Any) -> "Iterator":
+        """Return it."""
+        self.left = ["a", "", "b"]
+        return self
+
+    def __aiter__(self) -> "Iterator":
+        return self
+
+    async def __anext__(self) -> str:
+        if not self.left:
+            raise StopAsyncIteration
+        return self.left.pop(0)
+
+
+async def test_any_async_iterator_will_do(start: Any) -> None:
+    """An engine may return any async iterator, and empty pieces."""
+    api = await start(engine=Iterator())
+    answer = await api.chat((await api.create())["id"])
+    assert answer.json["choices"][0]["message"]["content"] == "ab"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [RuntimeError("secret detail"), ConnectionResetError(), TimeoutError(), 5, asyncio.CancelledError()],
+)
+async def test_an_engine_that_fails_is_a_500(start: Any, told: Any, failure: Any) -> None:
+    """`InternalServiceError`, without its reason; nothing is stored and the session is free."""
+    api = await start(engine=told)
+    created = await api.create()
+    told.say("half an ans", failure)
+    answer = await api.chat(created["id"])
+    assert (answer.status, answer.error["code"], answer.error["type"]) == (
+        500,
+        "InternalServiceError",
+        "InternalServerError",
+    )
+    assert "secret" not in answer.body.decode()
+    told.say("better", None)
+    assert (await api.chat(created["id"])).status == 200
+    assert [message.content for message in api.gateway.messages(created["id"])] == ["Be kind.", "hello", "better"]
+
+
+async def test_an_engine_may_refuse_in_the_services_words(start: Any, told: Any) -> None:
+    """An `APIStatusError` that an engine raises is sent as it is."""
+    api = await start(engine=told)
+    told.say(RateLimitError("Too fast.", status=429, code="RateLimitExceeded.EndpointRPMExceeded"))
+    answer = await api.chat((await api.create())["id"])
+    assert (answer.status, answer.error["code"], answer.error["type"]) == (
+        429,
+        "RateLimitExceeded.EndpointRPMExceeded",
+        "TooManyRequests",
+    )
+    told.say(RateLimitError("No status."))
+    assert (await api.chat((await api.create())["id"])).status == 500
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+async def test_models_are_listed(api: Any) -> None:
+    """`GET /v1/models` is OpenAI's list, of the seeds' three models."""
+    answer = await api.request("GET", f"{api.gateway.base_url}/models", headers=api.key)
+    assert answer.status == 200
+    assert answer.json["object"] == "list"
+    assert [model["id"] for model in answer.json["data"]] == list(MODELS)
+    assert {model["object"] for model in answer.json["data"]} == {"model"}
+
+
+async def test_health_needs_no_key(api: Any) -> None:
+    """`GET /healthz` tells anybody that it is there, and nothing more."""
+    url = api.gateway.base_url.removesuffix("/v1") + "/healthz"
+    answer = await api.request("GET", url)
+    assert (answer.status, answer.json) == (200, {"status": "ok"})
+    assert (await api.request("HEAD", url)).status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"])
+async def test_a_wrong_method_is_405(api: Any, method: str) -> None:
+    """In the envelope, with what is allowed."""
+    answer = await api.request(method, f"{api.gateway.base_url}/context/create", headers=api.key)
+    assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+    assert method == "HEAD" or answer.error["code"] == "InvalidParameter"
+
+
+@pytest.mark.parametrize("path", ["", "/", "/context", "/context/create/", "/chat/completions", "/%00%zz"])
+async def test_an_unknown_path_is_404(api: Any, path: str) -> None:
+    """In the envelope, with a code that no client takes for a context that is gone."""
+    answer = await api.post(path, {})
+    assert (answer.status, answer.error["code"]) == (404, "InvalidAction")
+
+
+async def test_a_query_does_no_harm(api: Any) -> None:
+    """What comes after a question mark is left alone."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
+    assert (await api.post("/context/create?a=b", body)).status == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic KEY", "KEY", "Bearer KEYx", "Bearer KE", "Bearer \xe9"],
+)
+async def test_a_wrong_key_is_401(api: Any, sent: str | None) -> None:
+    """`AuthenticationError`, on every endpoint that needs one."""
+    headers = {} if sent is None else {"Authorization": sent.replace("KEY", api.gateway.api_key)}
+    for method, path in (("POST", "/context/create"), ("POST", "/context/chat/completions"), ("GET", "/models")):
+        answer = await api.request(method, api.gateway.base_url + path, headers=headers)
+        assert (answer.status, answer.error["code"]) == (401, "AuthenticationError")
+        assert (answer.error["type"], answer.headers["WWW-Authenticate"]) == ("Unauthorized", "Bearer")
+
+
+async def test_the_scheme_has_no_case(api: Any) -> None:
+    """`bearer KEY` will do."""
+    headers = {"Authorization": f"bearer  {api.gateway.api_key} "}
+    assert (await api.request("GET", f"{api.gateway.base_url}/models", headers=headers)).status == 200
+
+
+async def test_every_answer_has_its_ids(api: Any) -> None:
+    """Both ids of the service, the client's echoed, and the request's id at the end of an error's message."""
+    created = await api.create()
+    mine = {"X-Client-Request-Id": "mine-1"}
+    answers = [
+        await api.post("/context/create", {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}, mine),
+        await api.post("/context/chat/completions", api.chat_body(created["id"], "hi"), mine),
+        await api.post("/context/chat/completions", api.chat_body(created["id"], "hi", stream=True), mine),
+        await api.post("/context/create", {}, mine),
+        await api.post("/nowhere", {}, mine),
+    ]
+    for answer in answers:
+        assert answer.headers["X-Client-Request-Id"] == "mine-1"
+        assert re.fullmatch(r"021\d{13}[0-9a-f]{32}", answer.headers["X-Request-Id"])
+        assert re.fullmatch(r"20241211104333[0-9A-F]{18}", answer.headers["X-Tt-Logid"])
+    for answer in answers[3:]:
+        assert answer.error["message"].endswith(f"Request id: {answer.headers['X-Request-Id']}")
+    assert len({answer.headers["X-Request-Id"] for answer in answers}) == len(answers)
+
+
+@pytest.mark.parametrize("sent", [None, "", "x" * 257, "\xe9"])
+async def test_an_odd_client_request_id_is_not_echoed(api: Any, sent: str | None) -> None:
+    """None, an empty one, an endless one, one that is not ASCII."""
+    headers = {} if sent is None else {"X-Client-Request-Id": sent}
+    answer = await api.request("GET", api.gateway.base_url.removesuffix("/v1") + "/healthz", headers=headers)
+    assert answer.status == 200
+    assert "X-Client-Request-Id" not in answer.headers
+
+
+class Endless:
+    """An engine that never waits and never ends."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def generate(self, prompt: Any) -> AsyncIterator[str]:
+        """Write."""
+        while True:
+            self.count += 1
+            yield "x"
+
+
+async def test_an_engine_that_never_waits_does_not_block_the_loop(start: Any, until: Any) -> None:
+    """While a plain answer is made without end, other requests are served."""
+    engine = Endless()
+    api = await start(engine=engine, models={MODEL: 1_000_000_000})
+    endless = asyncio.create_task(api.chat((await api.create())["id"]))
+    await until(lambda: engine.count > 2000)
+    await api.create()
+    assert not endless.done()
+    endless.cancel()

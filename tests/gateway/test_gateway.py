@@ -1,0 +1,168 @@
+"""The Gateway object: settings, start and end; and the rules of its house."""
+
+import ast
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ctxcache.gateway
+from ctxcache import APIConnectionError, InvalidInputError, SessionError
+from ctxcache.gateway import MODELS, WINDOW, Gateway
+
+PACKAGE = Path(ctxcache.gateway.__file__).parent
+
+
+async def test_it_listens_on_this_machine_on_a_free_port() -> None:
+    """Two at once have two ports, two keys, and their own contexts."""
+    async with Gateway() as one, Gateway() as two:
+        assert one.base_url == f"http://127.0.0.1:{one.port}/v1"
+        assert one.port != two.port
+        assert one.api_key != two.api_key
+        assert one.api_key.startswith("sk-")
+        assert len(one.api_key) == 51
+
+
+async def test_the_key_does_not_show(start: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Not in the repr, not in the log of a right and a wrong call."""
+    caplog.set_level(logging.DEBUG)
+    api = await start(api_key="sk-not-to-be-shown")
+    await api.chat((await api.create())["id"], stream=True)
+    await api.post("/nowhere", {})
+    assert api.gateway.api_key == "sk-not-to-be-shown"
+    assert "not-to-be-shown" not in caplog.text + repr(api.gateway) + str(vars(api.gateway))
+    assert "POST /v1/context/create 200" in caplog.text
+    assert "Be kind" not in caplog.text
+
+
+async def test_its_repr_says_where_it_is() -> None:
+    """Or that it is nowhere."""
+    gateway = Gateway(port=1)
+    assert repr(gateway) == "Gateway(not running)"
+    async with Gateway() as gateway:
+        assert repr(gateway) == f"Gateway('{gateway.base_url}')"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:8000/v1"),
+        ("", "http://127.0.0.1:8000/v1"),
+        ("::", "http://[::1]:8000/v1"),
+        ("::1", "http://[::1]:8000/v1"),
+        ("example.com", "http://example.com:8000/v1"),
+    ],
+)
+def test_the_base_url_can_be_called(host: str, url: str) -> None:
+    """A wildcard address is named by an address that can be called, an IPv6 address is put in brackets."""
+    assert Gateway(host=host, port=8000).base_url == url
+
+
+async def test_a_wildcard_is_reached_by_its_base_url(start: Any) -> None:
+    """Listening everywhere on a free port, it answers at the URL it names."""
+    api = await start(host="")
+    assert (await api.create())["mode"] == "session"
+
+
+def test_no_url_before_there_is_a_port() -> None:
+    """A gateway on a free port has no base URL before it is started."""
+    with pytest.raises(SessionError, match="before it is started"):
+        _ = Gateway().base_url
+
+
+async def test_a_port_in_use_is_an_error_of_ours() -> None:
+    """`APIConnectionError` that names host and port, with no OSError behind it; and nothing is left over."""
+    async with Gateway() as one:
+        two = Gateway(port=one.port)
+        with pytest.raises(APIConnectionError, match=f"cannot listen on 127.0.0.1 port {one.port}: ") as refused:
+            await two.start()
+        assert refused.value.__context__ is None
+        assert repr(two) == "Gateway(not running)"
+    async with two:
+        assert two.base_url == one.base_url
+
+
+@pytest.mark.parametrize("host", ["203.0.113.1", "x" * 300, "a\0b"])
+async def test_an_address_of_another_machine_is_an_error_of_ours(host: str) -> None:
+    """As is every reason that keeps it from listening."""
+    with pytest.raises(APIConnectionError, match=f"cannot listen on {host}"):
+        await Gateway(host=host).start()
+
+
+async def test_it_can_be_started_once() -> None:
+    """A second start is an error; the gateway runs on."""
+    async with Gateway() as gateway:
+        with pytest.raises(SessionError, match="running already"):
+            await gateway.start()
+        assert repr(gateway) != "Gateway(not running)"
+
+
+async def test_it_can_be_closed_any_number_of_times() -> None:
+    """Before the start, after it, and by two tasks at once."""
+    gateway = Gateway()
+    await gateway.aclose()
+    await gateway.start()
+    await asyncio.gather(gateway.aclose(), gateway.aclose())
+    await gateway.aclose()
+
+
+async def test_after_a_restart_it_is_the_same(start: Any) -> None:
+    """Same port, same key, same contexts."""
+    api = await start()
+    created, url = await api.create(), api.gateway.base_url
+    await api.gateway.aclose()
+    await api.gateway.start()
+    assert api.gateway.base_url == url
+    assert (await api.chat(created["id"])).status == 200
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"host": 5},
+        {"port": -1},
+        {"port": 65536},
+        {"port": "80"},
+        {"port": True},
+        {"api_key": ""},
+        {"api_key": "with space"},
+        {"api_key": "schlüssel"},
+        {"api_key": "line\nfeed"},
+        {"api_key": 5},
+        {"chunks_per_write": 0},
+        {"models": "Doubao-1.5-pro-32k"},
+        {"models": 5},
+        {"models": [""]},
+        {"models": {"m": 1}},
+        {"models": {"m": "x"}},
+    ],
+)
+def test_settings_are_checked(wrong: dict[str, Any]) -> None:
+    """What cannot be is refused by name, a key without its value."""
+    with pytest.raises(InvalidInputError, match=next(iter(wrong))) as refused:
+        Gateway(**wrong)
+    if wrong.get("api_key"):
+        assert str(wrong["api_key"]) not in str(refused.value)
+
+
+def test_models_have_windows() -> None:
+    """Ids alone have the default window, a mapping says them; left out, they are the seeds' three."""
+    assert Gateway()._contexts.models == dict.fromkeys(MODELS, WINDOW)
+    assert Gateway(models=["a"])._contexts.models == {"a": WINDOW}
+    assert Gateway(models={"a": 5})._contexts.models == {"a": 5}
+
+
+@pytest.mark.parametrize("name", ["answers", "contexts", "refusals", "reply", "tokens", "window"])
+def test_the_rules_are_pure(name: str) -> None:
+    """They know no event loop, no HTTP, no clock and no randomness, and import nothing that does."""
+    allowed = {"collections", "datetime", "heapq", "re", "sys", "typing", "attrs"}
+    ours = {"answers", "contexts", "refusals", "reply", "tokens", "window", "", "config", "errors", "models"}
+    for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
+        if isinstance(node, ast.Import):
+            assert {alias.name.split(".")[0] for alias in node.names} <= allowed
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            assert (node.module or "") in ours
+        elif isinstance(node, ast.ImportFrom):
+            assert str(node.module).split(".")[0] in allowed
