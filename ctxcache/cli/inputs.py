@@ -7,14 +7,14 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from ..errors import InvalidInputError
-from ..models import STRATEGIES, Message
+from ..models import Message
 
 __all__ = ["AddMessage", "MessageSource", "read_messages", "read_stdin", "read_text", "seconds", "truncation"]
 
@@ -148,24 +148,19 @@ def seconds(text: str) -> int:
 def truncation(text: str) -> dict[str, Any]:
     """Read a truncation strategy: `last_history_tokens=4096`, `rolling_tokens`, `rolling_tokens=false`.
 
-    Further fields follow after commas: `rolling_tokens,max_window_tokens=32768`.
+    Further fields follow after commas: `rolling_tokens,max_window_tokens=32768`. Which there are, the models know.
     """
-    fields = dict(_field(part) for part in text.split(","))
-    kind = next(iter(fields))
-    if kind not in STRATEGIES:
-        raise argparse.ArgumentTypeError(f"{kind!r} is no strategy: there are {' and '.join(STRATEGIES)}")
-    return {"type": kind, **fields}
+    first, *further = (part.strip() for part in text.split(","))
+    strategy: dict[str, Any] = {"type": first.partition("=")[0]}
+    if first == "rolling_tokens":
+        first = "rolling_tokens=true"
+    return strategy | dict(_field(part) for part in (first, *further) if part != strategy["type"])
 
 
-_VALUES: Final[dict[str, Callable[[], bool]]] = {}
-
-
-def _field(part: str) -> tuple[str, bool | int]:
-    name, equals, value = part.strip().partition("=")
-    if not equals or value == "true":
-        return name, True
-    if value == "false":
-        return name, False
+def _field(text: str) -> tuple[str, bool | int]:
+    name, _, value = text.partition("=")
+    if value in ("true", "false"):
+        return name, value == "true"
     if not re.fullmatch("[0-9]{1,18}", value):
-        raise argparse.ArgumentTypeError(f"{part!r}: the value is to be true, false or a whole number")
+        raise argparse.ArgumentTypeError(f"{text!r}: give it a value, as NAME=NUMBER, NAME=true or NAME=false")
     return name, int(value)

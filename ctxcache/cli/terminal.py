@@ -40,6 +40,7 @@ class Output:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream  # None where the shell closed it: `>&-`
+        self._in_line = False
         self.is_terminal = stream is not None and stream.isatty()
         self._console = _console(stream) if stream is not None and self.is_terminal else None
         if isinstance(stream, io.TextIOWrapper):
@@ -47,8 +48,9 @@ class Output:
 
     def write(self, text: str, style: str = "") -> None:
         """Write a text at once, styled where that is possible (styles are rich's: `bold`, `dim red`, …)."""
-        if self._stream is None:
+        if self._stream is None or not text:
             return
+        self._in_line = not text.endswith("\n")
         if self.is_terminal:
             text = text.translate(_CONTROL)
         if self._console is not None and style:
@@ -61,6 +63,11 @@ class Output:
         """Write a line."""
         self.write(text, style)
         self.write("\n")
+
+    def end_line(self) -> None:
+        """Go to the beginning of a line, if that is not where the text so far ended."""
+        if self._in_line:
+            self.write("\n")
 
     def abandon(self) -> None:
         """Give the stream up: nobody can read it, and what is left in its buffer must not be an error at the exit."""
@@ -87,12 +94,14 @@ class Terminal:
         return min(max(columns, _WIDTHS[0]), _WIDTHS[1])
 
     def error(self, text: str) -> None:
-        """Say on stderr, in one line, what went wrong."""
+        """Say on stderr, in one line, what went wrong; half an answer on stdout is given its line end before."""
+        self.out.end_line()
         self.err.write("ctxcache: ", "bold red")
         self.err.line(one_line(text))
 
     def note(self, text: str) -> None:
         """Say something beside the matter, on stderr."""
+        self.out.end_line()
         self.err.line(one_line(text), "dim")
 
     def flush(self) -> None:
@@ -126,5 +135,5 @@ def usage_line(usage: Usage | None) -> str:
     """Return a usage in words; cached tokens are part of the prompt's."""
     if usage is None:
         return "the service sent no usage"
-    prompt = f"{usage.prompt_tokens:,} prompt tokens = {usage.cached_tokens:,} cached + {usage.fresh_tokens:,} new"
-    return f"{prompt}; {usage.completion_tokens:,} completion tokens"
+    prompt = f"{usage.prompt_tokens:,} tokens in ({usage.cached_tokens:,} cached + {usage.fresh_tokens:,} new)"
+    return f"{prompt}, {usage.completion_tokens:,} out"

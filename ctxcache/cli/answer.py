@@ -1,0 +1,47 @@
+"""One streamed answer on the terminal: its text on stdout as it comes, its usage on stderr."""
+
+from typing import Any, Final
+
+from ..errors import CtxCacheError
+from ..models import ChatCompletion
+from ..session import AsyncSession
+from .terminal import Terminal, usage_line
+
+__all__ = ["stream_answer"]
+
+_WHOLE: Final = (None, "stop")
+
+
+async def stream_answer(session: AsyncSession, options: dict[str, Any], terminal: Terminal) -> None:
+    """Ask, and write the answer while it comes. Of several replies the first is streamed, the others follow whole.
+
+    Raises:
+        CtxCacheError: any of the family; what came before it is written.
+    """
+    replies = options.get("n", 1)
+    async with session.chat.stream(**options, stream_options={"include_usage": True}) as stream:
+        _head(terminal, 1, replies)
+        try:
+            async for chunk in stream:
+                terminal.out.write(chunk.text)
+        except CtxCacheError:
+            _write_others(terminal, stream.partial(), replies)
+            raise
+    answer = stream.completion()
+    _write_others(terminal, answer, replies)
+    cut = "" if answer.finish_reason in _WHOLE else f"; the answer was cut: {answer.finish_reason}"
+    terminal.note(usage_line(answer.usage) + cut)
+
+
+def _write_others(terminal: Terminal, answer: ChatCompletion, replies: int) -> None:
+    terminal.out.end_line()
+    for choice in answer.choices:
+        if choice.index > 0:
+            _head(terminal, choice.index + 1, replies)
+            terminal.out.write(choice.message.content or "")
+            terminal.out.end_line()
+
+
+def _head(terminal: Terminal, number: int, replies: int) -> None:
+    if replies > 1:
+        terminal.out.line(f"--- reply {number} of {replies} ---", "dim")

@@ -1,0 +1,134 @@
+"""`ctxcache create`: messages in, an id out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..hostile import CONTEXT, Hostile, answer
+
+Run = Callable[..., Any]
+
+
+def test_prints_the_id_alone(service: Any, run: Run) -> None:
+    """The id is all of stdout, for `id=$(ctxcache create …)`."""
+    made = run("create", "--system", "Be brief", "--ttl", "1h")
+    assert made.code == 0
+    assert made.err == ""
+    assert service.messages(made.out.removesuffix("\n")) == [("system", "Be brief")]
+
+
+def test_messages_in_the_order_given(service: Any, run: Run, tmp_path: Path) -> None:
+    """Options, files and stdin are mixed, and sent in their order; files as they are."""
+    (tmp_path / "manual.md").write_text("# Manual\n")
+    (tmp_path / "past.jsonl").write_text('{"role": "user", "content": "1"}\n{"role": "assistant", "content": "2"}\n')
+    texts = ("--user", "first", "--system-file", str(tmp_path / "manual.md"), "--assistant", "yes")
+    made = run("create", *texts, "--messages", str(tmp_path / "past.jsonl"), "--user-file", "-", stdin="é\n".encode())
+    assert made.code == 0, made.err
+    assert service.messages(made.out.strip()) == [
+        ("user", "first"),
+        ("system", "# Manual\n"),
+        ("assistant", "yes"),
+        ("user", "1"),
+        ("assistant", "2"),
+        ("user", "é\n"),
+    ]
+
+
+def test_sends_what_was_given_and_no_more(peer: Hostile, run: Run) -> None:
+    """Options that are left out are not sent; those given are, in the service's words."""
+    peer.plays([answer(CONTEXT)], [answer(CONTEXT)])
+    run("create", "--system", "x")
+    run("create", "--user", "x", "--model", "m", "--ttl", "7d", "--truncation", "last_history_tokens=8192")
+    assert [post.json for post in peer.posts] == [
+        {"model": "Doubao-1.5-pro-32k", "messages": [{"role": "system", "content": "x"}], "mode": "session"},
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": "x"}],
+            "mode": "session",
+            "ttl": 604800,
+            "truncation_strategy": {"type": "last_history_tokens", "last_history_tokens": 8192},
+        },
+    ]
+
+
+def test_json_has_everything(peer: Hostile, run: Run) -> None:
+    """`--json` prints one object: what the service sent, unknown fields too, what it left out, and the ids."""
+    peer.plays([answer({"id": "ctx-1", "ttl": "3600", "new": {"field": 1}}, "X-Request-Id: req-1")])
+    made = run("create", "--system", "x", "--mode", "common_prefix", "--json")
+    assert made.code == 0
+    told = json.loads(made.out)
+    assert told.pop("client_request_id")
+    assert told == {
+        "id": "ctx-1",
+        "model": "Doubao-1.5-pro-32k",
+        "mode": "common_prefix",
+        "ttl": 3600,
+        "new": {"field": 1},
+        "request_id": "req-1",
+    }
+    assert made.out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ((), "no messages: give --system TEXT"),
+        (("--system", "x", "--ttl", "60"), "ttl: got 60, allowed is a whole number in [3600, 604800]"),
+        (("--system", "x", "--ttl", "soon"), "'soon' is no duration"),
+        (("--system", "x", "--mode", "prefix"), "invalid choice: 'prefix'"),
+        (("--system", "x", "--truncation", "none"), "truncation_strategy.type: got 'none'"),
+        (("--system", "x", "--mode", "common_prefix", "--truncation", "rolling_tokens"), "mode 'session' only"),
+        (("--assistant", "x"), "'system' or 'user' for the last message"),
+        (("--system-file", "none.md"), "none.md: No such file or directory"),
+        (("--system-file", "-", "--messages", "-"), "stdin: it can be read only once"),
+        (("--messages", "-"), "stdin, line 1: not JSON: "),
+        (("--system", "\udcff"), "not encodable"),
+        (
+            ("--system", "x", "--base-url", "gateway.example/v1"),
+            "base_url: got 'gateway.example/v1', allowed is an http",
+        ),
+        (("--system", "x", "--api-key-file", "none.key"), "none.key: No such file or directory"),
+        (("--sys", "x"), "unrecognized arguments: --sys x"),
+    ],
+)
+def test_bad_usage(peer: Hostile, run: Run, argv: tuple[str, ...], told: str) -> None:
+    """What is wrong with the options is said in one line, with exit code 2, and nothing is sent."""
+    failed = run("create", *argv, stdin=b"not json")
+    assert failed.code == 2
+    assert failed.out == ""
+    assert failed.err.startswith("ctxcache: ")
+    assert told in failed.err
+    assert failed.err.count("\n") == 1
+    assert peer.posts == []
+
+
+def test_model_and_key_must_be_known(service: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a model or a key the command says which option or variable to set, exit code 2."""
+    monkeypatch.delenv("CTXCACHE_MODEL")
+    failed = run("create", "--system", "x")
+    assert (failed.code, failed.err) == (2, "ctxcache: no model: give --model ID, or set CTXCACHE_MODEL\n")
+    monkeypatch.setenv("CTXCACHE_API_KEY", " ")
+    failed = run("create", "--system", "x", "--model", "m")
+    told = "ctxcache: no API key: set CTXCACHE_API_KEY, or give --api-key-file FILE\n"
+    assert (failed.code, failed.err) == (2, told)
+
+
+def test_key_from_a_file(peer: Hostile, run: Run, tmp_path: Path) -> None:
+    """`--api-key-file` is read instead of the environment, white space around the key left out."""
+    (tmp_path / "key").write_text("sk-from-file\n")
+    peer.plays([answer(CONTEXT)])
+    assert run("create", "--system", "x", "--api-key-file", str(tmp_path / "key")).code == 0
+    assert peer.posts[0].headers["authorization"] == "Bearer sk-from-file"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"sk-one\nsk-two\n", b"sk-\xff", b"sk-\x00one"])
+def test_file_that_is_no_key(service: Any, run: Run, tmp_path: Path, content: bytes) -> None:
+    """A file that is not one key is refused, and nothing of it is shown."""
+    (tmp_path / "key").write_bytes(content)
+    failed = run("create", "--system", "x", "--api-key-file", str(tmp_path / "key"))
+    assert failed.code == 2
+    assert failed.err.startswith(f"ctxcache: {tmp_path}/key: ")
+    assert "sk-" not in failed.err

@@ -1,0 +1,159 @@
+"""`ctxcache serve`: the gateway in a process of its own."""
+
+import asyncio
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctxcache.cli import serve
+
+Run = Callable[..., Any]
+Spawn = Callable[..., "subprocess.Popen[str]"]
+
+
+def exports_of(server: "subprocess.Popen[str]") -> dict[str, str]:
+    """Read the two lines it prints, as a shell would."""
+    assert server.stdout is not None
+    lines = [server.stdout.readline() for _ in range(2)]
+    script = "".join(lines) + "env"
+    shown = subprocess.run(["/bin/sh", "-c", script], env={}, capture_output=True, text=True, check=True).stdout
+    return dict(line.split("=", 1) for line in shown.splitlines() if line.startswith("CTXCACHE_"))
+
+
+def ask(run: Run, monkeypatch: pytest.MonkeyPatch, exports: dict[str, str], *argv: str) -> Any:
+    """Make a context on the server and ask on it."""
+    for name, value in {**exports, "CTXCACHE_MODEL": "Doubao-1.5-pro-32k"}.items():
+        monkeypatch.setenv(name, value)
+    made = run("create", "--system", "x", *argv)
+    assert made.code == 0, made.err
+    return run("chat", made.out.strip(), "hello", *argv)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serves_until_told_to_stop(
+    spawn: Spawn, run: Run, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """The exports lead a client to it; SIGINT and SIGTERM end it with exit code 0; no key stands on stderr."""
+    server = spawn("serve", "--port", "0", "--pieces-per-second", "0", "--first-token-delay", "0")
+    exports = exports_of(server)
+    told = ask(run, monkeypatch, exports)
+    assert told.code == 0
+    assert "This is a scripted answer, not a language model." in told.out
+    server.send_signal(number)
+    out, err = server.communicate(timeout=20)
+    assert (server.returncode, out) == (0, "")
+    assert "scripted answers, no language model" in err
+    assert err.endswith("stopped\n")
+    assert exports["CTXCACHE_API_KEY"] not in err
+
+
+def test_stops_with_a_stream_open(spawn: Spawn, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM cuts the answers under way: the server ends with 0, its client says that the answer is incomplete."""
+    server = spawn("serve", "--port", "0", "--length", "100000", "--pieces-per-second", "50")
+    for name, value in {**exports_of(server), "CTXCACHE_MODEL": "Doubao-1.5-pro-32k"}.items():
+        monkeypatch.setenv(name, value)
+    client = spawn("chat", run("create", "--system", "x").out.strip(), "hi")
+    assert client.stdout is not None
+    assert client.stdout.read(4) == "This"
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(4) == 0
+    _, err = client.communicate(timeout=20)
+    assert client.returncode == 1
+    assert err.startswith("ctxcache: the answer is incomplete: ")
+
+
+def test_key_and_models_of_ones_own(spawn: Spawn, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--key` is the key, quoted for the shell; `--model` says what is served."""
+    key = "sk-'$HOME'-\"x\""
+    server = spawn("serve", "--port", "0", "--key", key, "--model", "mine", "--pieces-per-second", "0")
+    exports = exports_of(server)
+    assert exports["CTXCACHE_API_KEY"] == key
+    assert ask(run, monkeypatch, exports, "--model", "mine").code == 0
+    failed = run("create", "--system", "x", "--model", "Doubao-pro-32k")
+    assert failed.err.startswith("ctxcache: 404 InvalidEndpointOrModel.NotFound")
+
+
+def test_key_from_a_file_is_not_printed(
+    spawn: Spawn, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With `--key-file` the export reads the file, wherever the shell stands; the key is nowhere in the output."""
+    (tmp_path / "a key").write_text("sk-from-file\n")
+    server = spawn("serve", "--port", "0", "--key-file", "a key", "-v", cwd=tmp_path, env=source_path())
+    assert server.stdout is not None
+    url, key = server.stdout.readline(), server.stdout.readline()
+    assert key == f'export CTXCACHE_API_KEY="$(cat {shlex.quote(str(tmp_path / "a key"))})"\n'
+    exports = {"CTXCACHE_BASE_URL": url.partition("=")[2].strip(), "CTXCACHE_API_KEY": "sk-from-file"}
+    assert ask(run, monkeypatch, exports).code == 0
+    server.send_signal(signal.SIGTERM)
+    out, err = server.communicate(timeout=20)
+    assert "ctxcache: POST /v1/context/create 200 " in err
+    assert "sk-" not in out + err
+
+
+def source_path() -> dict[str, str]:
+    """The environment, with this package importable from any folder."""
+    import ctxcache
+
+    assert ctxcache.__file__ is not None
+    paths = [str(Path(ctxcache.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def test_port_in_use(run: Run) -> None:
+    """A port that is taken is one line on stderr and exit code 1; the signals are as they were."""
+    before = signal.getsignal(signal.SIGTERM)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, out, err = run("serve", "--port", str(port))
+    assert (code, out) == (1, "")
+    assert re.fullmatch(rf"ctxcache: cannot listen on 127\.0\.0\.1 port {port}: .*\n", err)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "told"),
+    [
+        (("--host", "no.such.host.invalid", "--port", "0"), 1, "cannot listen on no.such.host.invalid port 0: "),
+        (("--port", "65536"), 2, "65536 is no port: 0 to 65535"),
+        (("--pieces-per-second", "-1"), 2, "-1 is not a number from 0 up"),
+        (("--first-token-delay", "nan"), 2, "nan is not a number from 0 up"),
+        (("--length", "-1"), 2, "-1 is not a whole number from 0 up"),
+        (("--key", "two words"), 2, "api_key: allowed is printable ASCII without spaces"),
+        (("--key", "a", "--key-file", "b"), 2, "not allowed with argument"),
+        (("--key-file", "none"), 2, "none: No such file or directory"),
+        (("--model", ""), 2, "models: got ''"),
+    ],
+)
+def test_what_cannot_be_served(run: Run, argv: tuple[str, ...], code: int, told: str) -> None:
+    """What is wrong is told in one line, without a key that was given."""
+    failed = run("serve", *argv)
+    assert (failed.code, failed.out) == (code, "")
+    assert failed.err.startswith("ctxcache: ")
+    assert told in failed.err
+    assert failed.err.count("\n") == 1
+    assert "two words" not in failed.err
+
+
+async def test_second_signal_has_its_usual_effect() -> None:
+    """The first signal asks for a clean stop and gives the signals back, so that a second one ends what hangs."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with serve._stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(stop.wait(), 20)
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_exports_come_at_once(spawn: Spawn) -> None:
+    """The exports are flushed as soon as it listens, so a program can read them and go on."""
+    server = spawn("serve", "--port", "0")
+    exports = exports_of(server)
+    assert set(exports) == {"CTXCACHE_BASE_URL", "CTXCACHE_API_KEY"}
+    assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+/v1", exports["CTXCACHE_BASE_URL"])
