@@ -30,6 +30,9 @@ class Unset(Enum):
 UNSET: Final = Unset.UNSET
 
 
+_REDACTED_FROM: Final = 4  # a shorter key is no secret, and blotting it out would spoil every text
+
+
 class Secret:
     """A string that neither prints nor pickles."""
 
@@ -45,7 +48,7 @@ class Secret:
     def redact(self, value: Any) -> Any:
         """Return a text, or JSON data, in which the secret is blotted out."""
         if isinstance(value, str):
-            return value.replace(self._value, "…")
+            return value.replace(self._value, "…") if len(self._value) >= _REDACTED_FROM else value
         if isinstance(value, dict):
             return {self.redact(name): self.redact(item) for name, item in value.items()}
         if isinstance(value, list):

@@ -82,7 +82,8 @@ class CtxCacheError(Exception):
         self.__dict__.update(details)
 
     def __str__(self) -> str:
-        return f"{self.message} (request id {self.request_id})" if self.request_id else self.message
+        known = not self.request_id or self.request_id in self.message  # the service often says it itself
+        return self.message if known else f"{self.message} (request id {self.request_id})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.message, self.__dict__)

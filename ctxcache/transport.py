@@ -185,9 +185,13 @@ class Transport:
             return APITimeoutError.of("connect", timeouts.connect)
         what, make = next((what, make) for kinds, what, make in _TABLE if isinstance(error, kinds))
         # The str of a ClientResponseError has the URL, and a proxy's URL may have a password.
-        text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
-        text = f"{what}: {type(error).__name__}: {' '.join(text.split())}"
-        return make(self._key.redact(text)[:_TEXT_SHOWN], sent)
+        if isinstance(error, aiohttp.ClientResponseError):
+            text = error.message
+        elif isinstance(error, aiohttp.ClientConnectorError):
+            text = f"{error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
+        else:
+            text = f"{type(error).__name__}: {error}"
+        return make(self._key.redact(f"{what}: {' '.join(text.split())}")[:_TEXT_SHOWN], sent)
 
     def release(self, exchange: "Exchange") -> None:
         """Take back what an exchange held; called by the exchange, once."""
