@@ -30,6 +30,13 @@ class MockedResponse(aiohttp.ClientResponse):
 aioresponses.core.ClientResponse = MockedResponse
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _quick_collections() -> None:
+    """Garbage collections, of which many tests make one, look at what tests made, not at all that was imported."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key, base URL or proxy of the machine reaches a test."""

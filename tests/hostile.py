@@ -88,13 +88,13 @@ def streamed(*events: bytes) -> bytes:
 Step = bytes | Callable[["Connection"], Awaitable[None]]
 
 
-async def CLOSE(connection: "Connection") -> None:  # a step, in capitals to stand out in scripts
+async def CLOSE(connection: "Connection") -> None:  # noqa: N802  # a step, in capitals to stand out in scripts
     """Close the connection properly."""
     connection.writer.close()
     raise ConnectionAbortedError
 
 
-async def RESET(connection: "Connection") -> None:
+async def RESET(connection: "Connection") -> None:  # noqa: N802
     """Close the connection with a TCP reset; bytes that were sent and not yet read are lost with it."""
     linger = struct.pack("ii", 1, 0)
     connection.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -102,7 +102,7 @@ async def RESET(connection: "Connection") -> None:
     raise ConnectionAbortedError
 
 
-async def STALL(connection: "Connection") -> None:
+async def STALL(connection: "Connection") -> None:  # noqa: N802
     """Do nothing until `hostile.released` is set."""
     await connection.server.released.wait()
 
@@ -128,6 +128,11 @@ def sets(happening: asyncio.Event) -> Step:
         happening.set()
 
     return tell
+
+
+def sleep(seconds: float) -> Step:
+    """Wait a little, so that what was sent before arrives alone."""
+    return lambda _: asyncio.sleep(seconds)
 
 
 def trickle(data: Iterable[bytes], every: float = 0.005) -> Step:
@@ -258,8 +263,8 @@ class Hostile:
     async def until(self, condition: Callable[[], Any]) -> None:
         """Let the loop run until the condition holds; fail if it does not within seconds."""
         async with asyncio.timeout(5):
-            while not condition():
-                await asyncio.sleep(0)  # noqa: ASYNC110  # what is waited for is in other hands
+            while not condition():  # noqa: ASYNC110  # what is waited for is in other hands
+                await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(

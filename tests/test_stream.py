@@ -47,6 +47,7 @@ from .hostile import (
     event,
     piece,
     pieces,
+    sleep,
     streamed,
     trickle,
 )
@@ -60,12 +61,19 @@ async def texts(stream):
     return [text async for text in stream.text()]
 
 
+async def collect(stream, seen, happened=None):
+    """Read a stream, and add the text of each chunk to `seen`."""
+    async for piece_of_it in stream:
+        seen.append(piece_of_it.text)
+        if happened is not None:
+            happened.set()
+
+
 async def broken(session, **options):
     """Read a stream to its error; return the error and the text of the chunks that came before it."""
     stream, seen = session.chat.stream(**CHAT, **options), []
     with pytest.raises(CtxCacheError) as caught:
-        async for piece_of_it in stream:
-            seen.append(piece_of_it.text)
+        await collect(stream, seen)
     assert not stream.done
     return caught.value, "".join(seen)
 
@@ -156,7 +164,7 @@ async def test_reset_with_the_last_bytes(hostile, session):
     try:
         assert "".join(await texts(stream)) == STORY_TEXT
     except StreamInterruptedError as error:  # the kernel may throw away what it had received
-        assert error.partial.text == ""  # noqa: PT017
+        assert error.partial.text == ""
     else:
         assert stream.done
 
@@ -179,8 +187,8 @@ async def test_every_cut(hostile, session):
         stream = session.chat.stream(**CHAT)
         try:
             text = "".join(await texts(stream))
-        except StreamInterruptedError as error:
-            assert 'Say [DONE] "[DONE]'.startswith(error.partial.text)
+        except StreamInterruptedError:
+            assert 'Say [DONE] "[DONE]'.startswith(stream.partial().text)
             assert not stream.done
         else:
             assert (text, stream.completion().finish_reason) == ('Say [DONE] "[DONE]', "stop")
@@ -240,11 +248,9 @@ async def test_interrupted(hostile, session, end, held):
     """A stream that ends before its end raises `StreamInterruptedError` with what came; it is never asked for again."""
     read = asyncio.Event()
     hostile.plays([SSE, piece(chunk("Once")), after(read), end, CLOSE])
-    seen = []
+    stream, seen = session.chat.stream(**CHAT), []
     with pytest.raises(StreamInterruptedError) as caught:
-        async for piece_of_it in (stream := session.chat.stream(**CHAT)):
-            seen.append(piece_of_it.text)
-            read.set()
+        await collect(stream, seen, read)
     error = caught.value
     assert (seen, error.partial.text, error.partial.finish_reason) == (["Once"], "Once", None)
     assert (error.request_id, error.log_id, error.attempts) == ("req-1", "log-1", 1)
@@ -277,6 +283,25 @@ async def test_chunks_before_a_break_are_not_lost(hostile, session):
     with pytest.raises(StreamInterruptedError) as caught:
         await anext(stream)
     assert caught.value.partial.text == "Once upon"
+
+
+@pytest.mark.parametrize("last", [DONE, chunk(" time")])
+async def test_chunks_nobody_read_yet_are_not_lost(hostile, session, monkeypatch, last):
+    """Nor are those that had arrived, and waited for a slow reader, when broken framing ended the connection."""
+    monkeypatch.setattr("ctxcache.transport._LOOK_SECONDS", 0.01)
+    opened = asyncio.Event()
+    hostile.plays([SSE, after(opened), b"".join(pieces(*STORY[:2], last)), sleep(0.01), b"zz\r\n", CLOSE])
+    stream = await session.chat.stream(**CHAT).open()
+    opened.set()
+    await hostile.until(lambda: not hostile.open)
+    await asyncio.sleep(0.05)
+    assert [(await anext(stream)).text for _ in range(2)] == ["Once", " upon"]
+    if last is DONE:
+        assert await texts(stream) == []
+    else:
+        assert (await anext(stream)).text == " time"
+        with pytest.raises(StreamInterruptedError):
+            await anext(stream)
 
 
 @pytest.mark.parametrize("finish", [None, ""])
@@ -573,16 +598,37 @@ async def test_odd_json_in_raw(hostile, session, odd):
         pass
 
 
-async def test_deep_fields_fold(hostile, session):
-    """Deep nesting in a field that is folded ends in a completion or an error of the family."""
-    deep = b'{"a":' * 400 + b"1" + b"}" * 400
-    hostile.plays([streamed(event(b'{"choices":[{"logprobs":%b,"finish_reason":"stop"}]}' % deep))])
+@pytest.mark.parametrize("depth", [100, 400, 900])
+@pytest.mark.parametrize("what", ["logprobs", "tool_calls", "x"])
+async def test_deep_fields(hostile, session, depth, what):
+    """Deep nesting ends in a completion or an error of the family, whichever way it is looked at."""
+    deep = b'{"a":' * depth + b"1" + b"}" * depth
+    choice = {
+        "logprobs": b'{"logprobs":%b,"finish_reason":"stop"}',
+        "tool_calls": b'{"delta":{"tool_calls":[%b]},"finish_reason":"stop"}',
+        "x": b'{"x":%b,"finish_reason":"stop"}',
+    }[what]
+    hostile.plays([streamed(event(b'{"choices":[%b]}' % (choice % deep)))])
     stream = session.chat.stream(**CHAT)
     try:
+        async for piece_of_it in stream:
+            assert piece_of_it.raw["choices"]
+        assert stream.completion().finish_reason == "stop"
+    except CtxCacheError as error:
+        assert isinstance(error, ProtocolError)
+
+
+@pytest.mark.parametrize("depth", [100, 450, 490, 900])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+@pytest.mark.parametrize("form", ["event", "answer"])
+async def test_deep_errors(hostile, session, depth, opening, closing, form):
+    """So does deep nesting in an error, which can be pickled besides."""
+    body = b'{"error":{"code":"ServerOverloaded","x":%b}}' % (opening * depth + b"1" + closing * depth)
+    hostile.plays(*[[streamed(event(body))] if form == "event" else [answer(body, status="400 No")]] * 3)
+    stream = session.chat.stream(**CHAT)
+    with pytest.raises((RateLimitError, ProtocolError)) as caught:
         await texts(stream)
-        assert stream.completion().choices[0].logprobs
-    except CtxCacheError:
-        pass
+    assert pickle.loads(pickle.dumps(caught.value)).message == caught.value.message
 
 
 # --- leaving ----------------------------------------------------------------------------------------------------------
@@ -617,10 +663,14 @@ async def test_leave_by_break(hostile, session, held):
 async def test_leave_by_exception(hostile, session, held):
     """An exception of the caller's own passes through, and the connection is closed."""
     hostile.plays([SSE, piece(STORY[0]), STALL])
-    with pytest.raises(KeyError):
+
+    async def leave():
         async with session.chat.stream(**CHAT) as stream:
             async for _ in stream:
                 raise KeyError
+
+    with pytest.raises(KeyError):
+        await leave()
     await closed_and_usable(hostile, session, held)
 
 

@@ -313,7 +313,7 @@ async def test_closed_while_idle(hostile, session):
     """A kept-alive connection that the server closed, as load balancers do, is noticed: one POST, on a new one."""
     connection = await idle_connection(hostile, session)
     connection.writer.close()
-    await hostile.until(lambda: connection.gone)
+    await connection.writer.wait_closed()  # then the kernel has said so; until then nobody can know
     hostile.plays(OK)
     assert (await session.chat.create(**CHAT)).text == "Hi"
     assert (len(hostile.posts), hostile.fragments) == (2, 0)

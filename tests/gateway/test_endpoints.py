@@ -314,7 +314,7 @@ async def test_any_async_iterator_will_do(start: Any) -> None:
 
 @pytest.mark.parametrize(
     "failure",
-    [RuntimeError("secret detail"), ConnectionResetError(), TimeoutError(), 5, asyncio.CancelledError()],
+    [RuntimeError("secret detail"), ConnectionResetError(), TimeoutError(), 5, "\ud800", asyncio.CancelledError()],
 )
 async def test_an_engine_that_fails_is_a_500(start: Any, told: Any, failure: Any) -> None:
     """`InternalServiceError`, without its reason; nothing is stored and the session is free."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from ctxcache.gateway import MODELS
 from ctxcache.gateway import server as server_module
@@ -176,6 +177,32 @@ async def test_a_connection_that_broke_unnoticed_is_no_error(start: Any, caplog:
         await api.chat(created["id"], stream=True)
     assert len(api.gateway.messages(created["id"])) == 1
     assert [record for record in caplog.records if record.levelname != "DEBUG"] == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [("write", ["two"]), ("write_eof", ["two", None]), ("write_eof", ["two", RuntimeError()])],
+)
+async def test_a_write_that_fails_is_a_client_that_left(
+    start: Any, told: Any, monkeypatch: pytest.MonkeyPatch, broken: str, said: list[Any]
+) -> None:
+    """In the middle, at the end or in telling of an error: the next call finds the session free."""
+    api = await start(engine=told)
+    created = await api.create()
+    told.say("one")
+    async with asyncio.timeout(5), api.open(created["id"], stream=True) as response:
+        await response.content.readany()
+        real = getattr(web.StreamResponse, broken)
+
+        async def fail_once(self: Any, data: bytes = b"") -> None:
+            monkeypatch.setattr(web.StreamResponse, broken, real)
+            raise ConnectionResetError
+
+        monkeypatch.setattr(web.StreamResponse, broken, fail_once)
+        told.say(*said)
+        assert b"[DONE]" not in await response.content.read()
+    told.say(None)
+    assert (await api.chat(created["id"])).status == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -84,6 +84,7 @@ def test_after_its_end_nothing_is_added() -> None:
 
 def test_no_token_left_ends_it_at_once() -> None:
     """A reply of no tokens is empty and ends with `length`."""
+    assert Reply([], 0).finish_reason == "length"
     assert written(["text"], [], 0) == ("", "length", 0)
 
 

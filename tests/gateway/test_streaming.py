@@ -149,14 +149,15 @@ async def test_a_session_is_busy_until_the_last_chunk(start: Any, told: Any) -> 
     assert api.gateway.messages(created["id"]) == (system("Be kind."), user("hello"), assistant("half done"))
 
 
-async def test_an_engine_that_fails_after_it_began_is_an_error_event(start: Any, told: Any) -> None:
+@pytest.mark.parametrize("failure", [RuntimeError("secret detail"), ConnectionResetError(), "\ud800", 5])
+async def test_an_engine_that_fails_after_it_began_is_an_error_event(start: Any, told: Any, failure: Any) -> None:
     """All it wrote, then `data: {"error": …}`, then a clean end without `[DONE]`; nothing stored, the session free."""
     api = await start(engine=told)
     created = await api.create()
     told.say("one")
     async with asyncio.timeout(5), api.open(created["id"], stream=True) as response:
         seen = await response.content.readany()
-        told.say("two", RuntimeError("secret detail"))
+        told.say("two", failure)
         seen += await response.content.read()
     *chunks, error = [json.loads(event.removeprefix("data: ")) for event in seen.decode().strip("\n").split("\n\n")]
     assert [chunk["choices"][0]["delta"]["content"] for chunk in chunks] == ["", "one", "two"]

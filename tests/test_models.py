@@ -1,0 +1,206 @@
+"""The models: strict where we ask, tolerant where we are answered, frozen everywhere."""
+
+import copy
+import pickle
+from datetime import timedelta
+from types import MappingProxyType
+
+import attrs
+import pytest
+
+from ctxcache import UNSET, InvalidInputError, Message, TruncationStrategy, Unset, assistant, models, system, user
+from ctxcache.models import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatRequest,
+    Choice,
+    ChoiceDelta,
+    ChunkChoice,
+    Context,
+    ContextRequest,
+    PromptTokensDetails,
+    Usage,
+)
+
+HELLO = [user("Hello")]
+
+
+def chat(**fields):
+    """A chat request with what is required."""
+    return ChatRequest(**{"context_id": "c", "model": "m", "messages": HELLO, **fields})
+
+
+def context(**fields):
+    """A context request with what is required."""
+    return ContextRequest(**{"model": "m", "messages": HELLO, **fields})
+
+
+def test_messages():
+    """`system`, `user` and `assistant` make messages; further keys of a mapping are kept."""
+    assert (system("a"), user("b"), assistant("c")) == (
+        Message("system", "a"),
+        Message("user", "b"),
+        Message("assistant", "c"),
+    )
+    given = MappingProxyType({"role": "user", "content": "", "name": "me"})
+    request = chat(messages=(message for message in (given, system("x"))))
+    assert request.messages == (Message("user", "", extra={"name": "me"}), Message("system", "x"))
+    assert given["role"] == "user"
+
+
+@pytest.mark.parametrize(
+    ("role", "content", "field"), [("tool", "x", "role"), (None, "x", "role"), ("user", 7, "content")]
+)
+def test_bad_messages(role, content, field):
+    """A message checks itself when it is made."""
+    with pytest.raises(InvalidInputError) as caught:
+        Message(role, content)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "low", "high", "step"),
+    [
+        ("temperature", 0, 2, 1e-9),
+        ("top_p", 0, 1, 1e-9),
+        ("presence_penalty", -2, 2, 1e-9),
+        ("frequency_penalty", -2, 2, 1e-9),
+        ("top_logprobs", 0, 20, 1),
+    ],
+)
+def test_ranges(field, low, high, step):
+    """The ends of each range are in it, what is beyond is not; the error says the range."""
+    for value in (low, high, float(low), float(high)):
+        assert getattr(chat(**{field: value}), field) == value
+    for value in (low - step, high + step, float("nan"), float("inf"), -float("inf"), True, "1", None, [1]):
+        with pytest.raises(InvalidInputError, match=rf"^{field}: got .*\[{low:g}, {high:g}\]"):
+            chat(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["n", "max_tokens"])
+def test_counts(field):
+    """Counts begin at 1; a whole number may be written as a float."""
+    assert getattr(chat(**{field: 2.0}), field) == 2
+    assert isinstance(getattr(chat(**{field: 2.0}), field), int)
+    for value in (0, -1, 1.5, True, "1"):
+        with pytest.raises(InvalidInputError, match=rf"^{field}: .* from 1 up"):
+            chat(**{field: value})
+
+
+def test_ttl():
+    """`ttl` is a whole number of seconds in its range, or a timedelta of that length."""
+    for value in (3600, 604800, 3600.0, timedelta(hours=1), timedelta(days=7)):
+        assert isinstance(context(ttl=value).ttl, int)
+    assert context(ttl=timedelta(hours=2)).ttl == 7200
+    for value in (3599, 604801, 3600.5, timedelta(hours=1, microseconds=1), timedelta(days=8), "3600", True):
+        with pytest.raises(InvalidInputError, match=r"^ttl: .*\[3600, 604800\]"):
+            context(ttl=value)
+
+
+def test_stop():
+    """`stop` is one string or up to 4, in any order and any iterable."""
+    assert chat(stop="x").stop == "x"
+    assert chat(stop=["b", "a"]).stop == ("b", "a")
+    assert chat(stop=iter("ab")).stop == ("a", "b")
+    assert set(chat(stop={"a", "b"}).stop) == {"a", "b"}
+    for value in ("", [], [""], list("abcde"), b"x", 7, None, [None]):
+        with pytest.raises(InvalidInputError, match=r"^stop: "):
+            chat(stop=value)
+
+
+def test_context_rules():
+    """A context does not begin with an answer, and a prefix has no truncation strategy."""
+    with pytest.raises(InvalidInputError, match=r"messages\[-1\]\.role"):
+        context(messages=[user("x"), assistant("y")])
+    assert context(messages=[assistant("y"), user("x")]).messages[0].role == "assistant"
+    strategy = {"type": "rolling_tokens"}
+    assert context(mode="session", truncation_strategy=strategy).truncation_strategy.type == "rolling_tokens"
+    with pytest.raises(InvalidInputError, match="truncation_strategy"):
+        context(mode="common_prefix", truncation_strategy=strategy)
+
+
+def test_required():
+    """Required fields cannot be left out, nor unset."""
+    for name in ("model", "messages", "context_id"):
+        with pytest.raises(InvalidInputError, match=name):
+            chat(**{name: UNSET})
+    with pytest.raises(TypeError):
+        ChatRequest(model="m", messages=HELLO)
+
+
+def test_extra():
+    """Extra fields are copied; they need string keys."""
+    extra = {"a": 1}
+    request = chat(extra=extra)
+    extra["b"] = 2
+    assert request.extra == {"a": 1}
+    for bad in ({1: 2}, [], 7, "x", None):
+        with pytest.raises(InvalidInputError, match="extra"):
+            chat(extra=bad)
+
+
+def test_truncation_strategy_of_answers():
+    """A strategy of an answer may be of a type nobody knows yet; one of a request may not."""
+    assert TruncationStrategy(type="brand_new").type == "brand_new"
+    with pytest.raises(InvalidInputError, match=r"truncation_strategy\.type"):
+        context(truncation_strategy=TruncationStrategy(type="brand_new"))
+
+
+def test_unset():
+    """`UNSET` is false, one of its kind, and stays so through pickle and copy."""
+    assert not UNSET
+    assert repr(UNSET) == "UNSET"
+    for found in (pickle.loads(pickle.dumps(UNSET)), copy.copy(UNSET), copy.deepcopy(UNSET), Unset("UNSET")):
+        assert found is UNSET
+
+
+def test_usage():
+    """`prompt_tokens` includes the cached ones: fresh is the difference."""
+    usage = Usage(prompt_tokens=100, completion_tokens=5, prompt_tokens_details=PromptTokensDetails(cached_tokens=80))
+    assert (usage.cached_tokens, usage.fresh_tokens) == (80, 20)
+    assert (Usage(prompt_tokens=7).cached_tokens, Usage(prompt_tokens=7).fresh_tokens) == (0, 7)
+
+
+def test_text_and_finish_reason():
+    """`text` and `finish_reason` are those of choice 0, wherever it stands; empty and None without it."""
+
+    def choice(index, text):
+        return Choice(index=index, message=AssistantMessage(content=text), finish_reason=f"r{index}")
+
+    answer = ChatCompletion(choices=(choice(1, "b"), choice(0, "a")))
+    assert (answer.text, answer.finish_reason) == ("a", "r0")
+    assert (ChatCompletion(choices=(choice(1, "b"),)).text, ChatCompletion().text) == ("", "")
+    assert (ChatCompletion(choices=(choice(1, "b"),)).finish_reason, ChatCompletion().finish_reason) == (None, None)
+    assert ChatCompletion(choices=(choice(0, None),)).text == ""
+    chunk = ChatCompletionChunk(choices=(ChunkChoice(index=1, delta=ChoiceDelta(content="b")),))
+    assert (chunk.text, ChatCompletionChunk().text, ChatCompletionChunk(choices=(ChunkChoice(),)).text) == ("", "", "")
+
+
+def test_raw_of_what_was_made_by_hand():
+    """An object that came from no JSON has an empty `raw`."""
+    assert (ChatCompletion().raw, Context(id="c").raw, ChatCompletionChunk().raw) == ({}, {}, {})
+
+
+@pytest.mark.parametrize("name", [name for name in models.__all__ if attrs.has(getattr(models, name, None))])
+def test_frozen_values(name):
+    """Every model is a frozen attrs class with slots, documented, and pickles."""
+    kind = getattr(models, name)
+    assert kind.__doc__
+    assert "__dict__" not in dir(kind)
+    required = {
+        "messages": HELLO,
+        "message": AssistantMessage(),
+        "role": "user",
+        "content": "x",
+        "type": "rolling_tokens",
+    }
+    made = kind(**{f.name: required.get(f.name, "x") for f in attrs.fields(kind) if f.default is attrs.NOTHING})
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        setattr(made, attrs.fields(kind)[0].name, 1)
+    assert pickle.loads(pickle.dumps(made)) == made == copy.deepcopy(made)
+
+
+def test_ids_do_not_count_in_comparisons():
+    """Two answers are equal by what they say, not by the ids of their transport."""
+    assert ChatCompletion(id="c", request_id="a", raw_json=b"x") == ChatCompletion(id="c", request_id="b")
