@@ -5,7 +5,7 @@ Where is what, from the top::
     cli/        the `ctxcache` command            gateway/    a local server with both endpoints
     session     AsyncSession                      resources/  one file an endpoint
     stream      ChatStream                        calls       a call's life: turns, attempts, ids, log
-    transport   one attempt, the pool, aiohttp    turns       who is next on a session context
+    transport/  one attempt, the pool, aiohttp    turns       who is next on a session context
     wire        requests, answers, which error    retry       when to try again
     codec       JSON to models and back           fold        chunks to one completion
     models/     what travels                      sse         bytes to events, by the standard

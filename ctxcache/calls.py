@@ -5,9 +5,8 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from itertools import count
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from . import retry, wire
 from .config import UNSET, Limits, Retry, Secret, Timeouts
@@ -57,14 +56,14 @@ class Call:
         self.started = time.monotonic()
         self.head_at: float | None = None
         self.first_at: float | None = None
-        self.aborted = False
-        self.task = _running_task()
+        self.aborted = ""
+        self.task = cast("asyncio.Task[Any]", asyncio.current_task())
         self.cancelling = self.task.cancelling()
         self._logged = False
 
-    def abort(self) -> None:
-        """Wake the call, wherever it waits, since the session is being closed."""
-        self.aborted = True
+    def abort(self, reason: str) -> None:
+        """Wake the call, wherever it waits for the head of its answer, with an error that gives the reason."""
+        self.aborted = reason
         self.task.cancel()
 
     def release_turn(self) -> None:
@@ -92,13 +91,6 @@ class Call:
         if error is not None:
             facts["error"] = type(error).__name__
         log.debug("POST %s %s", self.request.path, " ".join(f"{name}={value}" for name, value in facts.items()))
-
-
-def _running_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    if task is None:
-        raise SessionError("calls are made in a task: run them under asyncio.run()")
-    return task
 
 
 class Calls:
@@ -147,7 +139,7 @@ class Calls:
             exchange = await self._open(call)
             return read(await exchange.read_all(self.limits.body_bytes), call.ids)
 
-        call = self._begin(request, timeouts)
+        call = self.begin(request, timeouts)
         try:
             answer = await self._until_closed(call, attempt)
         except BaseException as error:
@@ -158,8 +150,8 @@ class Calls:
         call.log_end(getattr(answer, "usage", None))
         return answer
 
-    async def open(self, request: wire.Request, timeouts: Timeouts | None) -> Call:
-        """Make a streamed call; its `exchange` is at the head of the stream, and gives back the turn when it ends.
+    async def open(self, call: Call) -> None:
+        """Make a streamed call; its `exchange` is at the head of the stream then, and gives back the turn at its end.
 
         Raises:
             CtxCacheError: any of the family.
@@ -172,7 +164,6 @@ class Calls:
                 raise wire.error_instead_of_stream(body, exchange.content_type)
             return exchange
 
-        call = self._begin(request, timeouts)
         try:
             call.exchange = await self._until_closed(call, attempt)
         except BaseException as error:
@@ -182,7 +173,6 @@ class Calls:
         call.exchange.on_close = call.ended
         if (total := call.timeouts.total) is not None:
             call.exchange.limit_total(asyncio.get_running_loop().time() + total - (time.monotonic() - call.started))
-        return call
 
     async def aclose(self) -> None:
         """Close the transport; calls that wait get a `SessionError`."""
@@ -190,7 +180,7 @@ class Calls:
             raise SessionError("the session belongs to another event loop: close it in that one")
         self._closed = True
         for call in list(self._pending):
-            call.abort()
+            call.abort("the session was closed")
         if self._transport is not None:
             await self._transport.aclose()
 
@@ -209,7 +199,13 @@ class Calls:
             raise SessionError("the session belongs to another event loop: make one session in each")
         return self._transport
 
-    def _begin(self, request: wire.Request, timeouts: Timeouts | None) -> Call:
+    def begin(self, request: wire.Request, timeouts: Timeouts | None) -> Call:
+        """Begin a call in the running task; nothing is sent yet.
+
+        Raises:
+            SessionError: the session is closed, or of another event loop.
+            InvalidInputError: for time-outs that are none.
+        """
         self.transport()
         if timeouts is not None and not isinstance(timeouts, Timeouts):
             raise InvalidInputError.of("timeouts", timeouts, "a Timeouts, or None for the session's")
@@ -230,8 +226,8 @@ class Calls:
         finally:
             self._pending.discard(call)
         if call.sent:
-            raise self._final(call, APIConnectionError("the session was closed", sent=True, hopeless=True))
-        raise self.dress(SessionError("the session was closed before the request was sent"), call)
+            raise self._final(call, APIConnectionError(call.aborted, sent=True, hopeless=True))
+        raise self.dress(SessionError(f"{call.aborted} before the request was sent"), call)
 
     async def _within_total(self, call: Call, attempt: Callable[[Call], Awaitable[T]], total: float) -> T:
         try:
@@ -248,8 +244,9 @@ class Calls:
             if known or request.serialize is True:
                 call.turn = await self.turns.take(request.context_id)
         began = time.monotonic()
-        for number in count(1):
-            call.attempts, call.sent, call.status = number, False, None
+        while True:
+            call.attempts += 1
+            call.sent, call.status = False, None
             call.ids = {"client_request_id": call.client_request_id}
             try:
                 return await attempt(call)
@@ -261,16 +258,24 @@ class Calls:
             delay = None
             if retry.may_repeat(failure, repeatable=request.repeatable) and not self._closed:
                 elapsed = time.monotonic() - began
-                delay = retry.next_delay(self._policy, failure, attempt=number, elapsed=elapsed, dice=self._dice())
+                delay = retry.next_delay(
+                    self._policy, failure, attempt=call.attempts, elapsed=elapsed, dice=self._dice()
+                )
             if delay is None:
-                break
+                raise self._final(call, failure)
             log.warning(
                 "POST %s: %s, attempt %d of %d, again in %.2f s (client request id %s)",
-                *(request.path, type(failure).__name__, number, self._policy.attempts, delay, call.client_request_id),
+                *(
+                    request.path,
+                    type(failure).__name__,
+                    call.attempts,
+                    self._policy.attempts,
+                    delay,
+                    call.client_request_id,
+                ),
             )
             call.sent = False  # of what follows, nothing
             await self._sleep(delay)
-        raise self._final(call, failure)
 
     async def _open(self, call: Call) -> "Exchange":
         """Make one attempt; return only where the service accepted it."""

@@ -99,7 +99,8 @@ class Fold:
 def _tool_calls(fragments: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     by_index: dict[int, list[dict[str, Any]]] = {}
     for fragment in fragments:
-        by_index.setdefault(fragment.get("index", 0), []).append(fragment)
+        index = fragment.get("index")
+        by_index.setdefault(index if isinstance(index, int) else 0, []).append(fragment)
     return tuple(_merge(by_index[index]) for index in sorted(by_index))
 
 

@@ -10,7 +10,7 @@ Invariants:
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
@@ -49,9 +49,10 @@ class ChatStream:
         CtxCacheError: any other of the family, from opening it.
     """
 
-    def __init__(self, calls: Calls, start: Callable[[], Awaitable[Call]], expected_choices: int = 1) -> None:
+    def __init__(self, calls: Calls, begin: Callable[[], Call], expected_choices: int = 1) -> None:
         self._calls = calls
-        self._start = start
+        self._begin = begin
+        self._opening: Call | None = None
         self._call: Call | None = None
         self._decoder = SSEDecoder(calls.limits.event_bytes)
         self._fold = Fold(expected_choices)
@@ -71,21 +72,19 @@ class ChatStream:
             return self
         if self._failure is not None:
             raise self._failure
-        if self._busy or self._closed:
-            raise SessionError("another task is opening this stream" if self._busy else "the stream is closed")
-        self._busy = True
+        if self._opening is not None or self._closed:
+            raise SessionError("the stream is closed" if self._closed else "another task is opening this stream")
         try:
-            self._call = await self._start()
+            self._opening = self._begin()
+            await self._calls.open(self._opening)
+            self._call, self._exchange = self._opening, self._opening.exchange
         except CtxCacheError as error:
             self._failure = error
             raise
         finally:
-            self._busy = False
-            self._closed = self._closed or self._call is None  # the request is not sent a second time
-        self._exchange = self._call.exchange
+            self._opening = None
+            self._closed = self._call is None  # the request is not sent a second time
         self._exchange.close_with(self)
-        if self._closed:  # by another task, meanwhile
-            await self._settle()
         return self
 
     async def aclose(self) -> None:
@@ -94,16 +93,20 @@ class ChatStream:
         if self._ready:
             self._unread = True
             self._ready.clear()
-        if self._call is None or self._exchange.closed:
+        if self._opening is not None:
+            self._opening.abort("the stream was closed")
+        elif self._call is None or self._exchange.closed:
             return
-        if self._ended:
+        elif self._ended:
             await self._finish()
         else:
             self._log()
             self._exchange.fail(SessionError("the stream was closed while it was being read"))
 
     async def __aenter__(self) -> Self:
-        return await self.open()
+        await self.open()
+        self._hold_turn()
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -113,9 +116,12 @@ class ChatStream:
     # --- reading
 
     def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
+        self._hold_turn()
+        return self
+
+    def _hold_turn(self) -> None:
         if self._call is not None and self._call.turn is not None:
             self._call.turn.hold_here()  # a stream may be opened in one task and read in another
-        return self
 
     async def __anext__(self) -> ChatCompletionChunk:
         if self._ready:

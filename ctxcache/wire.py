@@ -88,8 +88,9 @@ def chat_request(
         raise InvalidInputError.of("repeatable", repeatable, "True or False")
     if serialize is not UNSET and not isinstance(serialize, bool):
         raise InvalidInputError.of("serialize", serialize, "True or False, or left out")
-    if "stream" in chat.extra:
-        raise InvalidInputError.of("extra_body['stream']", chat.extra["stream"], "nothing: the call itself decides")
+    for name in ("stream", "context_id"):
+        if name in chat.extra:
+            raise InvalidInputError.of(f"extra_body[{name!r}]", chat.extra[name], "nothing: the call itself says it")
     return Request(
         path=CHAT_PATH,
         body=codec.encode(chat),
@@ -241,8 +242,10 @@ _STATUS_OF: Final[Mapping[type[APIStatusError], int]] = {
     InternalServerError: 500,
 }
 _BUSY: Final = "OperationDenied.InvalidState"
+_BUSY_TEXT: Final = re.compile(r"\bcontext\b.{0,200}?\binvalid state\b", re.IGNORECASE | re.DOTALL)
 _GONE_TEXT: Final = re.compile(
-    r"\bcontext\b(?! (?:length|window)).{0,200}?(not found|expired|invalid|does not exist)", re.I | re.S
+    r"\bcontext(?:_id)?\b(?! (?:length|window)).{0,200}?(not found|expired|invalid(?! state)|does not exist)",
+    re.IGNORECASE | re.DOTALL,
 )
 _REQUEST_ID: Final = re.compile(r"request id: *([\w.-]+)", re.I)
 _MESSAGE_SHOWN: Final = 500
@@ -252,7 +255,7 @@ _NESTING: Final = 200
 def error_from_answer(status: int, body: bytes, *, retry_after: float | None = None) -> APIStatusError | ProtocolError:
     """Make the error of an answer whose status is not a success: any envelope, text, HTML or nothing."""
     if status < 200:
-        return ProtocolError(f"the server answered with status {status}, which ends no request")
+        return ProtocolError(f"the server answered with status {status}, which is no answer to this request")
     details = _details(body)
     if not details["message"] and 300 <= status < 400:
         details["message"] = "the server redirects, which is not followed with a key: mend the base URL"
@@ -306,14 +309,14 @@ def _make(status: int | None, details: dict[str, Any], retry_after: float | None
 
 
 def _kind(status: int | None, code: str, param: str, message: str) -> type[APIStatusError]:
-    if code == _BUSY:
+    if code == _BUSY or (not code and _BUSY_TEXT.search(message)):
         return ContextBusyError
     if is_context_gone(status, code, param, message):
         return ContextGoneError
     by_code = _BY_CODE.get(code.partition(".")[0])
     if by_code is not None:
         return by_code
-    if status is None or status >= 500:
+    if status is None or status >= 500 or status == 303:  # See Other: the POST was done, its answer is elsewhere
         return InternalServerError
     return _BY_STATUS.get(status, BadRequestError)
 

@@ -288,7 +288,7 @@ async def test_chunks_before_a_break_are_not_lost(hostile, session):
 @pytest.mark.parametrize("last", [DONE, chunk(" time")])
 async def test_chunks_nobody_read_yet_are_not_lost(hostile, session, monkeypatch, last):
     """Nor are those that had arrived, and waited for a slow reader, when broken framing ended the connection."""
-    monkeypatch.setattr("ctxcache.transport._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("ctxcache.transport.exchange._LOOK_SECONDS", 0.01)
     opened = asyncio.Event()
     hostile.plays([SSE, after(opened), b"".join(pieces(*STORY[:2], last)), sleep(0.01), b"zz\r\n", CLOSE])
     stream = await session.chat.stream(**CHAT).open()

@@ -124,7 +124,7 @@ def test_code_first(kind, code):
 def test_status_second(status, code):
     """Without a code that is known, the status decides."""
     error = error_from_answer(status, envelope(code=code, message="m") if code else b"")
-    expected = InternalServerError if status >= 500 else BY_STATUS.get(status, BadRequestError)
+    expected = InternalServerError if status >= 500 or status == 303 else BY_STATUS.get(status, BadRequestError)
     assert type(error) is expected
     assert error.status == status
 

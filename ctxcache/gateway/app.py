@@ -72,12 +72,10 @@ class App:
         headers = self.headers(request)
         try:
             response = await self._route(request, headers)(request, headers)
-        except APIStatusError as error:
-            response = refusal(error, headers)
-        except Exception:
-            _log.exception("a request could not be handled")
-            response = refusal(refusals.engine_failed(), headers)
-        _log.debug("%s %s %d %s", request.method, request.path, response.status, headers["X-Request-Id"])
+        except Exception as error:
+            response = refusal(_known(error), headers)
+        path = request.rel_url.raw_path  # encoded, so that it cannot write lines of the log
+        _log.debug("%s %s %d %s", request.method, path, response.status, headers["X-Request-Id"])
         return response
 
     def headers(self, request: web.BaseRequest) -> Headers:
@@ -128,13 +126,14 @@ class App:
         kind = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
         response = web.StreamResponse(headers={**headers, **kind})
         try:
-            await self._send(request, response, call, generation)
+            try:
+                await self._send(request, response, call, generation)
+            except APIStatusError as error:
+                if not response.prepared:
+                    raise
+                await response.write_eof(answers.error_event(refusals.envelope(error, headers["X-Request-Id"])))
         except ConnectionError:
-            _log.debug("the client left %s", headers["X-Request-Id"])
-        except APIStatusError as error:
-            if not response.prepared:
-                raise
-            await response.write_eof(answers.error_event(refusals.envelope(error, headers["X-Request-Id"])))
+            pass  # the client left; where the event loop notices first, this task is cancelled instead
         return response
 
     async def _send(
@@ -182,6 +181,13 @@ class App:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         given = key.strip().encode("utf-8", "surrogateescape")  # as aiohttp decoded it
         return hmac.compare_digest(given, self._api_key.reveal().encode()) and scheme.lower() == "bearer"
+
+
+def _known(error: Exception) -> APIStatusError:
+    if isinstance(error, APIStatusError):
+        return error
+    _log.error("a request could not be handled", exc_info=error)
+    return refusals.engine_failed()
 
 
 def refusal(error: APIStatusError, headers: Headers) -> web.Response:

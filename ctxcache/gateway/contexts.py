@@ -97,8 +97,8 @@ class Call:
     def complete(self) -> Usage:
         """Every reply ended: store the turn where the context is a session, the first of `n` replies as its answer."""
         rolled = False
-        if self.context.mode == "session":
-            rolled = self.context.window.store(self.plan, (*self.question, assistant(self.replies[0].text)))
+        if self.context.mode == "session" and self.plan.room:  # without room there was no reply
+            rolled = self.context.window.store((*self.question, assistant(self.replies[0].text)))
         self.abandon()
         prompt = self.plan.kept + message_tokens(self.question)
         completion = sum(reply.tokens for reply in self.replies)

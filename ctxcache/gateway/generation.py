@@ -101,6 +101,8 @@ class Generation:
             async for piece in pieces:
                 if not isinstance(piece, str):
                     raise TypeError(f"an engine's pieces are str, this is {type(piece).__name__}")
+                if not piece.isascii():
+                    piece.encode()  # a lone surrogate, which no JSON can carry, fails here and not in mid-answer
                 if text := reply.feed(piece):
                     self._items.append((index, text))
                     self._written.set()

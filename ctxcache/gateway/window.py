@@ -104,11 +104,11 @@ class Window:
         rolled = dropped > 0 and self._history_limit is None
         return Plan(dropped, self.tokens - tokens, self.size - self.initial_tokens - new, rolled)
 
-    def store(self, plan: Plan, turn: Iterable[Message]) -> bool:
-        """Store a completed turn, by the plan it was made with; return whether the window rolled for it."""
-        if not plan.room:
-            return False
-        self._drop(plan.dropped)
+    def store(self, turn: Iterable[Message]) -> bool:
+        """Store a completed turn, and drop what is too much then; return whether the window rolled for it.
+
+        That is never less than was planned: the turn is the question and at least one token.
+        """
         before = self.history_tokens
         for message in turn:
             self.history.append((message, message_tokens([message])))
@@ -118,7 +118,7 @@ class Window:
             return False
         dropped, _ = self._oldest(self._to_drop(self.tokens - self.size, before))
         self._drop(dropped)
-        return plan.rolled or dropped > 0
+        return dropped > 0
 
     @property
     def _stops_at_end(self) -> bool:

@@ -107,9 +107,9 @@ class Chat:
             InvalidInputError: for an argument out of its range.
         """
         request = _request(stream=True, **options)
-        n = options.get("n", UNSET)
-        start = partial(self._calls.open, request, options.get("timeouts"))
-        return ChatStream(self._calls, start, expected_choices=1 if n is UNSET else n)
+        n = {"n": options.get("n"), **(options.get("extra_body") or {})}["n"]
+        begin = partial(self._calls.begin, request, options.get("timeouts"))
+        return ChatStream(self._calls, begin, expected_choices=n if isinstance(n, int) else 1)
 
 
 def _request(

@@ -203,6 +203,7 @@ async def test_a_full_session_answers_with_length(start: Any) -> None:
         ("", "length"),
         ("", "length"),
     ]
+    assert len(api.gateway.messages(created["id"])) == 3, "the first turn only"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,10 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ctxcache.config import UNSET
 from ctxcache.errors import APIStatusError
 from ctxcache.gateway.window import DEFAULT_STRATEGY, Window
 from ctxcache.models import Message, TruncationStrategy, assistant, user
@@ -25,8 +28,8 @@ def window(size: int, initial: int = 2, **strategy: Any) -> Window:
 
 
 def turn(window: Window, question: int, answer: int) -> bool:
-    """Plan and store a turn; whether it rolled."""
-    return window.store(window.plan(question), [said(question), answered(answer)])
+    """Store a turn; whether it rolled."""
+    return window.store([said(question), answered(answer)])
 
 
 def held(window: Window) -> list[int]:
@@ -53,8 +56,16 @@ def test_rolling_drops_the_oldest_block_and_computes_the_rest_anew() -> None:
     assert (plan.dropped, plan.kept, plan.rolled) == (2, 12, True)
     assert session.messages(plan.dropped) == (said(2), *[said(1), answered(4)] * 2)
     assert held(session) == [1, 4] * 3, "a plan changes nothing"
-    assert session.store(plan, [said(4), answered(4)])
+    assert turn(session, 4, 4)
     assert held(session) == [1, 4, 1, 4, 4, 4]
+
+
+def test_a_block_is_a_quarter_of_the_window() -> None:
+    """Unless asked for otherwise."""
+    session = window(20)
+    for _ in range(9):
+        turn(session, 1, 1)
+    assert session.plan(1).dropped == 5
 
 
 def test_a_block_is_as_large_as_asked_for() -> None:
@@ -124,14 +135,12 @@ def test_without_rolling_the_reply_stops_at_the_end() -> None:
     assert held(session) == [3, 10, 3, 2]
 
 
-def test_a_full_session_without_rolling_stores_no_more() -> None:
-    """Once the question does not fit there is no room, and nothing is stored."""
+def test_a_full_session_without_rolling_has_no_room() -> None:
+    """Once the question does not fit there is no room, and no reply."""
     session = window(20, type="rolling_tokens", rolling_tokens=False)
     turn(session, 3, 15)
     plan = session.plan(1)
-    assert (plan.room, plan.kept) == (0, 20)
-    assert not session.store(plan, [said(1), answered(0)])
-    assert held(session) == [3, 15]
+    assert (plan.room, plan.kept, plan.dropped) == (0, 20, 0)
 
 
 def test_a_prefix_leaves_the_rest_of_the_window() -> None:
@@ -173,3 +182,45 @@ def test_what_fits_in_no_way_is_refused(strategy: TruncationStrategy | None) -> 
 def test_a_strategy_is_filled_in(given: TruncationStrategy, shown: TruncationStrategy) -> None:
     """The strategy in force has the service's defaults, and nothing its type has no use for."""
     assert Window(100, given, (said(1),)).strategy == shown
+
+
+strategies = st.one_of(
+    st.builds(
+        TruncationStrategy,
+        type=st.just("last_history_tokens"),
+        last_history_tokens=st.integers(1, 40),
+        max_window_tokens=st.integers(10, 40),
+    ),
+    st.builds(
+        TruncationStrategy,
+        type=st.just("rolling_tokens"),
+        rolling_tokens=st.booleans(),
+        rolling_window_tokens=st.one_of(st.just(UNSET), st.integers(1, 40)),
+    ),
+)
+
+
+@given(strategies, st.lists(st.tuples(st.integers(1, 12), st.integers(0, 40)), max_size=12))
+def test_whatever_is_said_the_window_holds(strategy: TruncationStrategy, turns: list[tuple[int, int]]) -> None:
+    """What is held fits the window, is the beginning and the end of what was said, and what was planned goes."""
+    session = Window(30, strategy, (said(2),))
+    everything: list[int] = []
+    for question, length in turns:
+        if question + 2 >= session.size:
+            continue
+        plan = session.plan(question)
+        assert plan.kept == 2 + sum(held(session)[plan.dropped :])
+        assert plan.kept + question < session.size or plan.room == 0
+        before = session.tokens
+        answer = min(length, plan.room)
+        if plan.room:
+            rolled = turn(session, question, answer)
+            everything += [question, max(1, answer)]
+            assert rolled == (
+                session.strategy.type == "rolling_tokens" and session.tokens < before + sum(everything[-2:])
+            )
+            assert rolled or not plan.rolled
+        assert session.tokens <= session.size
+        assert session.tokens == 2 + sum(held(session))
+        assert held(session) == everything[len(everything) - len(session.history) :]
+        assert session.messages()[0] == said(2)
