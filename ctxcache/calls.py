@@ -263,16 +263,10 @@ class Calls:
                 )
             if delay is None:
                 raise self._final(call, failure)
+            which = f"attempt {call.attempts} of {self._policy.attempts}"
+            ids = f"client request id {call.client_request_id}"
             log.warning(
-                "POST %s: %s, attempt %d of %d, again in %.2f s (client request id %s)",
-                *(
-                    request.path,
-                    type(failure).__name__,
-                    call.attempts,
-                    self._policy.attempts,
-                    delay,
-                    call.client_request_id,
-                ),
+                "POST %s: %s, %s, again in %.2f s (%s)", request.path, type(failure).__name__, which, delay, ids
             )
             call.sent = False  # of what follows, nothing
             await self._sleep(delay)

@@ -169,10 +169,12 @@ class ChatStream:
             raise
         finally:
             self._busy = False
-        if self._ready:
-            return True
-        await self._settle()
-        return False
+        if not self._ready:
+            await self._settle()
+            return False
+        if self._ended and exchange.at_end:
+            await self._finish()  # the connection and the turn are free before the last chunks are looked at
+        return True
 
     def _take(self, events: list[RawEvent]) -> None:
         """Decode one read's events up to the end marker or the first that is no chunk."""

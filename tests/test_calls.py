@@ -306,18 +306,19 @@ async def test_log_of_a_stream(hostile, session, log_lines, leave):
     hostile.plays([streamed()] if leave == "end" else [SSE, piece(STORY[0]), CLOSE if leave == "error" else STALL])
     stream = session.chat.stream(**CHAT)
     await anext(stream)
-    assert log_lines("DEBUG") == []
-    if leave == "end":
+    if leave == "end":  # all of it has come, so the line may be there already
         async for _ in stream:
             pass
-    elif leave == "error":
+    else:
+        assert log_lines("DEBUG") == []
+    if leave == "error":
         with pytest.raises(Exception, match="interrupted"):
             await anext(stream)
     elif leave == "break":
         await stream.aclose()
     elif leave == "session":
         await session.aclose()
-    else:
+    elif leave == "forget":
         del stream
         await hostile.until(lambda: log_lines("DEBUG"))
     (line,) = log_lines("DEBUG")

@@ -99,10 +99,15 @@ class Exchange:
         finally:
             self.close()
 
+    @property
+    def at_end(self) -> bool:
+        """Whether all of the body was read, and its end has come."""
+        return self._content.at_eof()
+
     async def finish(self) -> None:
         """End a stream whose end marker has come: wait a moment for the end of the body, to keep the connection."""
         try:
-            if not self._content.at_eof():
+            if not self.at_end:
                 async with asyncio.timeout(_DRAIN_SECONDS):
                     drained = 0
                     while drained <= _DRAIN_BYTES and (data := await self._content.readany()):
