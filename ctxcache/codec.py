@@ -8,7 +8,8 @@ cattrs costs more to import than all the rest of this floor, so it is imported w
 from collections.abc import Callable, Mapping
 from functools import cache
 from math import isfinite
-from typing import Any, TypeVar
+from operator import attrgetter
+from typing import Any, TypeVar, cast
 
 import attrs
 import msgspec
@@ -49,14 +50,17 @@ def encode(value: object) -> bytes:
 
 # Bookkeeping of ours that is no part of the JSON.
 _NOT_SENT = frozenset({"extra", "request_id", "log_id", "client_request_id", "raw_json"})
-_sent: dict[type, tuple[str, ...]] = {}
 
 
-def _sent_fields(kind: type[Any]) -> tuple[str, ...]:
-    names = _sent.get(kind)
-    if names is None:
-        names = _sent[kind] = tuple(field.name for field in attrs.fields(kind) if field.name not in _NOT_SENT)
-    return names
+_sent: dict[type, tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]] = {}
+
+
+def _sent_fields(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """The fields of a model that are sent: their names, and how to read them all at once, since most are unset."""
+    if kind not in _sent:
+        names = tuple(field.name for field in attrs.fields(cast("Any", kind)) if field.name not in _NOT_SENT)
+        _sent[kind] = names, attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
+    return _sent[kind]
 
 
 def _plain(value: Any) -> Any:
@@ -76,8 +80,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if attrs.has(kind):
-        plain = {name: _plain(item) for name in _sent_fields(kind) if (item := getattr(value, name)) is not UNSET}
-        return {**plain, **_plain(getattr(value, "extra", {}))}
+        names, values = _sent_fields(kind)
+        plain = {name: _plain(item) for name, item in zip(names, values(value), strict=True) if item is not UNSET}
+        extra = getattr(value, "extra", None)
+        return {**plain, **_plain(extra)} if extra else plain
     return value
 
 
@@ -108,7 +114,7 @@ def decode_request(kind: type[RequestT], data: bytes) -> RequestT:
     if not isinstance(body, dict):
         raise _not_the_promised("a JSON object", f"got a {type(body).__name__}", data)
     given = {name: value for name, value in body.items() if value is not None}
-    known = {name: given.pop(name, UNSET) for name in _sent_fields(kind)}
+    known = {name: given.pop(name, UNSET) for name in _sent_fields(kind)[0]}
     return kind(extra=given, **known)
 
 

@@ -5,8 +5,9 @@ before it sends, the gateway as it reads. What was left out stays `UNSET` and is
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -131,7 +132,11 @@ def assistant(content: str) -> Message:
 def _messages(field: str, value: object) -> tuple[Message, ...]:
     if isinstance(value, str | bytes | Mapping | Message) or not isinstance(value, Iterable):
         raise InvalidInputError.of(field, value, "a list of messages")
-    messages = tuple(_message(f"{field}[{index}]", item) for index, item in enumerate(value))
+    items = tuple(value)
+    if all(type(item) is Message for item in items):
+        messages: tuple[Message, ...] = items
+    else:
+        messages = tuple(_message(f"{field}[{index}]", item) for index, item in enumerate(items))
     if not messages:
         raise InvalidInputError.of(field, value, "at least one message")
     return messages
@@ -200,12 +205,20 @@ def _logit_bias(field: str, value: object) -> dict[str, Any]:
 _REQUIRED: Final = frozenset({"context_id", "model", "messages"})
 
 
-def _check(request: "ContextRequest | ChatRequest", checks: Mapping[str, Any]) -> None:
-    """Check, and bring to its one form, every field that was given."""
-    for name, check in checks.items():
-        value = getattr(request, name)
-        if value is not UNSET or name in _REQUIRED:
-            object.__setattr__(request, name, check(name, value))
+class _Checks:
+    """The checks of one class, by field; all fields are read at once, since most of them are unset."""
+
+    def __init__(self, checks: Mapping[str, Callable[[str, Any], Any]]) -> None:
+        self._checks = tuple((name, check, name in _REQUIRED) for name, check in checks.items())
+        self._values = attrgetter(*checks)
+
+    def __call__(self, request: object) -> None:
+        """Check, and bring to its one form, every field that was given."""
+        for (name, check, required), value in zip(self._checks, self._values(request), strict=True):
+            if value is not UNSET or required:
+                checked = check(name, value)
+                if checked is not value:
+                    object.__setattr__(request, name, checked)
 
 
 @attrs.frozen(kw_only=True)
@@ -232,7 +245,7 @@ class ContextRequest:
     extra: Mapping[str, Any] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        _check(self, _CONTEXT_CHECKS)
+        _check_context(self)
         last = self.messages[-1]  # type: ignore[index]  # a tuple by now
         if last.role == "assistant":
             raise InvalidInputError.of("messages[-1].role", last.role, "'system' or 'user' for the last message")
@@ -240,14 +253,16 @@ class ContextRequest:
             raise InvalidInputError.of("truncation_strategy", self.truncation_strategy, "mode 'session' only")
 
 
-_CONTEXT_CHECKS: Final[Mapping[str, Any]] = {
-    "model": _text,
-    "messages": _messages,
-    "mode": lambda field, value: _one_of(field, value, MODES),
-    "ttl": _seconds,
-    "truncation_strategy": _strategy,
-    "extra": lambda _, value: _mapping("extra_body", value),
-}
+_check_context: Final = _Checks(
+    {
+        "model": _text,
+        "messages": _messages,
+        "mode": lambda field, value: _one_of(field, value, MODES),
+        "ttl": _seconds,
+        "truncation_strategy": _strategy,
+        "extra": lambda _, value: _mapping("extra_body", value),
+    }
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -294,25 +309,27 @@ class ChatRequest:
     extra: Mapping[str, Any] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        _check(self, _CHAT_CHECKS)
+        _check_chat(self)
 
 
-_CHAT_CHECKS: Final[Mapping[str, Any]] = {
-    "context_id": _text,
-    "model": _text,
-    "messages": _messages,
-    "temperature": lambda field, value: _number(field, value, 0, 2),
-    "top_p": lambda field, value: _number(field, value, 0, 1),
-    "n": lambda field, value: _integer(field, value, 1),
-    "stream": _flag,
-    "stop": _stop,
-    "max_tokens": lambda field, value: _integer(field, value, 1),
-    "presence_penalty": lambda field, value: _number(field, value, -2, 2),
-    "frequency_penalty": lambda field, value: _number(field, value, -2, 2),
-    "stream_options": _mapping,
-    "user": _text,
-    "logprobs": _flag,
-    "top_logprobs": lambda field, value: _integer(field, value, 0, 20),
-    "logit_bias": _logit_bias,
-    "extra": lambda _, value: _mapping("extra_body", value),
-}
+_check_chat: Final = _Checks(
+    {
+        "context_id": _text,
+        "model": _text,
+        "messages": _messages,
+        "temperature": lambda field, value: _number(field, value, 0, 2),
+        "top_p": lambda field, value: _number(field, value, 0, 1),
+        "n": lambda field, value: _integer(field, value, 1),
+        "stream": _flag,
+        "stop": _stop,
+        "max_tokens": lambda field, value: _integer(field, value, 1),
+        "presence_penalty": lambda field, value: _number(field, value, -2, 2),
+        "frequency_penalty": lambda field, value: _number(field, value, -2, 2),
+        "stream_options": _mapping,
+        "user": _text,
+        "logprobs": _flag,
+        "top_logprobs": lambda field, value: _integer(field, value, 0, 20),
+        "logit_bias": _logit_bias,
+        "extra": lambda _, value: _mapping("extra_body", value),
+    }
+)
