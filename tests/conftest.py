@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import types
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -16,6 +17,9 @@ from .hostile import Hostile
 
 KEY = "sk-test/0123456789+abcdef"  # no part of it is a word that may stand in a log for another reason
 
+
+# What tests start as processes of their own sees the installed package as well, not the folder they stand in.
+os.environ["PYTHONSAFEPATH"] = "1"
 
 _NOTHING_WRITTEN = types.SimpleNamespace(output_size=0)
 
