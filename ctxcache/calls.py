@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from . import retry, wire
 from .config import UNSET, Limits, Retry, Secret, Timeouts
@@ -57,14 +57,16 @@ class Call:
         self.head_at: float | None = None
         self.first_at: float | None = None
         self.aborted = ""
-        self.task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self.cancelling = self.task.cancelling()
+        # While it runs only: a task holds its result, and that may be the very stream the call belongs to.
+        self.task = asyncio.current_task()
+        self.cancelling = self.task.cancelling() if self.task is not None else 0
         self._logged = False
 
     def abort(self, reason: str) -> None:
         """Wake the call, wherever it waits for the head of its answer, with an error that gives the reason."""
         self.aborted = reason
-        self.task.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
     def release_turn(self) -> None:
         """Let the next call on the context begin."""
@@ -221,9 +223,10 @@ class Calls:
             return await self._within_total(call, attempt, call.timeouts.total)
         except asyncio.CancelledError:
             # As asyncio.timeout() does: ours only if nobody else cancelled the task as well.
-            if not call.aborted or call.task.uncancel() > call.cancelling:
+            if not call.aborted or call.task is None or call.task.uncancel() > call.cancelling:
                 raise
         finally:
+            call.task = None
             self._pending.discard(call)
         if call.sent:
             raise self._final(call, APIConnectionError(call.aborted, sent=True, hopeless=True))
@@ -282,7 +285,9 @@ class Calls:
             call.sent = evidence.sent
         call.head_at = time.monotonic()
         call.status = exchange.status
-        call.ids = self._key.redact(wire.answer_ids(exchange.headers, call.client_request_id))
+        call.ids = wire.answer_ids(exchange.headers, call.client_request_id)
+        if self._key.is_in(*call.ids.values()):
+            call.ids = self._key.redact(call.ids)
         if 200 <= exchange.status < 300:
             return exchange
         try:

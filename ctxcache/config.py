@@ -45,6 +45,11 @@ class Secret:
         """Return the string itself."""
         return self._value
 
+    def is_in(self, *texts: str | None) -> bool:
+        """Whether the secret stands in any of them."""
+        value = self._value
+        return any(text is not None and value in text for text in texts)
+
     def redact(self, value: Any) -> Any:
         """Return a text, or JSON data, in which the secret is blotted out."""
         if isinstance(value, str):
@@ -84,7 +89,7 @@ def _count(minimum: int) -> Any:
     return check
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class Timeouts:
     """How long to wait for what, in seconds; None: no limit.
 

@@ -6,6 +6,7 @@ the most recently used are remembered.
 """
 
 import asyncio
+import weakref
 from collections import OrderedDict, deque
 from typing import Any, Final
 
@@ -20,21 +21,23 @@ _REMEMBERED: Final = 16_384
 class Turn:
     """The right to call on one context, held by one call."""
 
-    __slots__ = ("_context_id", "_turns", "_waiters", "holder")
+    __slots__ = ("_context_id", "_holder", "_turns", "_waiters")
 
     def __init__(self, turns: "Turns", context_id: str) -> None:
         self._turns = turns
         self._context_id = context_id
         self._waiters: deque[asyncio.Future[None]] = deque()
-        self.holder: asyncio.Task[Any] | None = asyncio.current_task()
+        self.hold_here()
 
     def hold_here(self) -> None:
         """Note that the running task is now the one that works with the stream."""
-        self.holder = asyncio.current_task()
+        task = asyncio.current_task()
+        # Weakly: a task holds its result, and that may be the very stream that holds this turn.
+        self._holder: weakref.ref[asyncio.Task[Any]] | None = None if task is None else weakref.ref(task)
 
     async def wait(self) -> None:
         """Wait until it is the calling task's turn."""
-        if self.holder is asyncio.current_task():
+        if self._holder is not None and self._holder() is asyncio.current_task():
             raise ContextBusyError(
                 f"this task itself holds a stream open on the context {self._context_id}: read it to its end or "
                 "close it before the next call, or pass serialize=False"
@@ -53,7 +56,7 @@ class Turn:
 
     def release(self) -> None:
         """Give the turn to the next in line."""
-        self.holder = None
+        self._holder = None
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():

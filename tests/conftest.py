@@ -34,9 +34,9 @@ class MockedResponse(aiohttp.ClientResponse):
 aioresponses.core.ClientResponse = MockedResponse
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def _quick_collections() -> None:
-    """Garbage collections, of which many tests make one, look at what tests made, not at all that was imported."""
+    """Garbage collections, of which many tests make one, look at what this file made, not at all that is there."""
     gc.collect()
     gc.freeze()
 

@@ -97,7 +97,13 @@ async def test_the_table(hostile, session, status, code, kind, repeated, how):
 
 
 @pytest.mark.parametrize(
-    "script", [[refusal(429)], [refusal(403, "OperationDenied.InvalidState")], [answer(b"<html>", status="429 Slow")]]
+    "script",
+    [
+        [refusal(429)],
+        [refusal(403, "OperationDenied.InvalidState")],
+        [refusal(403, "", "The specified context is in invalid state: InProgress.")],
+        [answer(b"<html>", status="429 Slow")],
+    ],
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_success_after_refusals(hostile, session, script, stream):

@@ -8,7 +8,18 @@ from types import MappingProxyType
 import attrs
 import pytest
 
-from ctxcache import UNSET, InvalidInputError, Message, TruncationStrategy, Unset, assistant, models, system, user
+from ctxcache import (
+    UNSET,
+    InvalidInputError,
+    Message,
+    ProtocolError,
+    TruncationStrategy,
+    Unset,
+    assistant,
+    models,
+    system,
+    user,
+)
 from ctxcache.models import (
     AssistantMessage,
     ChatCompletion,
@@ -175,6 +186,15 @@ def test_text_and_finish_reason():
     assert ChatCompletion(choices=(choice(0, None),)).text == ""
     chunk = ChatCompletionChunk(choices=(ChunkChoice(index=1, delta=ChoiceDelta(content="b")),))
     assert (chunk.text, ChatCompletionChunk().text, ChatCompletionChunk(choices=(ChunkChoice(),)).text) == ("", "", "")
+
+
+@pytest.mark.parametrize("data", [b"{", b"[" * 100_000, b'{"x":"\x01"}', b'{"x":1', b"\xff"], ids=range(5))
+@pytest.mark.parametrize("kind", [ChatCompletion, ChatCompletionChunk])
+def test_raw_that_cannot_be_read(kind, data):
+    """JSON that Python cannot read is a `ProtocolError` from `raw`, with nothing of the parser's hanging on it."""
+    with pytest.raises(ProtocolError, match="cannot be read as JSON") as caught:
+        _ = kind(raw_json=data).raw
+    assert caught.value.__context__ is caught.value.__cause__ is None
 
 
 def test_raw_of_what_was_made_by_hand():

@@ -21,10 +21,12 @@ from ctxcache import (
     Limits,
     MalformedStreamError,
     NotFoundError,
+    OutcomeUnknownError,
     PermissionDeniedError,
     ProtocolError,
     QuotaExceededError,
     RateLimitError,
+    Retry,
     SessionError,
     StreamInterruptedError,
     Timeouts,
@@ -47,6 +49,8 @@ from .hostile import (
     event,
     piece,
     pieces,
+    refusal,
+    sets,
     sleep,
     streamed,
     trickle,
@@ -205,14 +209,18 @@ async def test_one_connection_for_two_streams(hostile, session):
     assert len(hostile.connections) == 1
 
 
-async def test_break_at_the_last_chunk(hostile, session):
-    """Who stops at the finish reason, `[DONE]` having come with it, keeps the connection as well."""
-    hostile.plays([streamed()], [streamed()])
+@pytest.mark.parametrize("late", [False, True])
+async def test_break_at_the_last_chunk(hostile, session, late):
+    """Who stops at the finish reason, `[DONE]` having come with it, keeps the connection, also if the end is late."""
+    left = asyncio.Event()
+    hostile.plays(*[[SSE + b"".join(pieces(*STORY)), after(left), END]] * 2)
     for _ in range(2):
+        (left.clear if late else left.set)()
         async with session.chat.stream(**CHAT) as stream:
             async for piece_of_it in stream:
                 if piece_of_it.choices[0].finish_reason:
                     break
+            asyncio.get_running_loop().call_soon(left.set)
     assert len(hostile.connections) == 1
 
 
@@ -312,13 +320,27 @@ async def test_no_finish_reason(hostile, session, finish):
     assert isinstance(error, StreamInterruptedError)
 
 
-async def test_a_choice_without_finish(hostile, session):
-    """With n = 2, one finish reason is not enough for a clean end, nor is one choice that never came."""
-    hostile.plays([streamed(chunk("A", index=1), chunk("B", finish="stop"))], [streamed(chunk("B", finish="stop"))])
+@pytest.mark.parametrize("two", [{"n": 2}, {"extra_body": {"n": 2}}, {"n": 1, "extra_body": {"n": 2}}])
+async def test_a_choice_without_finish(hostile, session, two):
+    """With n = 2, one finish reason is not enough for a clean end, nor is one choice that never came; both are."""
+    first, second = chunk("B", finish="stop"), chunk("", finish="length", index=1)
+    hostile.plays([streamed(chunk("A", index=1), first)], [streamed(first)], [streamed(first, second)])
     for choices in (2, 1):
-        error, _ = await broken(session, n=2)
+        error, _ = await broken(session, **two)
         assert isinstance(error, StreamInterruptedError)
         assert len(error.partial.choices) == choices
+    stream = session.chat.stream(**CHAT, **two)
+    assert await texts(stream) == ["B"]
+    assert [choice.finish_reason for choice in stream.completion().choices] == ["stop", "length"]
+    assert [post.json["n"] for post in hostile.posts] == [2, 2, 2]
+
+
+async def test_one_choice_after_all(hostile, session):
+    """What `extra_body` says of n wins: with 1, one finish reason is enough."""
+    hostile.plays([streamed(FINISHED)])
+    stream = session.chat.stream(**CHAT, n=2, extra_body={"n": 1})
+    assert await texts(stream) == []
+    assert stream.done
 
 
 @pytest.mark.parametrize(
@@ -373,6 +395,14 @@ async def test_too_large_event(hostile, session_for, rest):
     assert isinstance(error, MalformedStreamError)
     assert isinstance(error.cause, EventTooLargeError)
     assert text == "Once" == error.partial.text
+
+
+async def test_too_large_after_the_end(hostile, session_for):
+    """What comes after `[DONE]`, in the same read even, spoils nothing, however large it is."""
+    hostile.plays([SSE + piece(b"".join(STORY) + b"data: " + b"x" * 500), END])
+    stream = session_for(limits=Limits(event_bytes=200)).chat.stream(**CHAT)
+    assert "".join(await texts(stream)) == STORY_TEXT
+    assert stream.completion().finish_reason == "stop"
 
 
 @pytest.mark.parametrize(
@@ -482,8 +512,9 @@ async def test_stream_without_content_type(hostile, session):
 
 
 @pytest.mark.parametrize("data", [b"zz\r\n", b"-5\r\n", b"5\r\nabc", b"5\r\nabcdefgh\r\n", b"ffffffffffffffffff\r\n"])
-async def test_bad_chunked_encoding(hostile, session, data):
+async def test_bad_chunked_encoding(hostile, session, data, monkeypatch):
     """Broken chunked encoding interrupts the stream; where it comes with the head, it is a `ProtocolError`."""
+    monkeypatch.setattr("ctxcache.transport.exchange._LOOK_SECONDS", 0.01)
     read = asyncio.Event()
     hostile.plays([SSE, piece(chunk("Once")), after(read), data, CLOSE], [SSE + piece(chunk("Once")) + data, CLOSE])
     stream = session.chat.stream(**CHAT)
@@ -644,7 +675,7 @@ async def closed_and_usable(hostile, session, held):
 
 @pytest.fixture
 def session(session_for):
-    """Here, a session of two connections at most: a leak shows as a call that finds none."""
+    """Here, a session of one connection: a leak shows as a call that finds none."""
     return session_for(limits=Limits(connections=1), timeouts=Timeouts(pool=1, head=5, idle=5))
 
 
@@ -713,6 +744,27 @@ async def test_leave_by_garbage_collection(hostile, session, held):
     await closed_and_usable(hostile, session, held)
 
 
+@pytest.mark.parametrize("how", ["opened", "wait_for", "entered", "read"])
+async def test_leave_results_of_tasks(hostile, session, held, how):
+    """So is one that is the result of a task, which opened it or worked with it."""
+
+    async def work(stream):
+        if how == "entered":
+            return await stream.__aenter__()
+        if how == "read":
+            await anext(aiter(stream))
+        return stream
+
+    hostile.plays([SSE, piece(STORY[0]), STALL])
+    opening = session.chat.create(**CHAT, serialize=True, stream=True)
+    # Up to Python 3.11 wait_for makes a task as well.
+    stream = await (asyncio.wait_for(opening, 5) if how == "wait_for" else asyncio.ensure_future(opening))
+    stream = await asyncio.ensure_future(work(stream))
+    del stream
+    gc.collect()
+    await closed_and_usable(hostile, session, held)
+
+
 async def test_leave_text_by_garbage_collection(hostile, session, held):
     """A `text()` generator that is left and forgotten is closed with its stream."""
     hostile.plays([SSE, piece(STORY[0]), STALL])
@@ -756,16 +808,76 @@ async def test_close_under_a_reader(hostile, session, held):
     await closed_and_usable(hostile, session, held)
 
 
-async def test_close_while_opening(hostile, session, held):
-    """A stream that another task closes while it is being opened is not left open."""
-    opened = asyncio.Event()
-    hostile.plays([after(opened), SSE, piece(STORY[0]), STALL])
-    stream = session.chat.stream(**CHAT)
+async def closed_while_opening(stream, opening):
+    """Close a stream in this task while another opens it: return the error that the other gets, at once."""
+    await stream.aclose()
+    with pytest.raises(CtxCacheError, match="the stream was closed") as caught:
+        async with asyncio.timeout(1):
+            await opening
+    with pytest.raises(type(caught.value)):
+        await anext(stream)
+    assert not stream.done
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "script", [[], [answer()[:-1]], [refusal(500)[:-1]], [refusal(429)[:-1]]], ids=["head", "json", "500", "429"]
+)
+async def test_close_while_opening(hostile, session, held, script):
+    """`stream.aclose()` by another task ends the opening at once; where the POST had left, it may have run."""
+    reached = asyncio.Event()
+    hostile.plays([*script, sets(reached), STALL])
+    stream = session.chat.stream(**CHAT, serialize=True)
+    opening = asyncio.ensure_future(stream.open())
+    await reached.wait()
+    error = await closed_while_opening(stream, opening)
+    assert type(error) is OutcomeUnknownError
+    assert isinstance(error.cause, APIConnectionError)
+    assert (error.cause.sent, error.attempts, len(hostile.posts)) == (True, 1, 1)
+    assert error.client_request_id == hostile.posts[0].headers["x-client-request-id"]
+    await closed_and_usable(hostile, session, held)
+
+
+@pytest.mark.parametrize(("waits_for", "serialize"), [("turn", True), ("connection", False)])
+async def test_close_while_waiting(hostile, session, held, waits_for, serialize):
+    """Where the opening still waits for its turn or for a connection, nothing was sent: a `SessionError`."""
+    hostile.plays([SSE, piece(STORY[0]), STALL])
+    async with session.chat.stream(**CHAT, serialize=True):
+        stream = session.chat.stream(**CHAT, serialize=serialize)
+        opening = asyncio.ensure_future(stream.open())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        error = await closed_while_opening(stream, opening)
+        assert held(session) == {"turns": 1, "exchanges": 1, "slots": 1}
+    assert type(error) is SessionError
+    assert (error.attempts, len(hostile.posts)) == (waits_for == "connection", 1)
+    await closed_and_usable(hostile, session, held)
+
+
+async def test_close_in_a_pause(hostile, session_for, held, log_lines):
+    """Between two attempts, of which the first did not run, it is a `SessionError` as well, and ends the pause."""
+    session = session_for(retry=Retry(first_delay=30, max_delay=30))
+    hostile.plays([refusal(429)])
+    stream = session.chat.stream(**CHAT, serialize=True)
+    opening = asyncio.ensure_future(stream.open())
+    await hostile.until(lambda: log_lines("WARNING"))
+    error = await closed_while_opening(stream, opening)
+    assert type(error) is SessionError
+    assert (error.attempts, len(hostile.posts)) == (1, 1)
+    assert held(session) == {}
+    hostile.plays([answer()])
+    assert (await session.chat.create(**CHAT)).text == "Hi"
+
+
+async def test_cancel_beats_close(hostile, session, held):
+    """An opening that is cancelled in the moment in which its stream is closed ends as cancelled."""
+    hostile.plays([STALL])
+    stream = session.chat.stream(**CHAT, serialize=True)
     opening = asyncio.ensure_future(stream.open())
     await hostile.until(lambda: hostile.posts)
     await stream.aclose()
-    opened.set()
-    with pytest.raises(CtxCacheError):
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
         await opening
     await closed_and_usable(hostile, session, held)
 

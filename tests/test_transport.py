@@ -101,6 +101,20 @@ async def test_pool_limit(hostile, session_for):
     assert (await session.chat.create(**CHAT)).text == "Hi"
 
 
+async def test_within_the_pool_limit(hostile, session_for):
+    """Who gets a connection within `Timeouts.pool` is served."""
+    session = session_for(limits=Limits(connections=1), timeouts=Timeouts(pool=5))
+    hostile.plays([SSE, *pieces(STORY[0]), STALL], OK)
+    async with session.chat.stream(**CHAT) as stream:
+        await anext(stream)
+        waiting = asyncio.ensure_future(session.chat.create(**CHAT))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+    assert (await waiting).text == "Hi"
+    assert len(hostile.posts) == 2
+
+
 async def test_pool_of_an_own_session(hostile, session_for):
     """The pool of the caller's own `ClientSession` is waited for no longer than the limits say."""
     hostile.plays([SSE, *pieces(STORY[0]), STALL], OK)
@@ -339,6 +353,36 @@ async def test_closed_at_the_last_moment(hostile, session, idle, stream):
     assert len(hostile.posts) == idle + 1
 
 
+async def test_no_way_to_ask_the_kernel(hostile, session, monkeypatch):
+    """Without `select.poll`, what the event loop knows of a connection counts; what it missed is no second turn."""
+    monkeypatch.delattr("select.poll")
+    connection = await idle_connection(hostile, session)
+    hostile.plays(OK, OK)
+    assert (await session.chat.create(**CHAT)).text == "Hi"
+    assert len(hostile.connections) == 1
+    connection.writer.close()
+    await connection.writer.wait_closed()
+    for _ in range(20):  # until the loop has heard of it
+        await asyncio.sleep(0)
+    assert (await session.chat.create(**CHAT)).text == "Hi"
+    assert (len(hostile.connections), len(hostile.posts)) == (2, 3)
+    hostile.connections[1].writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    assert isinstance(await failure(session.chat.create(**CHAT)), OutcomeUnknownError)
+    assert (len(hostile.connections), len(hostile.posts)) == (2, 3)
+
+
+async def test_no_telling(hostile, session, monkeypatch):
+    """A connection of which no look tells whether it is still good is used, once, after a few looks."""
+    looks = []
+    monkeypatch.setattr("ctxcache.transport.body._is_stale", lambda *_: looks.append(1))
+    await idle_connection(hostile, session)
+    looks.clear()
+    hostile.plays([CLOSE])
+    error = await failure(session.chat.create(**CHAT))
+    assert isinstance(error, OutcomeUnknownError)  # the request was sent
+    assert (len(hostile.connections), len(hostile.posts), len(looks)) == (1, 2, 4)
+
+
 @pytest.mark.parametrize("junk", [answer({"choices": "not asked for"}), b"HTTP/1.1 408 Timeout\r\n\r\n", b"x", b"\r\n"])
 @pytest.mark.parametrize("late", [False, True])
 async def test_unasked_answer(hostile, session, junk, late):
@@ -408,6 +452,20 @@ async def test_lost_stream_head(hostile, session):
     assert len(hostile.posts) == 1
     assert await read(session.chat.stream(**CHAT, repeatable=True)) == STORY_TEXT
     assert len(hostile.posts) == 3
+
+
+async def test_one_end(hostile, session):
+    """An exchange ends once: closing or failing it again gives nothing back twice, and spoils no answer."""
+    hostile.plays([streamed()])
+    stream = session.chat.stream(**CHAT)
+    assert await read(stream) == STORY_TEXT
+    ends = []
+    stream._exchange.on_close = ends.append
+    stream._exchange.fail(SessionError("too late"))
+    stream._exchange.close()
+    assert ends == []
+    assert await read(stream) == ""
+    assert stream.completion().text == STORY_TEXT
 
 
 async def test_closed_before_reading(hostile, session):

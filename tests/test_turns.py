@@ -25,7 +25,8 @@ from .hostile import (
     streamed,
 )
 
-BUSY = [refusal(403, "OperationDenied.InvalidState", "The specified context is in invalid state: InProgress.")]
+BUSY_TEXT = "The specified context is in invalid state: InProgress."
+BUSY = [refusal(403, "OperationDenied.InvalidState", BUSY_TEXT)]
 
 
 @pytest.fixture
@@ -174,10 +175,11 @@ async def test_the_mode_the_service_says(hostile, session):
     assert [turns.is_session(name) for name in "abcd"] == [False, True, False, False]
 
 
-async def test_learned_from_the_service(hostile, session, held):
-    """A context that the service calls busy is one whose calls wait from then on; the refused call is repeated."""
+@pytest.mark.parametrize("busy", [BUSY, [refusal(403, "", BUSY_TEXT)]], ids=["code", "text"])
+async def test_learned_from_the_service(hostile, session, held, busy):
+    """A context that the service calls busy, by code or in words alone, is one whose calls wait from then on."""
     go = asyncio.Event()
-    hostile.plays([after(go), answer()], BUSY, BUSY, BUSY)
+    hostile.plays([after(go), answer()], *[busy] * 3)
     first = asyncio.ensure_future(session.chat.create(**CHAT))
     await hostile.until(lambda: hostile.posts)
     with pytest.raises(ContextBusyError) as caught:
@@ -286,11 +288,24 @@ async def test_opened_under_wait_for(hostile, made):
     session = await made()
     hostile.plays([SSE, piece(STORY[0]), STALL])
     stream = await asyncio.ensure_future(session.chat.create(**CHAT, stream=True))
-    async with stream, asyncio.timeout(1):
+    async with asyncio.timeout(1):
         async for _ in stream:
             with pytest.raises(ContextBusyError):
                 await session.chat.create(**CHAT)
             break
+    await stream.aclose()
+
+
+async def test_entered_after_wait_for(hostile, made):
+    """Entering it is enough: the next call of this task on the context is refused at once, before anything is read."""
+    session = await made()
+    hostile.plays([SSE, piece(STORY[0]), STALL], [answer()])
+    stream = await asyncio.wait_for(session.chat.create(**CHAT, stream=True), 5)
+    async with stream, asyncio.timeout(1):
+        with pytest.raises(ContextBusyError, match="this task itself") as caught:
+            await session.chat.create(**CHAT)
+    assert (caught.value.attempts, len(hostile.posts)) == (0, 1)
+    assert (await session.chat.create(**CHAT)).text == "Hi"
 
 
 # --- leaving the line -------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """The contexts and what may be done with them: the gateway's rules, pure.
 
 Time and randomness are parameters. A context ends by its ttl alone, an idle timer that starts when the context is made
-and starts anew with every use. A use is a call that was accepted (one that passed every check; a refused call is none);
-since an answer may take long, the timer starts once more when the answer ends, and no context expires under a call.
+and starts anew with every use. A use is a call that was accepted (one that passed every check; a refused call is none):
+no context expires while one runs, and the timer starts anew when it ends, answered or not.
 
 A session context takes one call at a time; it is busy from the call's acceptance until `Call.complete` or
 `Call.abandon`. Only `complete` stores a turn. A common prefix never changes and takes any number of calls.
@@ -138,10 +138,6 @@ class Contexts:
         self._second = ""
         self._given: set[str] = set()  # ids given in that second
 
-    def __len__(self) -> int:
-        self._remove_expired(self._clock())
-        return len(self._live)
-
     def create(self, request: ContextRequest) -> StoredContext:
         """Make a context.
 
@@ -186,7 +182,6 @@ class Contexts:
             raise busy()
         plan = context.window.plan(message_tokens(_messages(request)))
         context.running += 1
-        _start_timer(context, now)
         limit = min(plan.room, _or(request.max_tokens, plan.room))
         return Call(
             request=request,

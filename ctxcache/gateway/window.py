@@ -44,13 +44,11 @@ class Plan:
         dropped: how many of the history's messages it does not see any more.
         kept: how many tokens of context it sees.
         room: the most tokens of its reply.
-        rolled: whether what is kept has to be computed anew.
     """
 
     dropped: int
     kept: int
     room: int
-    rolled: bool
 
 
 @attrs.define(eq=False)
@@ -99,10 +97,9 @@ class Window:
         self._check_room(self.initial_tokens + new)
         excess = self.tokens + new + 1 - self.size  # one token of reply at least
         if self._stops_at_end:
-            return Plan(0, self.tokens, max(0, 1 - excess), rolled=False)
+            return Plan(0, self.tokens, max(0, 1 - excess))
         dropped, tokens = self._oldest(self._to_drop(excess, self.history_tokens))
-        rolled = dropped > 0 and self._history_limit is None
-        return Plan(dropped, self.tokens - tokens, self.size - self.initial_tokens - new, rolled)
+        return Plan(dropped, self.tokens - tokens, self.size - self.initial_tokens - new)
 
     def store(self, turn: Iterable[Message]) -> bool:
         """Store a completed turn, and drop what is too much then; return whether the window rolled for it.

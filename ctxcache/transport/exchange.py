@@ -24,8 +24,7 @@ class Exchange:
     """An answer whose head has come. One task reads it.
 
     Attributes:
-        status, headers, content_type: of the answer; `headers` is case-insensitive, `content_type` in lower case
-            and without parameters.
+        status, headers: of the answer; `headers` is case-insensitive.
         on_close: called once when the exchange ends, with the error that ended it from outside, if one did.
     """
 
@@ -38,7 +37,6 @@ class Exchange:
     ) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
-        self.content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         self.on_close: Callable[[CtxCacheError | None], None] | None = None
         self.closed = False
         self._key = key
@@ -52,6 +50,11 @@ class Exchange:
         self._waiting_since: float | None = None
         self._total_at: float | None = None
         self._owner: weakref.ref[Any] | None = None
+
+    @property
+    def content_type(self) -> str:
+        """What the body is said to be, in lower case and without parameters; "" where nothing is said."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
     async def read(self) -> bytes:
         """Return the next bytes as they come; b"" at the end of the body.
@@ -90,12 +93,12 @@ class Exchange:
                 if not self._content.is_eof():
                     self.wait_begins()
                 data = await self.read()
-                if not data:
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
                 parts.append(data)
                 size += len(data)
                 if size > most:
                     raise ProtocolError(f"the server sent a body of more than Limits.body_bytes = {most:,} bytes")
+                if not data or self.at_end:
+                    return b"".join(parts)
         finally:
             self.close()
 
@@ -124,7 +127,8 @@ class Exchange:
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._response.close()  # does nothing where the end of the body has given the connection back
+        if not self._response.closed:  # else the end of the body has given the connection back
+            self._response.close()
         self._owner = None
         self._release(self)
         if self.on_close is not None:

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -159,6 +160,14 @@ def context_id(service: Service, run: Callable[..., Result]) -> str:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _signals_as_usual() -> Iterator[None]:
+    """Whoever runs the tests in the background may ignore SIGINT; the processes they start must not inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CTXCACHE_MODEL", "NO_COLOR", "FORCE_COLOR"):
@@ -182,16 +191,19 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def spawn() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Start the command in a process of its own, its three streams piped."""
-    started: list[subprocess.Popen[str]] = []
+    """Start the command in a process of its own, its three streams piped. One that hangs is killed after a while."""
+    started: list[tuple[subprocess.Popen[str], threading.Timer]] = []
 
     def spawn(*argv: str, **options: Any) -> "subprocess.Popen[str]":
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
-        started.append(subprocess.Popen([sys.executable, "-m", "ctxcache", *argv], text=True, **pipes))
-        return started[-1]
+        process = subprocess.Popen([sys.executable, "-m", "ctxcache", *argv], text=True, **pipes)
+        started.append((process, threading.Timer(3 * PATIENCE, process.kill)))
+        started[-1][1].start()
+        return process
 
     yield spawn
-    for process in started:
+    for process, watch in started:
+        watch.cancel()
         process.kill()
         with process:  # closes the pipes and waits
             pass

@@ -168,11 +168,11 @@ def test_expired_contexts_take_no_memory(contexts: Contexts, clock: Any) -> None
         context = create(contexts, ttl=HOUR)
         begin(contexts, context).abandon()
         contexts.expire(create(contexts, ttl=HOUR).id)
-    assert len(contexts) == 100
     clock.now += HOUR
     kept = create(contexts)
-    assert len(contexts) == 1
+    assert contexts._live == {kept.id: kept}
     assert contexts._due == [(kept.deadline, kept.id)]
+    assert contexts._given == {kept.id}
 
 
 def test_a_context_can_be_expired_by_hand(contexts: Contexts) -> None:

@@ -42,18 +42,18 @@ def test_what_fits_is_kept_and_cached() -> None:
     session = window(20)
     assert not turn(session, 3, 4)
     plan = session.plan(1)
-    assert (plan.dropped, plan.kept, plan.room, plan.rolled) == (0, 9, 17, False)
+    assert (plan.dropped, plan.kept, plan.room) == (0, 9, 17)
     assert session.messages() == (said(2), said(3), answered(4))
     assert session.tokens == 9
 
 
 def test_rolling_drops_the_oldest_block_and_computes_the_rest_anew() -> None:
-    """A question that does not fit drops at least a quarter of the window, oldest first, and the turn has rolled."""
+    """A question that does not fit drops the oldest block, and its turn has rolled."""
     session = window(20)
     for _ in range(3):
         assert not turn(session, 1, 4)
     plan = session.plan(4)  # 2 + 15 + 4 + 1 are two too many: a block is 5
-    assert (plan.dropped, plan.kept, plan.rolled) == (2, 12, True)
+    assert (plan.dropped, plan.kept, plan.room) == (2, 12, 14)
     assert session.messages(plan.dropped) == (said(2), *[said(1), answered(4)] * 2)
     assert held(session) == [1, 4] * 3, "a plan changes nothing"
     assert turn(session, 4, 4)
@@ -63,9 +63,10 @@ def test_rolling_drops_the_oldest_block_and_computes_the_rest_anew() -> None:
 def test_a_block_is_a_quarter_of_the_window() -> None:
     """Unless asked for otherwise."""
     session = window(20)
-    for _ in range(9):
+    for _ in range(8):
         turn(session, 1, 1)
-    assert session.plan(1).dropped == 5
+    assert session.plan(1).dropped == 0, "18 + 1, and 1 for the reply"
+    assert session.plan(2).dropped == 5, "for the one that is too many"
 
 
 def test_a_block_is_as_large_as_asked_for() -> None:
@@ -81,7 +82,7 @@ def test_a_block_never_takes_more_than_there_is() -> None:
     session = window(20, type="rolling_tokens", rolling_window_tokens=1000)
     turn(session, 1, 14)
     plan = session.plan(4)
-    assert (plan.dropped, plan.kept, plan.rolled) == (2, 2, True)
+    assert (plan.dropped, plan.kept) == (2, 2)
 
 
 def test_a_long_reply_rolls_too_but_not_over_its_own_turn() -> None:
@@ -104,8 +105,7 @@ def test_last_history_tokens_keeps_the_newest() -> None:
     assert not turn(session, 2, 2)
     assert not turn(session, 1, 2)
     assert held(session) == [2, 1, 2]
-    plan = session.plan(1)
-    assert (plan.kept, plan.rolled) == (7, False)
+    assert session.plan(1).kept == 7
 
 
 def test_last_history_tokens_of_none_that_fits_keeps_nothing() -> None:
@@ -122,7 +122,7 @@ def test_last_history_tokens_gives_way_to_the_window() -> None:
     turn(session, 4, 10)
     assert held(session) == [4, 4, 10], "18 beside the initial 2"
     plan = session.plan(5)
-    assert (plan.dropped, plan.kept, plan.room, plan.rolled) == (2, 12, 13, False)
+    assert (plan.dropped, plan.kept, plan.room) == (2, 12, 13)
 
 
 def test_without_rolling_the_reply_stops_at_the_end() -> None:
@@ -219,7 +219,7 @@ def test_whatever_is_said_the_window_holds(strategy: TruncationStrategy, turns: 
             assert rolled == (
                 session.strategy.type == "rolling_tokens" and session.tokens < before + sum(everything[-2:])
             )
-            assert rolled or not plan.rolled
+            assert rolled or not plan.dropped or session.strategy.type == "last_history_tokens"
         assert session.tokens <= session.size
         assert session.tokens == 2 + sum(held(session))
         assert held(session) == everything[len(everything) - len(session.history) :]
