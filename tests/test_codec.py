@@ -248,7 +248,7 @@ def test_requests_out_of_range(kind, body, field):
 
 # --- reading: answers -------------------------------------------------------------------------------------------------
 
-SEED_CONTEXT = {
+REFERENCE_CONTEXT = {
     "id": "ctx-20241211104333-12345",
     "ttl": 3600,
     "truncation_strategy": {"type": "rolling_tokens", "rolling_tokens": True},
@@ -264,11 +264,11 @@ SEED_CONTEXT = {
 
 def test_the_documented_context():
     """The answer in the API's documents is read field by field."""
-    context = decode_context(json.dumps(SEED_CONTEXT).encode())
+    context = decode_context(json.dumps(REFERENCE_CONTEXT).encode())
     assert (context.id, context.ttl, context.mode) == ("ctx-20241211104333-12345", 3600, "session")
     assert context.truncation_strategy == TruncationStrategy(type="rolling_tokens", rolling_tokens=True)
     assert (context.usage.prompt_tokens, context.usage.cached_tokens) == (8, 0)
-    assert context.raw == SEED_CONTEXT
+    assert context.raw == REFERENCE_CONTEXT
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_the_documented_context():
 )
 def test_tolerant_contexts(fields, attribute, value):
     """A context is read for what it says, in whatever form services have been seen to say it; the rest is in `raw`."""
-    body = {**SEED_CONTEXT, **fields}
+    body = {**REFERENCE_CONTEXT, **fields}
     context = decode_context(json.dumps(body).encode(), {"request_id": None})
     assert getattr(context, attribute) == value
     assert context.raw == body

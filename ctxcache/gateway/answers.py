@@ -15,7 +15,7 @@ DONE: Final = b"data: [DONE]\n\n"
 
 
 def context(stored: StoredContext) -> bytes:
-    """Encode the answer of a create: the seed's fields, and `model` (vendor documentation)."""
+    """Encode the answer of a create: the API reference's fields, and `model` (vendor documentation)."""
     strategy: TruncationStrategy | object = stored.window.strategy or UNSET  # a prefix has none to show
     answer = {"id": stored.id, "model": stored.model, "mode": stored.mode, "ttl": stored.ttl}
     if strategy is not UNSET:

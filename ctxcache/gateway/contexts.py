@@ -65,7 +65,7 @@ class StoredContext:
 
     @property
     def usage(self) -> Usage:
-        """What making it was counted at (seed: nothing completed, nothing cached)."""
+        """What making it was counted at (API reference: nothing completed, nothing cached)."""
         return _usage(self.window.initial_tokens, 0, 0)
 
 
@@ -220,7 +220,7 @@ class Contexts:
                 del self._live[context_id]
 
     def _new_id(self, now: float) -> str:
-        """`ctx-<yyyymmddHHMMSS>-<5 characters>` (seed); no two alike, even where randomness repeats itself."""
+        """`ctx-<yyyymmddHHMMSS>-<5 characters>` (API reference); no two alike, even where randomness repeats itself."""
         second = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d%H%M%S")
         if second != self._second:
             self._second = second

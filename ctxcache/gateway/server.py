@@ -19,7 +19,7 @@ from .engine import Engine, ScriptedEngine
 
 __all__ = ["MODELS", "WINDOW", "Gateway"]
 
-MODELS: Final = ("Doubao-1.5-pro-32k", "Doubao-1.5-lite-32k", "Doubao-pro-32k")  # seed
+MODELS: Final = ("Doubao-1.5-pro-32k", "Doubao-1.5-lite-32k", "Doubao-pro-32k")  # as in the API reference
 WINDOW: Final = 32 * 1024
 
 _log: Final = logging.getLogger("ctxcache.gateway")

@@ -31,7 +31,7 @@ from .tokens import message_tokens
 
 __all__ = ["DEFAULT_STRATEGY", "Plan", "Window"]
 
-DEFAULT_STRATEGY: Final = TruncationStrategy(type="rolling_tokens", rolling_tokens=True)  # seed
+DEFAULT_STRATEGY: Final = TruncationStrategy(type="rolling_tokens", rolling_tokens=True)  # as in the API reference
 _DEFAULT_HISTORY: Final = 4096  # vendor documentation
 _BLOCKS: Final = 4  # a window's default blocks
 

@@ -18,7 +18,7 @@ MODEL = "Doubao-1.5-pro-32k"
 
 
 class Clock:
-    """A wall clock that stands still until a test moves it: 2024-12-11 10:43:33 UTC, the seed's second."""
+    """A wall clock that stands still until a test moves it: 2024-12-11 10:43:33 UTC, as in the API reference."""
 
     def __init__(self) -> None:
         self.now = 1733913813.0

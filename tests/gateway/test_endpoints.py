@@ -18,8 +18,8 @@ MODEL = MODELS[0]
 # --- create -----------------------------------------------------------------------------------------------------------
 
 
-async def test_create_answers_as_the_seed_shows(api: Any) -> None:
-    """Every field of the seed's answer, with the values that were asked for; and the model."""
+async def test_create_answers_as_the_reference_shows(api: Any) -> None:
+    """Every field of the API reference's answer, with the values that were asked for; and the model."""
     messages = [{"role": "system", "content": "Please act as a friendly agent"}, {"role": "user", "content": "Hello"}]
     created = await api.create(messages=messages, mode="session", ttl=3600)
     assert re.fullmatch(r"ctx-20241211104333-[0-9a-z]{5}", created.pop("id"))
@@ -315,10 +315,20 @@ async def test_any_async_iterator_will_do(start: Any) -> None:
 
 @pytest.mark.parametrize(
     "failure",
-    [RuntimeError("secret detail"), ConnectionResetError(), TimeoutError(), 5, "\ud800", asyncio.CancelledError()],
+    [
+        RuntimeError("secret detail"),
+        ConnectionResetError(),
+        TimeoutError(),
+        5,
+        b"5",
+        "\ud800",
+        asyncio.CancelledError(),
+    ],
 )
-async def test_an_engine_that_fails_is_a_500(start: Any, told: Any, failure: Any) -> None:
-    """`InternalServiceError`, without its reason; nothing is stored and the session is free."""
+async def test_an_engine_that_fails_is_a_500(
+    start: Any, told: Any, failure: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`InternalServiceError`; its reason is in the log only; nothing is stored and the session is free."""
     api = await start(engine=told)
     created = await api.create()
     told.say("half an ans", failure)
@@ -329,6 +339,7 @@ async def test_an_engine_that_fails_is_a_500(start: Any, told: Any, failure: Any
         "InternalServerError",
     )
     assert "secret" not in answer.body.decode()
+    assert ("secret" in caplog.text) == isinstance(failure, RuntimeError)
     told.say("better", None)
     assert (await api.chat(created["id"])).status == 200
     assert [message.content for message in api.gateway.messages(created["id"])] == ["Be kind.", "hello", "better"]
@@ -352,7 +363,7 @@ async def test_an_engine_may_refuse_in_the_services_words(start: Any, told: Any)
 
 
 async def test_models_are_listed(api: Any) -> None:
-    """`GET /v1/models` is OpenAI's list, of the seeds' three models."""
+    """`GET /v1/models` is OpenAI's list, of the API reference's three models."""
     answer = await api.request("GET", f"{api.gateway.base_url}/models", headers=api.key)
     assert answer.status == 200
     assert answer.json["object"] == "list"
@@ -459,3 +470,11 @@ async def test_an_engine_that_never_waits_does_not_block_the_loop(start: Any, un
     await api.create()
     assert not endless.done()
     endless.cancel()
+
+
+@pytest.mark.parametrize(("fields", "text"), [({"max_tokens": 2}, "x" * 8), ({"stop": "xxx"}, "")])
+async def test_a_reply_that_ended_wants_no_more(start: Any, fields: dict[str, Any], text: str) -> None:
+    """An engine without an end is closed when the reply has its tokens, or came to its stop string."""
+    api = await start(engine=Endless())
+    answer = (await api.chat((await api.create())["id"], **fields)).json
+    assert answer["choices"][0]["message"]["content"] == text

@@ -68,6 +68,7 @@ async def test_it_writes_word_by_word() -> None:
 
 async def test_a_long_question_is_repeated_in_part() -> None:
     """Two hundred characters of it."""
+    assert "".join(await pieces(ScriptedEngine(), prompt("x" * 200))).endswith(f"said: {'x' * 200}")
     assert "".join(await pieces(ScriptedEngine(), prompt("x" * 1000))).endswith(f"said: {'x' * 200}…")
 
 

@@ -148,7 +148,7 @@ def test_settings_are_checked(wrong: dict[str, Any]) -> None:
 
 
 def test_models_have_windows() -> None:
-    """Ids alone have the default window, a mapping says them; left out, they are the seeds' three."""
+    """Ids alone have the default window, a mapping says them; left out, they are the API reference's three."""
     assert Gateway()._contexts.models == dict.fromkeys(MODELS, WINDOW)
     assert Gateway(models=["a"])._contexts.models == {"a": WINDOW}
     assert Gateway(models={"a": 5})._contexts.models == {"a": 5}

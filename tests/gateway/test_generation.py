@@ -53,6 +53,8 @@ async def test_an_engine_is_never_further_ahead_than_allowed(clock: Any) -> None
                 self.count += 1
                 yield "x"
 
+    async with Generation(Counting(), call(clock), ahead=10) as generation:
+        assert len(await generation.take()) == 10, "one that does not wait is not interrupted before"
     engine = Counting()
     taken = []
     async with Generation(engine, call(clock), ahead=10) as generation:
