@@ -157,8 +157,7 @@ class Exchange:
     def limit_total(self, at: float) -> None:
         """Fail the exchange at this time of the loop's clock, if it is still open."""
         self._total_at = at
-        if self._timer is None:
-            self._watch()  # also while nobody reads
+        self._watch()  # from now on, also while nobody reads
 
     def _watch(self) -> None:
         now = self._loop.time()

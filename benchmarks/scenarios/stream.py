@@ -1,0 +1,50 @@
+"""stream: 2,000-chunk answers as fast as the socket gives, one after another."""
+
+import time
+
+from .. import loads
+from ..accounting import Meter
+from ..cases import Case, Metric, Sample, Scenario, Size
+from ..clients import NAMES, make
+from ._streams import url
+
+
+def cases(size: Size) -> list[Case]:
+    chunks = size.pick(2000, 2000, 50)
+    return [Case(f"{chunks:,} chunks", {"chunks": chunks, "seconds": size.seconds})]
+
+
+async def measure(client_name: str, port: int, case: Case) -> Sample:
+    load = loads.whole(case.params["chunks"], case.params.get("text", loads.TEXT))
+    async with make(client_name, url(port), 1) as client:
+        await client.stream(load)  # warm: the connection, the code
+        client.chunks = answers = 0
+        with Meter(port) as meter:
+            end = time.monotonic() + case.params["seconds"]
+            while not answers or time.monotonic() < end:
+                await client.stream(load)
+                answers += 1
+    if client.chunks != answers * case.params["chunks"]:
+        raise RuntimeError(f"{client.chunks} chunks of {answers} answers")
+    figures = {
+        "cpu_us": meter.cpu / client.chunks * 1e6,
+        "wall_us": meter.wall / client.chunks * 1e6,
+        "chunks_s": client.chunks / meter.wall,
+        "cpu_answer_ms": meter.cpu / answers * 1e3,
+    }
+    return Sample(figures, meter.server, meter.flags)
+
+
+SCENARIO = Scenario(
+    "stream",
+    "Stream: as fast as the socket gives",
+    "Answers of 2,000 chunks, written at once, read one after another to their end.",
+    NAMES,
+    cases,
+    measure,
+    (
+        Metric("cpu_us", "CPU a chunk", "µs"),
+        Metric("wall_us", "wall time a chunk", "µs"),
+        Metric("chunks_s", "chunks a second", "/s", more=True),
+    ),
+)

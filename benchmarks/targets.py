@@ -1,0 +1,98 @@
+"""The targets: what was to be reached, as ratios within one run, and what was."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from .analysis import faster_peer, ratio
+from .clients import FLOOR, OURS
+from .decoders import HTTPX_SSE
+from .growth_curves import lines
+from .results import Results, Series
+
+__all__ = ["LINEAR", "Row", "rows"]
+
+LINEAR: Final = 1.1  # the largest exponent that is called linear, for the noise's sake
+
+
+@dataclass(frozen=True)
+class Row:
+    """One target, and what the run found.
+
+    Attributes:
+        at_least: whether `found` is to be at least `limit`, or at most.
+        found: empty where the run cannot say.
+    """
+
+    what: str
+    asked: str
+    limit: float
+    at_least: bool
+    found: Series
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the median reaches the limit; None where the run cannot say."""
+        if not self.found:
+            return None
+        return self.found.median >= self.limit if self.at_least else self.found.median <= self.limit
+
+
+def rows(results: Results) -> list[Row]:
+    """Every target, one row a case."""
+    return [
+        *_against_both(results, "stream", "cpu_us", "stream: CPU a typed chunk", 40, 2.0),
+        *_against_both(results, "paced", "cpu_us", "paced: CPU a typed chunk", 20, 1.5),
+        *_live(results),
+        *_against_both(results, "requests", "cpu_us", "plain requests: CPU a call", 11, 1.3),
+        *_memory(results),
+        *_imports(results),
+        *_decode(results),
+        *_linear(results),
+    ]
+
+
+def _against_both(results: Results, scenario: str, metric: str, what: str, less: float, most: float) -> Iterator[Row]:
+    for case in results.cases(scenario):
+        peer = faster_peer(results, scenario, case, metric)
+        found = ratio(results, scenario, case, metric, (peer, OURS)) if peer else Series(())
+        yield Row(f"{what}, {case}", f"≥ {less:g}× less than {peer or 'the faster peer'}", less, True, found)
+        floor = ratio(results, scenario, case, metric, (OURS, FLOOR))
+        yield Row(f"{what}, {case}", f"≤ {most:.1f}× bare aiohttp", most, False, floor)
+
+
+def _live(results: Results) -> Iterator[Row]:
+    for case in results.cases("live"):
+        peer = faster_peer(results, "live", case, "streams", more=True)
+        found = ratio(results, "live", case, "streams", (OURS, peer)) if peer else Series(())
+        yield Row("live streams a core, 50 chunks/s", f"≥ 20× more than {peer or 'the better peer'}", 20, True, found)
+
+
+def _memory(results: Results) -> Iterator[Row]:
+    for case in results.cases("memory"):
+        if case.endswith("open"):
+            found = ratio(results, "memory", case, "kb_stream", (OURS, FLOOR))
+            yield Row(f"memory of an open stream, {case}", "≤ 1.4× bare aiohttp", 1.4, False, found)
+
+
+def _imports(results: Results) -> Iterator[Row]:
+    if "imports" in results.scenarios():
+        found = ratio(results, "imports", "import", "cpu_ms", ("openai", OURS))
+        yield Row("import", "≥ 8× less than openai", 8, True, found)
+        found = results.series("imports", "import", OURS, "imports_aiohttp")
+        yield Row("import", "`import ctxcache` does not import aiohttp (0)", 0, False, found)
+
+
+def _decode(results: Results) -> Iterator[Row]:
+    for case in results.cases("decode"):
+        found = ratio(results, "decode", case, "events_s", (OURS, HTTPX_SSE))
+        yield Row(f"decode, {case}", "≥ 3× httpx-sse's events/s", 3, True, found)
+
+
+def _linear(results: Results) -> Iterator[Row]:
+    for line in lines(results):
+        if line.client == OURS and not math.isnan(line.exponent):
+            yield Row(
+                f"cost grows with work, {line.curve}", "linear (exponent)", LINEAR, False, Series((line.exponent,))
+            )

@@ -1,0 +1,245 @@
+"""What is made of samples: ratios, targets, the report, pictures, comparisons."""
+
+import math
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks import compare, pictures, report
+from benchmarks.analysis import added, exponent, faster_peer, ratio, shown, shown_series
+from benchmarks.growth_curves import lines
+from benchmarks.machine import command, machine, versions
+from benchmarks.results import Results, Series
+from benchmarks.targets import rows
+
+STREAM = "2,000 chunks"
+
+
+def results(samples: list[dict[str, Any]] | None = None, **fields: Any) -> Results:
+    """A run of those samples."""
+    about: dict[str, Any] = {
+        "size": "full",
+        "command": "python -m benchmarks",
+        "commit": "abc",
+        "started": "2024-12-11",
+    }
+    host = {"cpu": "A CPU", "cores": 2, "memory_gib": 8.0, "os": "Linux"}
+    return Results(**{**about, "machine": host, "versions": {"aiohttp": "3"}, "samples": samples or [], **fields})
+
+
+def sample(client: str, round_: int, scenario: str = "stream", case: str = STREAM, **figures: float) -> dict[str, Any]:
+    """One sample."""
+    server = {"share": 0.1}
+    return {
+        "scenario": scenario,
+        "case": case,
+        "client": client,
+        "round": round_,
+        "figures": figures,
+        "server": server,
+        "flags": [],
+    }
+
+
+def stream_run(ours: float = 4.0, floor: float = 2.0) -> Results:
+    """Three rounds of the stream scenario, the second on a machine half as fast."""
+    values = {"ctxcache": ours, "aiohttp": floor, "openai": 200.0, "ark": 180.0}
+    return results(
+        [
+            sample(client, round_, cpu_us=value * (2 if round_ == 1 else 1))
+            for round_ in range(3)
+            for client, value in values.items()
+        ]
+    )
+
+
+# --- analysis ---------------------------------------------------------------------------------------------------------
+
+
+def test_ratio_is_taken_within_a_round() -> None:
+    """What slows all clients in a round does not show in their ratios."""
+    run = stream_run()
+    assert ratio(run, "stream", STREAM, "cpu_us", ("ctxcache", "aiohttp")).values == (2, 2, 2)
+    assert added(run, "stream", STREAM, "cpu_us", "ctxcache").values[:2] == (2, 4)
+    assert faster_peer(run, "stream", STREAM, "cpu_us") == "ark"
+    assert faster_peer(run, "stream", STREAM, "cpu_us", more=True) == "openai"
+    assert faster_peer(results(), "stream", STREAM, "cpu_us") is None
+
+
+def test_exponent() -> None:
+    """The exponent of a power law is found, whatever its factor."""
+    sizes = [1, 10, 100, 1000]
+    assert exponent(sizes, [3 * size for size in sizes]) == pytest.approx(1)
+    assert exponent(sizes, [size**2 for size in sizes]) == pytest.approx(2)
+    assert math.isnan(exponent([5], [5]))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (1234.5, "1,234"), (12.34, "12.3"), (0.01234, "0.0123"), (2, "2.00"), (math.nan, "–"), (math.inf, "∞")],
+)
+def test_numbers_for_people(value: float, text: str) -> None:
+    """Three significant digits are shown, never a power of ten."""
+    assert shown(value) == text
+
+
+def test_series() -> None:
+    """A series is shown as its median and range; none as a dash."""
+    assert shown_series(Series((3.0, 1.0, 2.0))) == "2.00 (1.00–3.00)"
+    assert shown_series(Series((2.0,))) == "2.00"
+    assert shown_series(Series(())) == "–"
+
+
+# --- on disk ----------------------------------------------------------------------------------------------------------
+
+
+def test_results_survive_the_disk(tmp_path: Path) -> None:
+    """What is read is what was saved."""
+    run = stream_run()
+    run.save(tmp_path / "a.json")
+    assert Results.read(tmp_path / "a.json") == run
+
+
+def test_nothing_private_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the machine nor the command tells a path, a host or a user."""
+    monkeypatch.setattr("os.uname", lambda: pytest.fail("the host's name was asked for"))
+    assert {"cpu", "cores", "memory_gib", "os"} == machine().keys()
+    assert "aiohttp" in versions()
+    assert command(["--json", "/home/somebody/a.json"]) == "python -m benchmarks --json a.json"
+
+
+# --- targets and report -----------------------------------------------------------------------------------------------
+
+
+def test_targets_tell_reached_from_not() -> None:
+    """A target is judged by the median of the ratios of the rounds."""
+    reached = {row.asked: row.reached for row in rows(stream_run(ours=4.0, floor=2.0))}
+    assert reached == {"≥ 40× less than ark": True, "≤ 2.0× bare aiohttp": True}
+    missed = {row.asked: row.reached for row in rows(stream_run(ours=5.0, floor=2.0))}
+    assert missed == {"≥ 40× less than ark": False, "≤ 2.0× bare aiohttp": False}
+    alone = [row.reached for row in rows(results([sample("ctxcache", 0, cpu_us=4.0)]))]
+    assert alone == [None, None]
+
+
+def growth_run() -> Results:
+    """Folds of three sizes and open streams of two: the one linear, the other more."""
+    folds = [
+        sample("ctxcache", 0, "growth", f"fold: chunks: {size:,}", cost=size / 100, size=size)
+        for size in (1000, 3125, 6250)
+    ]
+    opened = [sample("ctxcache", 0, "memory", f"{count:,} open", kb_stream=count / 10) for count in (100, 1000)]
+    return results([*folds, *opened])
+
+
+def test_growth_curves() -> None:
+    """Exponents come from the growth scenario and from scenarios whose cases are sizes."""
+    assert [(line.curve, round(line.exponent, 2)) for line in lines(growth_run())] == [
+        ("fold: chunks", 1.0),
+        ("memory: open streams", 2.0),
+    ]
+    assert [row.reached for row in rows(growth_run()) if row.what.startswith("cost grows")] == [True, False]
+
+
+def test_report_has_it_all() -> None:
+    """The report names machine, versions, commit and command; has targets, figures, flags and failures."""
+    run = stream_run()
+    run.samples[0]["flags"] = ["server busy: 90% of a core"]
+    run.samples.append({"scenario": "stream", "case": STREAM, "client": "ark", "round": 1, "error": "TimeoutError: no"})
+    text = report.render(run, drawn=["stream"])
+    for expected in ("A CPU", "aiohttp 3", "abc", "`python -m benchmarks`", "pictures/stream.svg", "reached", "180"):
+        assert expected in text
+    assert "server busy: 90% of a core" in text
+    assert "round 2: TimeoutError: no" in text
+    assert "| 2,000 chunks | 4.00 (4.00–8.00) |" in text
+    assert "exponent" in report.render(growth_run())
+
+
+def test_added_over_the_floor() -> None:
+    """Latencies are told as what they add to the floor's, too."""
+    run = results(
+        [sample(client, 0, "first_token", "warm", p50_ms=p50) for client, p50 in (("ctxcache", 3.5), ("aiohttp", 2))]
+    )
+    assert "| p50 added over bare aiohttp, ms | ctxcache |\n| --- | ---: |\n| warm | 1.50 |" in report.render(run)
+
+
+def test_pictures_can_be_read_on_white_and_on_black(tmp_path: Path) -> None:
+    """A picture is SVG without a background, its tones apart from white and from black."""
+    pytest.importorskip("matplotlib")
+    run = stream_run()
+    run.samples += growth_run().samples
+    report.write(run, tmp_path)
+    assert {path.stem for path in (tmp_path / "pictures").iterdir()} == {"stream", "growth", "memory"}
+    for path in (tmp_path / "pictures").iterdir():
+        text = path.read_text()
+        ElementTree.fromstring(text)
+        assert "#000000" not in text
+        assert f"fill: {pictures.INK}" in text
+    assert "![" in (tmp_path / "RESULTS.md").read_text()
+    for colour in (pictures.INK, *pictures.COLOURS.values()):
+        assert 2.0 < contrast_with_white(colour) < 8.0, colour  # with black it is 21 over that
+
+
+def contrast_with_white(colour: str) -> float:
+    """The contrast of WCAG 2."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+
+
+def test_a_run_without_figures_has_a_report(tmp_path: Path) -> None:
+    """Where everything failed, the report says so."""
+    run = results([{"scenario": "stream", "case": STREAM, "client": "ctxcache", "round": 0, "error": "it broke"}])
+    report.write(run, tmp_path)
+    assert "it broke" in (tmp_path / "RESULTS.md").read_text()
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+def rounds(*values: float) -> Results:
+    """One figure over rounds."""
+    return results([sample("ctxcache", round_, cpu_us=value) for round_, value in enumerate(values)])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "better"),
+    [
+        ((4.0, 4.1, 4.2), (3.0, 3.1, 3.2), True),
+        ((4.0, 4.1, 4.2), (5.0, 5.1, 5.2), False),
+        ((4.0, 4.1, 4.2), (3.9, 3.0, 4.05), None),  # the ranges overlap
+        ((4.0, 4.01, 4.02), (4.03, 4.04, 4.05), None),  # apart, but by less than is worth telling
+    ],
+)
+def test_only_what_is_beyond_the_noise_changed(old: tuple[float, ...], new: tuple[float, ...], better: object) -> None:
+    """A figure changed where the ranges of its rounds do not overlap and the medians differ by more than a little."""
+    (change,) = compare.changes(rounds(*old), rounds(*new))
+    assert change.better is better
+
+
+def test_more_may_be_better() -> None:
+    """Whether more is better is the figure's own affair."""
+    old, new = (results([sample("ctxcache", n, chunks_s=value + n) for n in range(3)]) for value in (100, 200))
+    (change,) = compare.changes(old, new)
+    assert change.better is True
+
+
+def test_compared_over_the_floor_a_slower_machine_is_no_change() -> None:
+    """As multiples of the floor, figures of machines of different speed can be compared."""
+    slow, fast = stream_run(ours=8.0, floor=4.0), stream_run(ours=4.0, floor=2.0)
+    ours = next(change for change in compare.changes(slow, fast, over_floor=True) if change.client == "ctxcache")
+    assert ours.factor == 1
+    assert "aiohttp" not in {change.client for change in compare.changes(slow, fast, over_floor=True)}
+
+
+def test_comparison_in_words() -> None:
+    """The comparison tells the worst first, and warns of runs that differ in more than the code."""
+    old = rounds(4.0, 4.1, 4.2)
+    new = rounds(5.0, 5.1, 5.2)
+    new.versions = {"aiohttp": "4"}
+    text = compare.text(old, new)
+    assert "1 of 1 figures changed" in text
+    assert "WORSE  ×1.24  stream, 2,000 chunks, ctxcache: CPU a chunk: 4.10 (4.00–4.20) → 5.10 (5.00–5.20) µs" in text
+    assert "differ in their versions: aiohttp 3 → 4" in text
+    assert "fewer than 3 rounds" in compare.text(rounds(4.0), rounds(5.0))
