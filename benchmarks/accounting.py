@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 BUSY_SHARE: Final = 0.85  # of one core; a sample whose server was busier is flagged
-_LATE_SHARE: Final = 0.01  # of its chunks
+_LATE_SHARE: Final = 0.01  # of its chunks, where it is more than a few
+_LATE_FEW: Final = 50
 _PAGE: Final = resource.getpagesize()
 _STATM: Final = Path("/proc/self/statm")
 _STAT: Final = Path("/proc/stat")
@@ -119,5 +120,5 @@ class Meter:
         self.server["share"] = self.server["cpu"] / max(self.server["clock"], 1e-9)
         if self.server["share"] > BUSY_SHARE:
             self.flags.append(f"server busy: {self.server['share']:.0%} of a core")
-        if self.server["late"] > _LATE_SHARE * max(self.server["chunks"], 1):
+        if self.server["late"] > max(_LATE_SHARE * self.server["chunks"], _LATE_FEW):
             self.flags.append(f"server late: {self.server['late']:.0f} of {self.server['chunks']:.0f} chunks")

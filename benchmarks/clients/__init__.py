@@ -32,14 +32,16 @@ class Client(Protocol):
     """What a scenario may ask of a client. `load` is the name of the answer, sent as the model.
 
     Attributes:
-        chunks: chunks (of the floor: events) read so far, over all streams.
         characters: characters of text in them; of the floor 0, which decodes nothing.
     """
 
-    chunks: int
     characters: int
 
     def __init__(self, base_url: str, connections: int) -> None: ...
+
+    @property
+    def chunks(self) -> int:
+        """Chunks (of the floor: events) read so far, over all streams."""
 
     async def __aenter__(self) -> Self: ...
 

@@ -18,18 +18,19 @@ async def measure(client_name: str, port: int, case: Case) -> Sample:
     load = loads.whole(case.params["chunks"], case.params.get("text", loads.TEXT))
     async with make(client_name, url(port), 1) as client:
         await client.stream(load)  # warm: the connection, the code
-        client.chunks = answers = 0
+        before, answers = client.chunks, 0
         with Meter(port) as meter:
             end = time.monotonic() + case.params["seconds"]
             while not answers or time.monotonic() < end:
                 await client.stream(load)
                 answers += 1
-    if client.chunks != answers * case.params["chunks"]:
-        raise RuntimeError(f"{client.chunks} chunks of {answers} answers")
+        chunks = client.chunks - before
+    if chunks != answers * case.params["chunks"]:
+        raise RuntimeError(f"{chunks} chunks of {answers} answers")
     figures = {
-        "cpu_us": meter.cpu / client.chunks * 1e6,
-        "wall_us": meter.wall / client.chunks * 1e6,
-        "chunks_s": client.chunks / meter.wall,
+        "cpu_us": meter.cpu / chunks * 1e6,
+        "wall_us": meter.wall / chunks * 1e6,
+        "chunks_s": chunks / meter.wall,
         "cpu_answer_ms": meter.cpu / answers * 1e3,
     }
     return Sample(figures, meter.server, meter.flags)
