@@ -111,7 +111,10 @@ class InvalidInputError(CtxCacheError, ValueError):
     @classmethod
     def of(cls, field: str, value: object, allowed: str) -> "InvalidInputError":
         """Build the one message all such errors share: field, value, what is allowed."""
-        shown = repr(value)
+        try:
+            shown = repr(value)
+        except Exception:  # nested too deeply, or a broken __repr__
+            shown = f"a {type(value).__name__}"
         if len(shown) > 80:
             shown = shown[:77] + "…"
         # The value is kept as its repr: anything may be given, and the error must pickle.

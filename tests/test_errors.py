@@ -157,3 +157,14 @@ def test_request_id_is_said_once():
     """The text of an error names the request once, though the service's own message does so already."""
     assert str(errors.APIStatusError("it broke. Request id: x-9", request_id="x-9")) == "it broke. Request id: x-9"
     assert str(errors.APIStatusError("it broke", request_id="x-9")) == "it broke (request id x-9)"
+
+
+def test_values_that_cannot_be_shown():
+    """A value whose repr fails is named by its type: the error about it is raised all the same."""
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    error = InvalidInputError.of("field", deep, "less")
+    assert error.message == "field: got a list, allowed is less"
+    while deep:  # taken apart by hand: freeing it at once would recurse as well
+        deep = deep.pop()  # type: ignore[assignment]

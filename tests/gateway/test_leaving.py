@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import aiohttp
@@ -248,6 +250,22 @@ async def test_closing_under_many_streams_leaves_nothing(start: Any, until: Any)
             await response.content.read()
         response.close()
     await until(lambda: not asyncio.all_tasks() - before)
+
+
+async def test_closing_while_clients_connect_loses_none(start: Any) -> None:
+    """A connection that was accepted in the last moment is closed as well, not lost by the event loop."""
+    api = await start()
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    closing = asyncio.create_task(api.gateway.aclose())
+    with ExitStack() as stack:
+        while not closing.done():
+            with suppress(ConnectionError):
+                stack.enter_context(socket.create_connection(("127.0.0.1", api.gateway.port)))
+            await asyncio.sleep(0)
+        await closing
+        await asyncio.sleep(0)
+    assert complaints == []
 
 
 async def test_closing_does_not_wait_for_a_closed_connection_to_be_read(start: Any, until: Any) -> None:

@@ -38,6 +38,22 @@ def test_the_client_reads_what_the_gateway_meant(refused: APIStatusError) -> Non
     assert refused.message in read.message
 
 
+def test_each_status_has_its_type() -> None:
+    """As the service names them, the plain ones of HTTP likewise."""
+    types = {refused.status: refusals.envelope(refused, "")["error"]["type"] for refused in REFUSALS}
+    assert types == {
+        400: "BadRequest",
+        401: "Unauthorized",
+        403: "Forbidden",
+        404: "NotFound",
+        405: "MethodNotAllowed",
+        413: "RequestEntityTooLarge",
+        415: "UnsupportedMediaType",
+        429: "TooManyRequests",
+        500: "InternalServerError",
+    }
+
+
 def test_a_name_that_is_not_found_is_not_repeated_without_end() -> None:
     """A message shows 80 characters of it."""
     assert f"'{'x' * 79}…'" in refusals.model_not_found("x" * 81).message
