@@ -82,10 +82,10 @@ def split_cores() -> tuple[list[int], list[int]]:
     return (cores[-1:], cores[:-1]) if len(cores) > 1 else ([], [])
 
 
-def server_stats(port: int) -> dict[str, Any]:
+def server_stats(port: int, path: str = "/stats") -> dict[str, Any]:
     """Ask the server for its books; blocks, since nothing else is to happen meanwhile."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as asking:
-        asking.sendall(b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        asking.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         received = b""
         while b"}" not in received:
             received += asking.recv(65536)

@@ -2,6 +2,7 @@
 
 `whole-CHUNKS-TEXT`   a stream of CHUNKS chunks with TEXT bytes of text each, written at once
 `paced-RATE-CHUNKS`   the same, each chunk its own write, RATE of them a second, each with the time of its sending
+`gated-RATE-CHUNKS`   the same, but only the head until the server is told to go: all streams then begin together
 `hold-CHUNKS`         CHUNKS chunks at once, then nothing until the client goes away
 `plain-TEXT`          a plain answer with TEXT bytes of text
 
@@ -34,6 +35,11 @@ def whole(chunks: int = 2000, text: int = TEXT) -> str:
 def paced(rate: float, chunks: int = ENDLESS) -> str:
     """Name the stream of `rate` chunks a second."""
     return f"paced-{rate:g}-{chunks}"
+
+
+def gated(rate: float, chunks: int) -> str:
+    """Name the stream of `rate` chunks a second that waits until all are open."""
+    return f"gated-{rate:g}-{chunks}"
 
 
 def hold(chunks: int = 2) -> str:

@@ -2,7 +2,7 @@
 
 Raw asyncio protocols and prebuilt bytes: an answer costs it one search in the request and one write, a paced chunk a
 call and a write, most of which is the kernel's share of sending. `GET /stats` answers with its own books,
-from which `accounting` tells how busy it was.
+from which `accounting` tells how busy it was; `GET /go` does the same, and lets the gated streams begin.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any, Final
 from . import loads
 from .pacer import Pacer
 
-_MODEL: Final = re.compile(rb'"model": ?"(plain|whole|hold|paced)-(\d[\d.-]*)"')
+_MODEL: Final = re.compile(rb'"model": ?"(plain|whole|hold|paced|gated)-(\d[\d.-]*)"')
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 _NOT_FOUND: Final = loads.answer(b'{"error":{"code":"NotFound","message":"no such load"}}', "404 Not Found")
 
@@ -28,6 +28,7 @@ class Server:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.accepted = self.open = self.requests = self.streaming = self.chunks = self.blocked = 0
         self.pacer = Pacer(loop, stamped_chunk)
+        self.gated: list[tuple[Connection, float]] = []
 
     def stats(self) -> dict[str, Any]:
         """The books: counts since the start, CPU and clock in seconds."""
@@ -35,6 +36,12 @@ class Server:
         names = ("accepted", "open", "requests", "streaming", "chunks", "blocked")
         times = {"cpu": used.ru_utime + used.ru_stime, "clock": time.monotonic(), "late": self.pacer.late}
         return times | {name: getattr(self, name) for name in names}
+
+    def go(self) -> None:
+        """Begin all gated streams, their beats spread evenly over the period."""
+        gated, self.gated = self.gated, []
+        for number, (connection, rate) in enumerate(gated):
+            self.pacer.add(connection, rate, number / len(gated))
 
 
 def stamped_chunk() -> bytes:
@@ -83,7 +90,9 @@ class Connection(asyncio.Protocol):
             self._answer(request, end)
 
     def _answer(self, request: bytes, end: int) -> None:
-        if request.startswith(b"GET /stats"):
+        if request.startswith((b"GET /stats", b"GET /go")):
+            if request.startswith(b"GET /go"):
+                self.server.go()
             self.transport.write(loads.answer(json.dumps(self.server.stats()).encode()))
             return
         self.server.requests += 1
@@ -102,7 +111,7 @@ class Connection(asyncio.Protocol):
             self._streaming(True)
             self.transport.write(loads.STREAM_HEAD + loads.stream_text() * int(numbers[0]))
         else:
-            self._pace(float(numbers[0]), int(numbers[1]))
+            self._pace(float(numbers[0]), int(numbers[1]), gated=kind == b"gated")
 
     def _streaming(self, now: bool) -> None:
         self.server.streaming += now - self.is_streaming
@@ -110,12 +119,14 @@ class Connection(asyncio.Protocol):
 
     # --- paced streams
 
-    def _pace(self, rate: float, chunks: int) -> None:
+    def _pace(self, rate: float, chunks: int, *, gated: bool) -> None:
         self._streaming(True)
         self.left = chunks - 2
         self.transport.write(loads.STREAM_HEAD)
-        # The golden ratio spreads the streams' beats evenly over the period, however they came.
-        self.server.pacer.add(self, rate, self.server.requests * 0.618034 % 1)
+        if gated:
+            self.server.gated.append((self, rate))
+        else:  # the golden ratio spreads the streams' beats over the period, however many will come
+            self.server.pacer.add(self, rate, self.server.requests * 0.618034 % 1)
 
     def send(self, data: bytes) -> bool:
         """Write one chunk, or at the end the end; return whether there will be more."""

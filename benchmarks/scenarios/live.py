@@ -17,6 +17,8 @@ RATE = 50
 LAG_MS = 50.0
 KEPT_UP = 0.97  # of the chunks that should have come in the time
 MOST = 6000
+OPENING = 60.0
+SPARE = 1.0  # seconds for which more is sent: then it ends, or who does not keep up would never be done
 
 
 def cases(size: Size) -> list[Case]:
@@ -61,8 +63,9 @@ async def probe(client: Client, port: int, streams: int, seconds: float, settle:
         lags.append(time.monotonic_ns() // 1000 - created)
 
     running = Streams(client, port)
-    load = loads.paced(RATE)
-    opened = await running.open(streams, lambda: client.stamped(load, note), 2 + streams * 0.02)
+    load = loads.gated(RATE, int(RATE * (settle + seconds + SPARE)))
+    opened = await running.open(streams, lambda: client.stamped(load, note), OPENING)
+    running.go()
     await asyncio.sleep(settle)
     start, before = len(lags), client.chunks
     with Meter(port) as meter:

@@ -12,6 +12,8 @@ from ._streams import Streams, url
 RATE: Final = 50  # chunks a second of one stream, as of a fast model
 DENSE: Final = (50, 1000)  # streams, chunks a second of each: as many chunks a second as 1,000 streams have
 OPENING: Final = 60.0
+SETTLE: Final = 0.5
+SPARE: Final = 1.0  # seconds for which more is sent: then it ends, or who does not keep up would never be done
 
 
 def cases(size: Size) -> list[Case]:
@@ -30,19 +32,19 @@ def name(streams: int, rate: int) -> str:
 
 async def measure(client_name: str, port: int, case: Case) -> Sample:
     streams, rate, seconds = (case.params[name] for name in ("streams", "rate", "seconds"))
-    load = loads.paced(rate)
+    load = loads.gated(rate, int(rate * (SETTLE + seconds + SPARE)))
     async with make(client_name, url(port), streams) as client:
         running = Streams(client, port)
-        opened = await running.open(streams, lambda: client.stream(load), OPENING)
-        await asyncio.sleep(min(0.5, seconds))  # what the opening held up is read
+        if not await running.open(streams, lambda: client.stream(load), OPENING):
+            raise RuntimeError(f"{streams} streams were not open within {OPENING:g} s")
+        running.go()
+        await asyncio.sleep(SETTLE)
         before = client.chunks
         with Meter(port) as meter:
             await asyncio.sleep(seconds)
         chunks = client.chunks - before
         running.check()
         await running.close()
-    if not opened or not chunks:
-        raise RuntimeError(f"{streams} streams were not open within {OPENING:g} s")
     figures = {
         "cpu_us": meter.cpu / chunks * 1e6,
         "core": meter.cpu / meter.wall * 100,

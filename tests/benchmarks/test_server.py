@@ -52,6 +52,14 @@ async def test_paced_chunks_say_when_they_left(http: aiohttp.ClientSession, port
     assert before <= left[0] < left[1] < left[2] < left[3] < left[4] <= time.monotonic_ns() // 1000
 
 
+async def test_gated_streams_wait_for_the_word(http: aiohttp.ClientSession, port: int) -> None:
+    """A gated stream has its head at once, and its chunks when the server is told to go."""
+    async with http.post(url(port), json={"model": loads.gated(500, 7)}) as response:
+        sent = server_stats(port)["chunks"]
+        assert server_stats(port, "/go")["chunks"] == sent
+        assert (await response.read()).count(b"\n\n") == 8
+
+
 async def test_plain_answer(http: aiohttp.ClientSession, port: int) -> None:
     """A plain answer has so many bytes of text."""
     async with http.post(url(port), json={"model": loads.plain(1000)}) as response:
