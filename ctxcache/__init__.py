@@ -9,7 +9,8 @@ Where is what, from the top::
     wire        requests, answers, which error    retry       when to try again
     codec       JSON to models and back           fold        chunks to one completion
     models/     what travels                      sse         bytes to events, by the standard
-    config      settings                          errors      the error tree
+    hooks       who is told of what happens       config      settings
+    errors      the error tree
 """
 
 from .config import UNSET, Limits, Retry, Timeouts, Unset, __version__
@@ -35,6 +36,7 @@ from .errors import (
     SessionError,
     StreamInterruptedError,
 )
+from .hooks import CallEvent, CreateEvent, Hooks, RecreateEvent, RetryEvent, WarningEvent
 from .models import (
     AssistantMessage,
     ChatCompletion,
@@ -65,6 +67,7 @@ __all__ = [
     "AsyncSession",
     "AuthenticationError",
     "BadRequestError",
+    "CallEvent",
     "ChatCompletion",
     "ChatCompletionChunk",
     "ChatStream",
@@ -75,8 +78,10 @@ __all__ = [
     "Context",
     "ContextBusyError",
     "ContextGoneError",
+    "CreateEvent",
     "CtxCacheError",
     "EventTooLargeError",
+    "Hooks",
     "InternalServerError",
     "InvalidInputError",
     "Limits",
@@ -90,13 +95,16 @@ __all__ = [
     "ProtocolError",
     "QuotaExceededError",
     "RateLimitError",
+    "RecreateEvent",
     "Retry",
+    "RetryEvent",
     "SessionError",
     "StreamInterruptedError",
     "Timeouts",
     "TruncationStrategy",
     "Unset",
     "Usage",
+    "WarningEvent",
     "__version__",
     "assistant",
     "system",

@@ -18,6 +18,7 @@ from .errors import (
     InvalidInputError,
     SessionError,
 )
+from .hooks import CallEvent, HookRunner, Hooks, RetryEvent
 from .models import Usage
 from .turns import Turn, Turns
 
@@ -36,6 +37,7 @@ class Call:
     Attributes:
         request: what is sent.
         timeouts: the limits in force.
+        policy: when to try again.
         client_request_id: our id, the same over all attempts.
         ids: the ids of the last answer, ready to be put on a model or an error.
         attempts: the tries so far.
@@ -43,9 +45,17 @@ class Call:
         exchange: of an opened stream.
     """
 
-    def __init__(self, request: wire.Request, timeouts: Timeouts, client_request_id: str) -> None:
+    def __init__(
+        self,
+        request: wire.Request,
+        timeouts: Timeouts,
+        client_request_id: str,
+        report: Callable[["Call", Usage | None, BaseException | None], None],
+        policy: Retry,
+    ) -> None:
         self.request = request
         self.timeouts = timeouts
+        self.policy = policy
         self.client_request_id = client_request_id
         self.ids: dict[str, str | None] = {"client_request_id": client_request_id}
         self.attempts = 0
@@ -60,7 +70,8 @@ class Call:
         # While it runs only: a task holds its result, and that may be the very stream the call belongs to.
         self.task = asyncio.current_task()
         self.cancelling = self.task.cancelling() if self.task is not None else 0
-        self._logged = False
+        self._report = report
+        self._ended = False
 
     def abort(self, reason: str) -> None:
         """Wake the call, wherever it waits for the head of its answer, with an error that gives the reason."""
@@ -77,13 +88,16 @@ class Call:
     def ended(self, failure: CtxCacheError | None) -> None:
         """Note that the stream has ended, if only by being closed or forgotten."""
         self.release_turn()
-        self.log_end(error=failure)
+        self.end(error=failure)
 
-    def log_end(self, usage: Usage | None = None, error: BaseException | None = None) -> None:
-        """Write the call's one line: never content, never the key."""
-        if self._logged or not log.isEnabledFor(logging.DEBUG):
-            return
-        self._logged = True
+    def end(self, usage: Usage | None = None, error: BaseException | None = None) -> None:
+        """Report the end of the call, once."""
+        if not self._ended:
+            self._ended = True
+            self._report(self, usage, error)
+
+    def line(self, usage: Usage | None, error: BaseException | None) -> str:
+        """Describe the call in one line: never content, never the key."""
         facts: dict[str, Any] = {"status": self.status, "attempt": self.attempts, **self.ids}
         for name, at in (("head", self.head_at), ("first_chunk", self.first_at), ("end", time.monotonic())):
             if at is not None:
@@ -92,7 +106,7 @@ class Call:
             facts.update(prompt=usage.prompt_tokens, cached=usage.cached_tokens, completion=usage.completion_tokens)
         if error is not None:
             facts["error"] = type(error).__name__
-        log.debug("POST %s %s", self.request.path, " ".join(f"{name}={value}" for name, value in facts.items()))
+        return f"POST {self.request.path} " + " ".join(f"{name}={value}" for name, value in facts.items())
 
 
 class Calls:
@@ -109,6 +123,7 @@ class Calls:
         timeouts: Timeouts,
         limits: Limits,
         policy: Retry,
+        hooks: Hooks,
         client_request_id: str | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         dice: Callable[[], float] = random.random,
@@ -118,7 +133,9 @@ class Calls:
         self._key = key
         self._timeouts = timeouts
         self.limits = limits
-        self._policy = policy
+        self.policy = policy
+        self.hooks = HookRunner(hooks)
+        self.usage = Usage()
         self._client_request_id = client_request_id
         self._sleep = sleep
         self._dice = dice
@@ -129,7 +146,11 @@ class Calls:
         self.turns = Turns()
 
     async def send(
-        self, request: wire.Request, read: Callable[[bytes, dict[str, str | None]], T], timeouts: Timeouts | None
+        self,
+        request: wire.Request,
+        read: Callable[[bytes, dict[str, str | None]], T],
+        timeouts: Timeouts | None,
+        policy: Retry | None = None,
     ) -> T:
         """Make a plain call and read its answer.
 
@@ -141,15 +162,15 @@ class Calls:
             exchange = await self._open(call)
             return read(await exchange.read_all(self.limits.body_bytes), call.ids)
 
-        call = self.begin(request, timeouts)
+        call = self.begin(request, timeouts, policy)
         try:
             answer = await self._until_closed(call, attempt)
         except BaseException as error:
-            call.log_end(error=error)
+            call.end(error=error)
             raise
         finally:
             call.release_turn()
-        call.log_end(getattr(answer, "usage", None))
+        call.end(getattr(answer, "usage", None))
         return answer
 
     async def open(self, call: Call) -> None:
@@ -170,7 +191,7 @@ class Calls:
             call.exchange = await self._until_closed(call, attempt)
         except BaseException as error:
             call.release_turn()
-            call.log_end(error=error)
+            call.end(error=error)
             raise
         call.exchange.on_close = call.ended
         if (total := call.timeouts.total) is not None:
@@ -185,6 +206,7 @@ class Calls:
             call.abort("the session was closed")
         if self._transport is not None:
             await self._transport.aclose()
+        await self.hooks.aclose()
 
     @property
     def connected(self) -> bool:
@@ -201,18 +223,43 @@ class Calls:
             raise SessionError("the session belongs to another event loop: make one session in each")
         return self._transport
 
-    def begin(self, request: wire.Request, timeouts: Timeouts | None) -> Call:
+    def begin(self, request: wire.Request, timeouts: Timeouts | None, policy: Retry | None = None) -> Call:
         """Begin a call in the running task; nothing is sent yet.
 
         Raises:
             SessionError: the session is closed, or of another event loop.
-            InvalidInputError: for time-outs that are none.
+            InvalidInputError: for time-outs or a retry policy that are none.
         """
         self.transport()
         if timeouts is not None and not isinstance(timeouts, Timeouts):
             raise InvalidInputError.of("timeouts", timeouts, "a Timeouts, or None for the session's")
-        own_id = request.headers.get("X-Client-Request-Id", self._client_request_id)
-        return Call(request, self._timeouts if timeouts is None else timeouts, own_id or token_hex(16))
+        if policy is not None and not isinstance(policy, Retry):
+            raise InvalidInputError.of("retry", policy, "a Retry, or None for the session's")
+        own_id = request.headers.get("X-Client-Request-Id", self._client_request_id) or token_hex(16)
+        limits = self._timeouts if timeouts is None else timeouts
+        return Call(request, limits, own_id, self._report, self.policy if policy is None else policy)
+
+    def _report(self, call: Call, usage: Usage | None, error: BaseException | None) -> None:
+        """Add up what the call cost, tell the hook, write its line."""
+        if usage is not None:
+            self.usage += usage
+        if self.hooks.hooks.on_call is not None:
+            self.hooks.fire(
+                "on_call",
+                lambda: CallEvent(
+                    path=call.request.path,
+                    context_id=call.request.context_id,
+                    stream=call.request.stream,
+                    attempts=call.attempts,
+                    seconds=time.monotonic() - call.started,
+                    status=call.status,
+                    usage=usage,
+                    error=error,
+                    **call.ids,
+                ),
+            )
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s", call.line(usage, error))
 
     async def _until_closed(self, call: Call, attempt: Callable[[Call], Awaitable[T]]) -> T:
         """Run the call, wherever it may be waiting, until the session is closed."""
@@ -262,17 +309,31 @@ class Calls:
             if retry.may_repeat(failure, repeatable=request.repeatable) and not self._closed:
                 elapsed = time.monotonic() - began
                 delay = retry.next_delay(
-                    self._policy, failure, attempt=call.attempts, elapsed=elapsed, dice=self._dice()
+                    call.policy, failure, attempt=call.attempts, elapsed=elapsed, dice=self._dice()
                 )
             if delay is None:
                 raise self._final(call, failure)
-            which = f"attempt {call.attempts} of {self._policy.attempts}"
+            which = f"attempt {call.attempts} of {call.policy.attempts}"
             ids = f"client request id {call.client_request_id}"
             log.warning(
                 "POST %s: %s, %s, again in %.2f s (%s)", request.path, type(failure).__name__, which, delay, ids
             )
+            self._tell_of_retry(call, failure, delay)
             call.sent = False  # of what follows, nothing
             await self._sleep(delay)
+
+    def _tell_of_retry(self, call: Call, failure: CtxCacheError, delay: float) -> None:
+        self.hooks.fire(
+            "on_retry",
+            lambda: RetryEvent(
+                path=call.request.path,
+                context_id=call.request.context_id,
+                client_request_id=call.client_request_id,
+                attempt=call.attempts,
+                delay=delay,
+                error=self.dress(failure, call),
+            ),
+        )
 
     async def _open(self, call: Call) -> "Exchange":
         """Make one attempt; return only where the service accepted it."""

@@ -1,5 +1,7 @@
 """`AsyncSession`: one key, one base URL, one pool of connections, in one event loop."""
 
+import hashlib
+import hmac
 import os
 import warnings
 from collections.abc import Mapping
@@ -10,6 +12,8 @@ from urllib.parse import urlsplit
 from .calls import Calls
 from .config import DEFAULT_BASE_URL, Limits, Retry, Secret, Timeouts
 from .errors import InvalidInputError
+from .hooks import HookRunner, Hooks
+from .models import Usage
 from .resources import Chat, Contexts
 from .wire import check_headers
 
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncSession"]
 
-_TIMEOUTS, _LIMITS, _RETRY = Timeouts(), Limits(), Retry()
+_TIMEOUTS, _LIMITS, _RETRY, _HOOKS = Timeouts(), Limits(), Retry(), Hooks()
 
 
 class AsyncSession:
@@ -38,6 +42,7 @@ class AsyncSession:
         http: your own `aiohttp.ClientSession`, for TLS settings, proxies, tracing or middlewares. Its pool applies as
             well, its time-outs do not, and you close it. Without it, the proxies of the environment are used
             (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`).
+        hooks: functions to be told of what happens, see `Hooks`.
 
     Raises:
         InvalidInputError: no key, or a setting out of its range.
@@ -53,6 +58,7 @@ class AsyncSession:
         retry: Retry = _RETRY,
         headers: Mapping[str, str] | None = None,
         http: "aiohttp.ClientSession | None" = None,
+        hooks: Hooks = _HOOKS,
     ) -> None:
         self._closed = True  # for __del__, until all is checked
         self._key = _key(os.environ.get("CTXCACHE_API_KEY", "") if api_key is None else api_key)
@@ -61,6 +67,7 @@ class AsyncSession:
             ("timeouts", timeouts, Timeouts),
             ("limits", limits, Limits),
             ("retry", retry, Retry),
+            ("hooks", hooks, Hooks),
         ):
             if not isinstance(value, kind):
                 raise InvalidInputError.of(name, value, f"a {kind.__name__}")
@@ -69,7 +76,13 @@ class AsyncSession:
         self._http = http
         own_id = self._headers.pop("X-Client-Request-Id", None)
         self._calls = Calls(
-            self._connect, self._key, timeouts=timeouts, limits=limits, policy=retry, client_request_id=own_id
+            self._connect,
+            self._key,
+            timeouts=timeouts,
+            limits=limits,
+            policy=retry,
+            hooks=hooks,
+            client_request_id=own_id,
         )
         self.context = Contexts(self._calls)
         self.chat = Chat(self._calls)
@@ -84,6 +97,29 @@ class AsyncSession:
     def closed(self) -> bool:
         """Whether `aclose` was called."""
         return self._closed
+
+    @property
+    def usage(self) -> Usage:
+        """What all calls of this session that have ended were counted at, creates included, in sum."""
+        return self._calls.usage
+
+    @property
+    def retry(self) -> Retry:
+        """When this session tries again."""
+        return self._calls.policy
+
+    @property
+    def hooks(self) -> HookRunner:
+        """Who is told of what happens."""
+        return self._calls.hooks
+
+    def fingerprint(self, data: bytes) -> str:
+        """Return 64 hex digits that stand for `data` at this base URL under this key, and tell nothing of either.
+
+        It is an HMAC-SHA256 with the API key as its key: others can neither compute nor test it.
+        """
+        url = self.base_url.encode()
+        return hmac.new(self._key.reveal().encode(), b"%d %b %b" % (len(url), url, data), hashlib.sha256).hexdigest()
 
     async def aclose(self) -> None:
         """Close the session. Who still reads a stream gets a `StreamInterruptedError` at once; further calls fail."""

@@ -221,7 +221,7 @@ class ChatStream:
 
     def _log(self, error: CtxCacheError | None = None) -> None:
         if self._call is not None:
-            self._call.log_end(self._fold.usage, error)
+            self._call.end(self._fold.usage, error)
 
     # --- errors
 

@@ -17,12 +17,13 @@ from ctxcache.resources.context import Contexts
 from ctxcache.session import AsyncSession
 
 NAMES = """
-    APIConnectionError APIStatusError APITimeoutError AssistantMessage AsyncSession AuthenticationError BadRequestError
-    ChatCompletion ChatCompletionChunk ChatStream Choice ChoiceDelta ChunkChoice CompletionTokensDetails Context
-    ContextBusyError ContextGoneError CtxCacheError EventTooLargeError InternalServerError InvalidInputError Limits
-    MalformedStreamError Message MessageLike NotFoundError OutcomeUnknownError PermissionDeniedError PromptTokensDetails
-    ProtocolError QuotaExceededError RateLimitError Retry SessionError StreamInterruptedError Timeouts
-    TruncationStrategy UNSET Unset Usage __version__ assistant system user
+    APIConnectionError APIStatusError APITimeoutError AssistantMessage AsyncSession AuthenticationError
+    BadRequestError CallEvent CreateEvent Hooks RecreateEvent RetryEvent WarningEvent ChatCompletion
+    ChatCompletionChunk ChatStream Choice ChoiceDelta ChunkChoice CompletionTokensDetails Context ContextBusyError
+    ContextGoneError CtxCacheError EventTooLargeError InternalServerError InvalidInputError Limits
+    MalformedStreamError Message MessageLike NotFoundError OutcomeUnknownError PermissionDeniedError
+    PromptTokensDetails ProtocolError QuotaExceededError RateLimitError Retry SessionError StreamInterruptedError
+    Timeouts TruncationStrategy UNSET Unset Usage __version__ assistant system user
 """.split()
 
 
@@ -63,14 +64,14 @@ def parameters(function: object) -> list[str]:
 
 CHAT = """
     context_id model messages temperature top_p n stop max_tokens presence_penalty frequency_penalty stream_options user
-    logprobs top_logprobs logit_bias repeatable serialize extra_headers extra_body timeouts
+    logprobs top_logprobs logit_bias repeatable serialize extra_headers extra_body timeouts retry
 """.split()
 
 
 @pytest.mark.parametrize(
     ("function", "names"),
     [
-        (AsyncSession.__init__, "api_key base_url timeouts limits retry headers http".split()),
+        (AsyncSession.__init__, "api_key base_url timeouts limits retry headers http hooks".split()),
         (
             Contexts.create,
             "model messages mode ttl truncation_strategy extra_headers extra_body timeouts".split(),

@@ -69,6 +69,25 @@ class Usage:
         """Input tokens that were not cached: `prompt_tokens - cached_tokens`."""
         return self.prompt_tokens - self.cached_tokens
 
+    @property
+    def reasoning_tokens(self) -> int:
+        """Output tokens that were reasoning; 0 where the service does not say."""
+        return self.completion_tokens_details.reasoning_tokens if self.completion_tokens_details else 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Add up, field by field; `sum(usages, Usage())` adds up many."""
+        if not isinstance(other, Usage):
+            return NotImplemented
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=self.cached_tokens + other.cached_tokens),
+            completion_tokens_details=CompletionTokensDetails(
+                reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens
+            ),
+        )
+
 
 @attrs.frozen(kw_only=True)
 class _Answer:

@@ -6,7 +6,7 @@ from typing import Any, Literal, NotRequired, TypedDict, Unpack, overload
 
 from .. import wire
 from ..calls import Calls
-from ..config import UNSET, Timeouts, Unset
+from ..config import UNSET, Retry, Timeouts, Unset
 from ..errors import InvalidInputError
 from ..models import ChatCompletion, ChatRequest, MessageLike
 from ..stream import ChatStream
@@ -40,6 +40,7 @@ class ChatOptions(TypedDict):
         extra_headers: further headers of this call.
         extra_body: further body fields, sent as they are; they win over the parameters.
         timeouts: the limits of this call instead of the session's.
+        retry: when to try this call again, instead of the session's.
     """
 
     context_id: str
@@ -62,6 +63,7 @@ class ChatOptions(TypedDict):
     extra_headers: NotRequired[Mapping[str, str] | None]
     extra_body: NotRequired[Mapping[str, Any] | None]
     timeouts: NotRequired[Timeouts | None]
+    retry: NotRequired[Retry | None]
 
 
 class Chat:
@@ -92,7 +94,8 @@ class Chat:
             return await self.stream(**options).open()
         if stream is not False:
             raise InvalidInputError.of("stream", stream, "True or False")
-        return await self._calls.send(_request(stream=False, **options), wire.read_completion, options.get("timeouts"))
+        request = _request(stream=False, **options)
+        return await self._calls.send(request, wire.read_completion, options.get("timeouts"), options.get("retry"))
 
     def stream(self, **options: Unpack[ChatOptions]) -> ChatStream:
         """Chat on a context and stream the answer: `async with` the result, or iterate it straight.
@@ -108,7 +111,7 @@ class Chat:
         """
         request = _request(stream=True, **options)
         n = {"n": options.get("n"), **(options.get("extra_body") or {})}["n"]
-        begin = partial(self._calls.begin, request, options.get("timeouts"))
+        begin = partial(self._calls.begin, request, options.get("timeouts"), options.get("retry"))
         return ChatStream(self._calls, begin, expected_choices=n if isinstance(n, int) else 1)
 
 
@@ -120,6 +123,7 @@ def _request(
     extra_headers: Mapping[str, str] | None = None,
     extra_body: Mapping[str, Any] | None = None,
     timeouts: Timeouts | None = None,
+    retry: Retry | None = None,
     **body: Any,
 ) -> wire.Request:
     chat = ChatRequest(
