@@ -49,7 +49,8 @@ def encode(value: object) -> bytes:
 
 
 # Bookkeeping of ours that is no part of the JSON.
-_NOT_SENT = frozenset({"extra", "request_id", "log_id", "client_request_id", "raw_json"})
+_OURS = frozenset({"extra", "request_id", "log_id", "client_request_id", "raw_json"})
+_NOT_SENT = _OURS | {"error"}  # errors have an envelope of their own
 
 
 _sent: dict[type, tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]] = {}
@@ -85,6 +86,10 @@ def _plain(value: Any) -> Any:
         extra = getattr(value, "extra", None)
         return {**plain, **_plain(extra)} if extra else plain
     return value
+
+
+# The answers are msgspec structs below, which their types do not tell.
+_put: Callable[[Any, str, object], None] = msgspec.structs.force_setattr
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -156,7 +161,7 @@ def decode_chunk(data: bytes) -> ChatCompletionChunk:
         chunk = _decode_chunk(data)
     except _REFUSED as refusal:
         chunk = _coerce(ChatCompletionChunk, data, refusal)
-    object.__setattr__(chunk, "raw_json", data)  # as _stamped, without its call
+    _put(chunk, "raw_json", data)  # as _stamped, without its call
     return chunk
 
 
@@ -185,9 +190,9 @@ def _structure(kind: type[T], data: bytes) -> T:
 
 def _stamped(answer: T, data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> T:
     """Put on an answer what is not in its JSON: it is frozen, but nobody's yet."""
-    object.__setattr__(answer, "raw_json", data)
+    _put(answer, "raw_json", data)
     for name, value in ids.items():
-        object.__setattr__(answer, name, value)
+        _put(answer, name, value)
     return answer
 
 
@@ -209,7 +214,7 @@ def _converter() -> tuple[Callable[[Any, type], Any], Callable[[BaseException], 
         def tolerant(value: Any, _: Any) -> Any:
             if not isinstance(value, dict):
                 raise TypeError(f"expected an object, got {type(value).__name__}")
-            given = {name: item for name, item in value.items() if item is not None and name not in _NOT_SENT}
+            given = {name: item for name, item in value.items() if item is not None and name not in _OURS}
             if "last_history_token" in given:  # seen in answers of the service
                 given.setdefault("last_history_tokens", given["last_history_token"])
             return structure(given, kind)

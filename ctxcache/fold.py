@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .models import AssistantMessage, ChatCompletion, ChatCompletionChunk, Choice, ChunkChoice, Usage
+from .models import AssistantMessage, ChatCompletion, ChatCompletionChunk, Choice, Usage
 
 __all__ = ["Fold"]
 
@@ -19,21 +19,6 @@ class _Reply:
         self.tool_calls: list[dict[str, Any]] = []
         self.logprobs: list[dict[str, Any]] = []
         self.finish_reason: str | None = None
-
-    def add(self, choice: ChunkChoice) -> None:
-        delta = choice.delta
-        if delta.content is not None:
-            self.content.append(delta.content)
-        if delta.role:
-            self.role = delta.role
-        if delta.reasoning_content is not None:
-            self.reasoning.append(delta.reasoning_content)
-        if delta.tool_calls:
-            self.tool_calls.extend(delta.tool_calls)
-        if choice.logprobs:
-            self.logprobs.append(choice.logprobs)
-        if choice.finish_reason:  # some send "" until the end
-            self.finish_reason = choice.finish_reason
 
     def choice(self, index: int) -> Choice:
         message = AssistantMessage(
@@ -74,7 +59,19 @@ class Fold:
             reply = self._replies.get(choice.index)
             if reply is None:
                 reply = self._replies[choice.index] = _Reply()
-            reply.add(choice)
+            delta = choice.delta
+            if delta.content is not None:
+                reply.content.append(delta.content)
+            if delta.role:
+                reply.role = delta.role
+            if delta.reasoning_content is not None:
+                reply.reasoning.append(delta.reasoning_content)
+            if delta.tool_calls:
+                reply.tool_calls.extend(delta.tool_calls)
+            if choice.logprobs:
+                reply.logprobs.append(choice.logprobs)
+            if choice.finish_reason:  # some send "" until the end
+                reply.finish_reason = choice.finish_reason
 
     @property
     def finished(self) -> bool:

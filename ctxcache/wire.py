@@ -6,7 +6,7 @@ since gateways change statuses more readily than codes.
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 
@@ -155,7 +155,8 @@ def read_context(body: bytes, ids: Mapping[str, Any], asked: ContextRequest) -> 
         filled["mode"] = asked.mode
     if context.ttl is None and asked.ttl is not UNSET:
         filled["ttl"] = asked.ttl
-    return attrs.evolve(context, **filled)
+    changed: Context = attrs.evolve(cast(Any, context), **filled)
+    return changed
 
 
 def read_completion(body: bytes, ids: Mapping[str, Any]) -> ChatCompletion:
@@ -183,9 +184,14 @@ def read_chunk(data: bytes, event: str = "message") -> ChatCompletionChunk:
     """
     if event == "error":
         raise _error_inside(data)
-    if _ERROR_KEY in data:
+    try:
+        chunk = codec.decode_chunk(data)
+    except ProtocolError:
         _raise_error_inside(data)
-    return codec.decode_chunk(data)
+        raise
+    if chunk.error:  # as a field of the chunk, since a search for it in every chunk would take as long as decoding it
+        raise _error_inside(data)
+    return chunk
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ CHAT = """
         (AsyncSession.__init__, "api_key base_url timeouts limits retry headers http hooks".split()),
         (
             Contexts.create,
-            "model messages mode ttl truncation_strategy extra_headers extra_body timeouts".split(),
+            "model messages mode ttl truncation_strategy extra_headers extra_body timeouts retry".split(),
         ),
         (Chat.create, ["stream", *CHAT]),
         (Chat.stream, CHAT),

@@ -357,7 +357,7 @@ def test_forgotten_after_its_loop(key):
     assert not exchange.closed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the session was never closed, and says so
-        del session
+        del session, exchange
         gc.collect()
 
 

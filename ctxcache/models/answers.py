@@ -2,17 +2,25 @@
 
 A field that is missing has a default, enum values are plain strings, and what this version does not know is in `.raw`.
 The JSON itself is kept as the bytes that came and parsed only when somebody asks for `.raw`.
+
+The classes are attrs classes laid over msgspec structs: attrs says what they are (fields, equality, repr, frozen),
+msgspec makes them. Reading a chunk into such classes takes 0.6 µs, into ones attrs lays out itself 2.1 µs, which would
+be more than all else that is done for it.
 """
 
 import json
-from typing import Any
+from typing import Any, Final, TypeVar, dataclass_transform
 
 import attrs
+import msgspec
 
 from ..errors import ProtocolError
 from .requests import TruncationStrategy
 
 _LONG_NUMBER = 1000
+# What an answer carries beside its JSON: no part of its value. Of the ids, one is enough to be shown.
+_NO_VALUE: Final = frozenset({"request_id", "log_id", "client_request_id", "raw_json"})
+_HIDDEN: Final = _NO_VALUE - {"request_id"}
 
 __all__ = [
     "AssistantMessage",
@@ -28,21 +36,51 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True)
+T = TypeVar("T")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def _answer(described: type[T]) -> type[T]:
+    """Make a struct of the described class, and an attrs class of the struct.
+
+    JSON makes no cycles, so the garbage collector need not know the structs. `attrs.fields`, `asdict`, `evolve` and
+    cattrs know them.
+    """
+    members = {name: value for name, value in vars(described).items() if name not in ("__dict__", "__weakref__")}
+    bases = (*(base for base in described.__bases__ if base is not object), msgspec.Struct)
+    make: Any = type(msgspec.Struct)
+    struct = make(described.__name__, bases, members, frozen=True, kw_only=True, gc=False)
+    names = struct.__struct_fields__
+    last = zip(reversed(names), reversed(struct.__struct_defaults__), strict=False)  # the first have no defaults
+    defaults = {name: default for name, default in last if default is not msgspec.NODEFAULT}
+    fields: dict[str, Any] = {
+        name: attrs.field(
+            default=defaults.get(name, attrs.NOTHING),
+            eq=name not in _NO_VALUE,
+            repr=name not in _HIDDEN,
+            kw_only=True,
+        )
+        for name in names
+    }
+    made: type[T] = attrs.frozen(struct, these=fields, init=False, slots=False, match_args=False)
+    return made
+
+
+@_answer
 class PromptTokensDetails:
     """Of the prompt's tokens, how many came from the cache."""
 
     cached_tokens: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@_answer
 class CompletionTokensDetails:
     """Of the completion's tokens, how many were reasoning."""
 
     reasoning_tokens: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@_answer
 class Usage:
     """What a call was counted at, in tokens.
 
@@ -89,21 +127,11 @@ class Usage:
         )
 
 
-@attrs.frozen(kw_only=True)
-class _Answer:
-    """What every whole answer carries beside its own fields.
+class _Read:
+    """What was read from JSON, and has it still."""
 
-    Attributes:
-        request_id: the service's id of the request (`X-Request-Id`), or None.
-        log_id: its log id (`X-Tt-Logid`), or None.
-        client_request_id: our id of the call (`X-Client-Request-Id`).
-        raw_json: the JSON as it came; b"" for an object made by hand or folded from chunks.
-    """
-
-    request_id: str | None = attrs.field(default=None, eq=False)
-    log_id: str | None = attrs.field(default=None, eq=False, repr=False)
-    client_request_id: str | None = attrs.field(default=None, eq=False, repr=False)
-    raw_json: bytes = attrs.field(default=b"", eq=False, repr=False)
+    __slots__ = ()
+    raw_json: bytes
 
     @property
     def raw(self) -> dict[str, Any]:
@@ -127,8 +155,8 @@ def _parse_int(digits: str) -> int | float:
     return int(digits) if len(digits) < _LONG_NUMBER else float(digits)  # int() refuses more than 4,300 digits
 
 
-@attrs.frozen(kw_only=True)
-class Context(_Answer):
+@_answer
+class Context(_Read):
     """A context, as `/context/create` answered. There is no way to ask for it again: keep what you need.
 
     Attributes:
@@ -138,6 +166,10 @@ class Context(_Answer):
         model: the model it was made for.
         truncation_strategy: the one in force, or None.
         usage: what making it was counted at, or None.
+        request_id: the service's id of the request (`X-Request-Id`), or None.
+        log_id: its log id (`X-Tt-Logid`), or None.
+        client_request_id: our id of the call (`X-Client-Request-Id`).
+        raw_json: the JSON as it came; b"" for an object made by hand.
     """
 
     id: str
@@ -146,9 +178,13 @@ class Context(_Answer):
     model: str | None = None
     truncation_strategy: TruncationStrategy | None = None
     usage: Usage | None = None
+    request_id: str | None = None
+    log_id: str | None = None
+    client_request_id: str | None = None
+    raw_json: bytes = b""
 
 
-@attrs.frozen(kw_only=True)
+@_answer
 class AssistantMessage:
     """The message of an answer. `tool_calls` are as the service sent them."""
 
@@ -158,7 +194,7 @@ class AssistantMessage:
     tool_calls: tuple[dict[str, Any], ...] | None = None
 
 
-@attrs.frozen(kw_only=True)
+@_answer
 class Choice:
     """One reply.
 
@@ -171,8 +207,8 @@ class Choice:
     logprobs: dict[str, Any] | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ChatCompletion(_Answer):
+@_answer
+class ChatCompletion(_Read):
     """A whole answer, received at once or folded from a stream.
 
     Attributes:
@@ -180,6 +216,8 @@ class ChatCompletion(_Answer):
         choices: the replies by index; `n` of them.
         usage: None where the service sent none (a stream not asked to include it).
         object, created, model, service_tier: as sent; `created` in Unix seconds.
+        request_id, log_id, client_request_id: as in `Context`.
+        raw_json: the JSON as it came; b"" for an object made by hand or folded from chunks.
     """
 
     id: str = ""
@@ -189,6 +227,10 @@ class ChatCompletion(_Answer):
     choices: tuple[Choice, ...] = ()
     usage: Usage | None = None
     service_tier: str | None = None
+    request_id: str | None = None
+    log_id: str | None = None
+    client_request_id: str | None = None
+    raw_json: bytes = b""
 
     @property
     def text(self) -> str:
@@ -207,7 +249,7 @@ class ChatCompletion(_Answer):
         return None
 
 
-@attrs.frozen(kw_only=True)
+@_answer
 class ChoiceDelta:
     """What one chunk adds to one reply. `tool_calls` are fragments as the service sent them, each with its `index`."""
 
@@ -217,7 +259,7 @@ class ChoiceDelta:
     tool_calls: tuple[dict[str, Any], ...] | None = None
 
 
-@attrs.frozen(kw_only=True)
+@_answer
 class ChunkChoice:
     """One reply's part of a chunk."""
 
@@ -227,13 +269,14 @@ class ChunkChoice:
     logprobs: dict[str, Any] | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ChatCompletionChunk:
+@_answer
+class ChatCompletionChunk(_Read):
     """One event of a stream.
 
     Attributes:
         choices: usually one; empty in the chunk that only carries `usage`.
         usage: only in the chunk the service chose for it.
+        error: what an error event carries. A stream raises it: a chunk that is delivered has None.
         raw_json: the JSON as it came.
         id, object, created, model, service_tier: as in `ChatCompletion`.
     """
@@ -245,7 +288,8 @@ class ChatCompletionChunk:
     model: str = ""
     object: str = "chat.completion.chunk"
     service_tier: str | None = None
-    raw_json: bytes = attrs.field(default=b"", eq=False, repr=False)
+    error: Any = None
+    raw_json: bytes = b""
 
     @property
     def text(self) -> str:
@@ -254,8 +298,3 @@ class ChatCompletionChunk:
             if choice.index == 0:
                 return choice.delta.content or ""
         return ""
-
-    @property
-    def raw(self) -> dict[str, Any]:
-        """The whole JSON object as Python data, fields unknown to this version included."""
-        return _parse(self.raw_json)

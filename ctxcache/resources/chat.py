@@ -11,17 +11,19 @@ from ..errors import InvalidInputError
 from ..models import ChatCompletion, ChatRequest, MessageLike
 from ..stream import ChatStream
 
-__all__ = ["Chat", "ChatOptions"]
+__all__ = ["Chat", "ChatOptions", "ChatParameters"]
 
 
-class ChatOptions(TypedDict):
-    """The parameters that `Chat.create` and `Chat.stream` share; what is left out is not sent.
+class _Target(TypedDict):
+    context_id: str
+    model: str
+    messages: Iterable[MessageLike]
+
+
+class ChatParameters(TypedDict):
+    """The optional parameters of a chat; what is left out is not sent.
 
     Attributes:
-        context_id: the id of a context.
-        model: the model the context was made for.
-        messages: `Message` objects or mappings with `role` and `content`: on a session context the newest turn only,
-            on a prefix all that follows it.
         temperature: randomness, in [0, 2].
         top_p: the share of the probability mass to sample from, in [0, 1].
         n: how many replies, from 1 up.
@@ -43,9 +45,6 @@ class ChatOptions(TypedDict):
         retry: when to try this call again, instead of the session's.
     """
 
-    context_id: str
-    model: str
-    messages: Iterable[MessageLike]
     temperature: NotRequired[float | Unset]
     top_p: NotRequired[float | Unset]
     n: NotRequired[int | Unset]
@@ -66,6 +65,17 @@ class ChatOptions(TypedDict):
     retry: NotRequired[Retry | None]
 
 
+class ChatOptions(_Target, ChatParameters):
+    """The parameters that `Chat.create` and `Chat.stream` share: those of `ChatParameters`, and what is required.
+
+    Attributes:
+        context_id: the id of a context.
+        model: the model the context was made for.
+        messages: `Message` objects or mappings with `role` and `content`: on a session context the newest turn only,
+            on a prefix all that follows it.
+    """
+
+
 class Chat:
     """`session.chat`."""
 
@@ -83,7 +93,7 @@ class Chat:
 
         Args:
             stream: return the opened `ChatStream` instead of the answer. Close it: `async with` it.
-            **options: see `ChatOptions`.
+            **options: see `ChatOptions` and `ChatParameters`.
 
         Raises:
             InvalidInputError: for an argument out of its range; nothing was sent.
@@ -104,7 +114,7 @@ class Chat:
         a stream that has begun is never asked for again.
 
         Args:
-            **options: see `ChatOptions`.
+            **options: see `ChatOptions` and `ChatParameters`.
 
         Raises:
             InvalidInputError: for an argument out of its range.

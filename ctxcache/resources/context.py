@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from .. import wire
 from ..calls import Calls
-from ..config import UNSET, Timeouts, Unset
+from ..config import UNSET, Retry, Timeouts, Unset
 from ..models import Context, ContextRequest, MessageLike, TruncationStrategy
 
 __all__ = ["Contexts"]
@@ -30,6 +30,7 @@ class Contexts:
         extra_headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
     ) -> Context:
         """Make a context: a conversation or a prefix that the service keeps.
 
@@ -49,6 +50,7 @@ class Contexts:
             extra_headers: further headers of this call.
             extra_body: further body fields, sent as they are.
             timeouts: the limits of this call instead of the session's.
+            retry: when to try this call again, instead of the session's.
 
         Raises:
             InvalidInputError: for an argument out of its range; nothing was sent.
@@ -63,7 +65,7 @@ class Contexts:
             extra={} if extra_body is None else extra_body,
         )
         request = wire.create_request(asked, extra_headers)
-        context = await self._calls.send(request, partial(wire.read_context, asked=asked), timeouts)
+        context = await self._calls.send(request, partial(wire.read_context, asked=asked), timeouts, retry)
         if context.mode == "session":
             self._calls.turns.remember_session(context.id)
         return context
