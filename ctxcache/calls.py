@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from itertools import count
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -137,6 +138,8 @@ class Calls:
         self.hooks = HookRunner(hooks)
         self.usage = Usage()
         self._client_request_id = client_request_id
+        self._ids_begin = token_hex(12)  # one draw for all: the calls are numbered below it
+        self._numbers = count()
         self._sleep = sleep
         self._dice = dice
         self._now = now
@@ -235,7 +238,9 @@ class Calls:
             raise InvalidInputError.of("timeouts", timeouts, "a Timeouts, or None for the session's")
         if policy is not None and not isinstance(policy, Retry):
             raise InvalidInputError.of("retry", policy, "a Retry, or None for the session's")
-        own_id = request.headers.get("X-Client-Request-Id", self._client_request_id) or token_hex(16)
+        own_id = request.headers.get("X-Client-Request-Id", self._client_request_id)
+        if not own_id:
+            own_id = f"{self._ids_begin}{next(self._numbers):08x}"
         limits = self._timeouts if timeouts is None else timeouts
         return Call(request, limits, own_id, self._report, self.policy if policy is None else policy)
 
@@ -337,11 +342,10 @@ class Calls:
 
     async def _open(self, call: Call) -> "Exchange":
         """Make one attempt; return only where the service accepted it."""
-        from .transport import Attempt
-
-        evidence = Attempt(call.client_request_id)
+        transport = self.transport()
+        evidence = transport.attempt(call.client_request_id)
         try:
-            exchange = await self.transport().open(call.request, call.timeouts, evidence)
+            exchange = await transport.open(call.request, call.timeouts, evidence)
         finally:
             call.sent = evidence.sent
         call.head_at = time.monotonic()

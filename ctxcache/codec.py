@@ -17,6 +17,7 @@ import msgspec
 from .config import UNSET, Unset
 from .errors import InvalidInputError, ProtocolError
 from .models import ChatCompletion, ChatCompletionChunk, ChatRequest, Context, ContextRequest, Message
+from .models.structs import put
 
 __all__ = ["decode_chunk", "decode_completion", "decode_context", "decode_json", "decode_request", "encode"]
 
@@ -42,10 +43,17 @@ def encode(value: object) -> bytes:
         InvalidInputError: for a value JSON has no form for.
     """
     try:
+        if type(value) is ChatRequest and not _has_extra(value):
+            return _encoder.encode(value)  # checked, and a struct: a third of the time
         return _encoder.encode(_plain(value))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         problem = f"{type(error).__name__}: {error}"
     raise InvalidInputError(f"body: not encodable as JSON: {problem}", field="body", allowed="what JSON can carry")
+
+
+def _has_extra(request: ChatRequest) -> bool:
+    messages = cast("tuple[Message, ...]", request.messages)
+    return bool(request.extra) or any(message.extra for message in messages)
 
 
 # Bookkeeping of ours that is no part of the JSON.
@@ -86,10 +94,6 @@ def _plain(value: Any) -> Any:
         extra = getattr(value, "extra", None)
         return {**plain, **_plain(extra)} if extra else plain
     return value
-
-
-# The answers are msgspec structs below, which their types do not tell.
-_put: Callable[[Any, str, object], None] = msgspec.structs.force_setattr
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -161,7 +165,7 @@ def decode_chunk(data: bytes) -> ChatCompletionChunk:
         chunk = _decode_chunk(data)
     except _REFUSED as refusal:
         chunk = _coerce(ChatCompletionChunk, data, refusal)
-    _put(chunk, "raw_json", data)  # as _stamped, without its call
+    put(chunk, "raw_json", data)  # as _stamped, without its call
     return chunk
 
 
@@ -190,9 +194,9 @@ def _structure(kind: type[T], data: bytes) -> T:
 
 def _stamped(answer: T, data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> T:
     """Put on an answer what is not in its JSON: it is frozen, but nobody's yet."""
-    _put(answer, "raw_json", data)
+    put(answer, "raw_json", data)
     for name, value in ids.items():
-        _put(answer, name, value)
+        put(answer, name, value)
     return answer
 
 

@@ -47,8 +47,10 @@ class Secret:
 
     def is_in(self, *texts: str | None) -> bool:
         """Whether the secret stands in any of them."""
-        value = self._value
-        return any(text is not None and value in text for text in texts)
+        for text in texts:  # noqa: SIM110  # any() takes three times as long, and this is done for every call
+            if text is not None and self._value in text:
+                return True
+        return False
 
     def redact(self, value: Any) -> Any:
         """Return a text, or JSON data, in which the secret is blotted out."""

@@ -3,7 +3,7 @@
 import asyncio
 import select
 from functools import partial
-from typing import Final, cast
+from typing import Final
 
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
@@ -65,8 +65,9 @@ class Body(Payload):
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Send the body, and with it the head, if the connection is still good."""
-        stream, attempt = cast(StreamWriter, writer), self._attempt
-        protocol = cast(ResponseHandler, stream.protocol)
+        stream: StreamWriter = writer  # type: ignore[assignment]  # the one aiohttp has
+        protocol: ResponseHandler = stream.protocol  # type: ignore[assignment]
+        attempt = self._attempt
         for _ in range(_TLS_LOOKS):
             stale = _is_stale(stream.transport, protocol)
             if stale is not None:

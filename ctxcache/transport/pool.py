@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from yarl import URL
 
 from ..config import Limits, Secret, Timeouts, __version__
 from ..errors import APIConnectionError, APITimeoutError, InvalidInputError, SessionError
-from ..wire import Request
+from ..wire import CHAT_PATH, CREATE_PATH, Request
 from .body import Attempt, Body
 from .exchange import Exchange
 from .failures import FOREIGN, translate
@@ -25,6 +26,8 @@ _USER_AGENT: Final = f"ctxcache/{__version__} aiohttp/{aiohttp.__version__}"
 class Transport:
     """The connections of one session to one base URL, in one event loop."""
 
+    attempt = Attempt  # the notes that `open` keeps, made by the caller, who reads them whatever happens
+
     def __init__(
         self,
         base_url: str,
@@ -34,31 +37,32 @@ class Transport:
         headers: Mapping[str, str],
         http: aiohttp.ClientSession | None,
     ) -> None:
-        self._base_url = base_url
+        self._urls = _urls(base_url)
         self._key = key
         self.loop = asyncio.get_running_loop()
         self._limits = limits
-        self._owns_http = http is None
-        self._http = http if http is not None else self._make_http()
         self._slots = asyncio.Semaphore(limits.connections) if limits.connections else None
-        self._headers = {
+        headers = {
             "Accept-Encoding": "identity",  # what is compressed arrives late: relays hold it back to fill a block
             "User-Agent": _USER_AGENT,
             **headers,
             "Content-Type": "application/json",
             "Authorization": _Hidden(f"Bearer {key.reveal()}"),
         }
+        self._owns_http = http is None
+        self._http = self._make_http(headers, _proxy_for(base_url)) if http is None else http
+        self._headers = {} if http is None else headers  # those that go with each call
         self._aiohttp_timeouts: dict[Timeouts, aiohttp.ClientTimeout] = {}
         self._open: set[Exchange] = set()
         self.closed = False
 
-    def _make_http(self) -> aiohttp.ClientSession:
+    def _make_http(self, headers: Mapping[str, str], proxy: str | None) -> aiohttp.ClientSession:
         # The pool's size is kept by `_slots`, where waiting for it has a limit of its own.
         connector = aiohttp.TCPConnector(
             limit=0, keepalive_timeout=self._limits.keepalive or None, force_close=not self._limits.keepalive
         )
         return aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=_proxy_for(self._base_url)
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=proxy, headers=headers
         )
 
     async def open(self, request: Request, timeouts: Timeouts, attempt: Attempt) -> Exchange:
@@ -105,7 +109,7 @@ class Transport:
         }
         try:
             return await self._http.post(
-                self._base_url + request.path,
+                self._urls[request.path],
                 data=Body(request.body, attempt, timeouts.head),
                 headers=headers,
                 timeout=self._aiohttp_timeout(timeouts),
@@ -172,6 +176,15 @@ class _Hidden(str):
 
     def __repr__(self) -> str:
         return "'…'"
+
+
+def _urls(base_url: str) -> dict[str, URL]:
+    """The URL of each endpoint."""
+    try:
+        return {path: URL(base_url + path) for path in (CREATE_PATH, CHAT_PATH)}
+    except ValueError:
+        pass
+    raise InvalidInputError.of("base_url", base_url, "a URL whose host can be looked up")
 
 
 def _proxy_for(base_url: str) -> str | None:
