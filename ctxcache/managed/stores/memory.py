@@ -1,0 +1,125 @@
+"""A store in the memory of this process."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from ...errors import SessionError
+from .protocol import StoredContext
+
+__all__ = ["MemoryStore"]
+
+_SWEEP_FROM: Final = 64
+
+
+@attrs.define
+class _Entry:
+    value: str  # of a context its id, of a lease its holder
+    until: float
+    ttl: float = 0.0
+
+
+_Entries = dict[str, _Entry]
+
+
+class MemoryStore:
+    """Shares contexts between the tasks of one process, in any number of event loops and threads.
+
+    Holds at most about twice as many entries as are alive: what has passed its time is dropped in passing.
+
+    Args:
+        clock: seconds from any fixed moment on, never going back.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()  # held for a few instructions only, never across an await
+        self._contexts: _Entries = {}
+        self._leases: _Entries = {}
+        self._sweep_at = _SWEEP_FROM
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore of {len(self._contexts)} contexts{', closed' if self._closed else ''}>"
+
+    async def get(self, key: str) -> StoredContext | None:
+        """Return the context kept for a key, None if there is none or its time has passed."""
+        with self._lock:
+            now = self._now()
+            entry = _alive(self._contexts, key, now)
+            return None if entry is None else StoredContext(entry.value, entry.ttl, entry.until - now)
+
+    async def put(self, key: str, context_id: str, ttl: float, remaining: float) -> None:
+        """Keep a context for `remaining` seconds, in place of the one kept before, if any."""
+        with self._lock:
+            now = self._now()
+            self._sweep(now)
+            self._contexts[key] = _Entry(context_id, now + remaining, ttl)
+
+    async def touch(self, key: str, context_id: str, remaining: float) -> None:
+        """Note that a context was used; never shortens its time, never touches another context."""
+        with self._lock:
+            now = self._now()
+            entry = _alive(self._contexts, key, now)
+            if entry is not None and entry.value == context_id:
+                entry.until = max(entry.until, now + remaining)
+
+    async def forget(self, key: str, context_id: str) -> None:
+        """Drop a context, if it is still the one kept."""
+        with self._lock:
+            _drop(self._contexts, key, context_id, self._now())
+
+    async def lease(self, key: str, holder: str, seconds: float) -> bool:
+        """Take or extend the right to create a context; False while another holder has it."""
+        with self._lock:
+            now = self._now()
+            entry = _alive(self._leases, key, now)
+            if entry is not None and entry.value != holder:
+                return False
+            self._sweep(now)
+            self._leases[key] = _Entry(holder, now + seconds)
+            return True
+
+    async def release(self, key: str, holder: str) -> None:
+        """Give the right back, if `holder` has it."""
+        with self._lock:
+            _drop(self._leases, key, holder, self._now())
+
+    async def aclose(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._closed = True
+            self._contexts.clear()
+            self._leases.clear()
+
+    def _now(self) -> float:
+        if self._closed:
+            raise SessionError("the store is closed")
+        return self._clock()
+
+    def _sweep(self, now: float) -> None:
+        # Each time the entries have doubled: a constant share of the work of adding them.
+        if len(self._contexts) + len(self._leases) < self._sweep_at:
+            return
+        for entries in (self._contexts, self._leases):
+            for key in [key for key, entry in entries.items() if entry.until <= now]:
+                del entries[key]
+        self._sweep_at = max(_SWEEP_FROM, 2 * (len(self._contexts) + len(self._leases)))
+
+
+def _alive(entries: _Entries, key: str, now: float) -> _Entry | None:
+    """Find an entry; drop it instead if its time has passed."""
+    entry = entries.get(key)
+    if entry is not None and entry.until <= now:
+        del entries[key]
+        return None
+    return entry
+
+
+def _drop(entries: _Entries, key: str, value: str, now: float) -> None:
+    entry = _alive(entries, key, now)
+    if entry is not None and entry.value == value:
+        del entries[key]

@@ -1,0 +1,194 @@
+"""A store in Redis or Valkey, for many machines.
+
+A context is a hash (`id`, `ttl`) under `<prefix><key>`, a lease a string under `<prefix><key>:lease`; both expire by
+the server's clock. What must look before it writes is a script, which the server runs as one; each touches one key.
+"""
+
+import asyncio
+import warnings
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from ...errors import InvalidInputError, SessionError
+from .protocol import StoredContext
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+__all__ = ["RedisStore"]
+
+_CONNECTIONS: Final = 4  # operations are short: further ones wait
+_STEP_SECONDS: Final = 2.0  # to connect, or to answer
+_OPERATION_SECONDS: Final = 5.0  # all of it: waiting for a connection, connecting, a second try
+
+_GET: Final = """
+local found = redis.call('HMGET', KEYS[1], 'id', 'ttl')
+return {found[1], found[2], redis.call('PTTL', KEYS[1])}
+"""
+_PUT: Final = """
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'id', ARGV[1], 'ttl', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+"""
+_TOUCH: Final = """
+if redis.call('HGET', KEYS[1], 'id') == ARGV[1] and redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+"""
+_FORGET: Final = """
+if redis.call('HGET', KEYS[1], 'id') == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
+_LEASE: Final = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+_RELEASE: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
+
+
+class RedisStore:
+    """Shares contexts between machines, through a Redis or Valkey server.
+
+    Belongs to the event loop of its first use, as a session does; at most 4 connections. Close it: one that is only
+    forgotten leaves its connections to the garbage collector, and a `ResourceWarning` says so.
+
+    Operations raise `redis.RedisError`, `OSError` or `TimeoutError` where the server cannot be used, after 5 seconds at
+    the latest; the next one connects anew.
+
+    Args:
+        url: `redis://`, `rediss://` (TLS) or `unix://`, as redis-py has it:
+            `rediss://user:password@host:6379/0?ssl_ca_certs=ca.pem`. Appears in no repr or error of this package.
+        prefix: what the store's keys begin with.
+
+    Raises:
+        InvalidInputError: for a URL that is none, or without the package redis (`pip install "ctxcache[redis]"`).
+    """
+
+    def __init__(self, url: str, *, prefix: str = "ctxcache:") -> None:
+        self._closed = True  # for __del__, until all is checked
+        if not isinstance(prefix, str):
+            raise InvalidInputError.of("prefix", prefix, "a string")
+        self._prefix = prefix
+        self._client = _connect(url)
+        self._pool = self._client.connection_pool
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._under_way = 0
+        self._closed = False
+        self._emptied = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<RedisStore {self._prefix!r}{', closed' if self._closed else ''}>"
+
+    def __del__(self) -> None:
+        if not self._closed and self._loop is not None:
+            warnings.warn(f"{self!r} was never closed: use aclose()", ResourceWarning, stacklevel=2)
+
+    async def get(self, key: str) -> StoredContext | None:
+        """Return the context kept for a key, None if there is none or its time has passed."""
+        context_id, ttl, left = await self._run(_GET, self._prefix + key)
+        if context_id is None or ttl is None or left <= 0:
+            return None
+        return StoredContext(context_id.decode(), float(ttl), left / 1000)
+
+    async def put(self, key: str, context_id: str, ttl: float, remaining: float) -> None:
+        """Keep a context for `remaining` seconds, in place of the one kept before, if any."""
+        await self._run(_PUT, self._prefix + key, context_id, float(ttl), _milliseconds(remaining))
+
+    async def touch(self, key: str, context_id: str, remaining: float) -> None:
+        """Note that a context was used; never shortens its time, never touches another context."""
+        await self._run(_TOUCH, self._prefix + key, context_id, _milliseconds(remaining))
+
+    async def forget(self, key: str, context_id: str) -> None:
+        """Drop a context, if it is still the one kept."""
+        await self._run(_FORGET, self._prefix + key, context_id)
+
+    async def lease(self, key: str, holder: str, seconds: float) -> bool:
+        """Take or extend the right to create a context; False while another holder has it."""
+        return bool(await self._run(_LEASE, f"{self._prefix}{key}:lease", holder, max(1, _milliseconds(seconds))))
+
+    async def release(self, key: str, holder: str) -> None:
+        """Give the right back, if `holder` has it."""
+        await self._run(_RELEASE, f"{self._prefix}{key}:lease", holder)
+
+    async def aclose(self) -> None:
+        """Wait for the operations under way, a few seconds at most, and close the connections.
+
+        Raises:
+            SessionError: in another event loop than that of the store.
+        """
+        if self._loop not in (None, asyncio.get_running_loop()):
+            raise SessionError("the store belongs to another event loop: close it in that one")
+        self._closed = True
+        if self._under_way:
+            await self._emptied.wait()  # whoever is last closes them
+        else:
+            await self._pool.disconnect()
+
+    async def _run(self, script: str, key: str, *values: str | int | float) -> Any:
+        """Have the server run a script on one key."""
+        if self._closed:
+            raise SessionError("the store is closed")
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        elif self._loop is not asyncio.get_running_loop():
+            raise SessionError("the store belongs to another event loop: make one store in each")
+        self._under_way += 1
+        try:
+            async with asyncio.timeout(_OPERATION_SECONDS):
+                return await self._client.eval(script, 1, key, *map(str, values))
+        finally:
+            self._under_way -= 1
+            if self._closed and not self._under_way:
+                try:
+                    await self._pool.disconnect()
+                finally:
+                    self._emptied.set()
+
+
+def _milliseconds(seconds: float) -> int:
+    # Rounded down: late is worse than early. 0 or less: gone at once.
+    return max(0, int(seconds * 1000))
+
+
+def _connect(url: object) -> "Redis":
+    """Read the URL; nothing is connected yet."""
+    try:
+        from redis import exceptions
+        from redis.asyncio import BlockingConnectionPool, Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+    except ImportError:
+        raise _refusal('the package redis is not installed: pip install "ctxcache[redis]"') from None
+    try:
+        pool = BlockingConnectionPool.from_url(
+            _checked(url),
+            max_connections=_CONNECTIONS,
+            timeout=_OPERATION_SECONDS,
+            socket_connect_timeout=_STEP_SECONDS,
+            socket_timeout=_STEP_SECONDS,
+            # Once more, on a new connection: every operation may be repeated.
+            retry=Retry(NoBackoff(), 1),
+            retry_on_error=[exceptions.ConnectionError, exceptions.TimeoutError],
+        )
+    except (ValueError, TypeError):
+        pool = None  # the error's text may hold a part of the password
+    if pool is None:
+        raise _refusal("it must be redis://, rediss:// or unix://, with what is special in a password percent-encoded")
+    pool.connection_kwargs["decode_responses"] = False  # whatever the URL says
+    return Redis(connection_pool=pool)
+
+
+def _checked(url: object) -> str:
+    if not isinstance(url, str):
+        raise TypeError
+    parts = urlsplit(url)
+    rest = parts.path + parts.fragment + (parts.query if parts.scheme != "unix" else "")
+    if "@" in rest:  # a `/`, `#` or `?` in a password ends the host too early: a part of it would pass for a host
+        raise ValueError
+    return url
+
+
+def _refusal(reason: str) -> InvalidInputError:
+    return InvalidInputError(f"url: {reason}", field="url", allowed="a URL that redis-py understands")
