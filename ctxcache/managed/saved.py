@@ -1,0 +1,245 @@
+"""A conversation as JSON, so that a service can restart. Pure.
+
+What is read is checked as strictly as what a caller passes. Errors name the place; what stands there may be content, so
+of it they show the type alone.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final, Literal
+
+import attrs
+
+from ..config import UNSET, Unset
+from ..errors import InvalidInputError
+from ..models import ContextRequest, Message, TruncationStrategy, user
+from .transcript import Transcript, TranscriptTurn
+
+__all__ = ["SavedContext", "SavedConversation"]
+
+FORMAT: Final = "ctxcache.conversation"
+VERSION: Final = 1
+_ROLES: Final = ("system", "user", "assistant")
+_STRATEGY_FIELDS: Final = (
+    "type",
+    "last_history_tokens",
+    "rolling_tokens",
+    "max_window_tokens",
+    "rolling_window_tokens",
+)
+_MOST_SECONDS: Final = 1e15  # far beyond any date, and what float() takes
+
+
+@attrs.frozen(kw_only=True)
+class SavedContext:
+    """The context of a saved conversation.
+
+    Attributes:
+        id: its id.
+        ttl: idle seconds after which it is gone.
+        expires_at: when that is, Unix seconds.
+        account: a fingerprint of the base URL and key it was made with.
+        behind: whether it lacks the assistant's messages that the transcript ends with: they travel with the next
+            question.
+        lost: why it must not be used any more: `gone` or `resync`; None if it may be.
+    """
+
+    id: str
+    ttl: float
+    expires_at: float
+    account: str
+    behind: bool
+    lost: Literal["gone", "resync"] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class SavedConversation:
+    """All that a conversation needs to go on in another process.
+
+    Attributes:
+        model, ttl, truncation_strategy: as a context is created with.
+        margin: seconds before its expiry from which a context is not used any more.
+        transcript: the transcript.
+        context: the context in use, or None.
+        doubtful: the question of a turn whose outcome is unknown, or None.
+    """
+
+    model: str
+    transcript: Transcript
+    ttl: int | Unset = UNSET
+    truncation_strategy: TruncationStrategy | Unset = UNSET
+    margin: float
+    context: SavedContext | None = None
+    doubtful: tuple[Message, ...] | None = attrs.field(default=None, repr=False)
+
+    def dumps(self) -> str:
+        """Write it as JSON.
+
+        Raises:
+            InvalidInputError: a message has an extra field that is no JSON.
+        """
+        data = {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.model,
+            "ttl": None if self.ttl is UNSET else self.ttl,
+            "truncation_strategy": _strategy_json(self.truncation_strategy),
+            "margin": self.margin,
+            "keep_turns": self.transcript.keep_turns,
+            "messages": _messages_json(self.transcript.messages),
+            "turns": [
+                {"question": _messages_json(turn.question), "answer": turn.answer, "finished": turn.finished}
+                for turn in self.transcript.turns
+            ],
+            "context": None if self.context is None else attrs.asdict(self.context),
+            "doubtful": None if self.doubtful is None else _messages_json(self.doubtful),
+        }
+        try:
+            return json.dumps(data, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            allowed = "messages whose extra fields can be written as JSON"
+        raise InvalidInputError(f"messages: allowed are {allowed}", field="messages", allowed=allowed)
+
+    @classmethod
+    def loads(cls, text: object) -> "SavedConversation":
+        """Read what `dumps` wrote.
+
+        Raises:
+            InvalidInputError: it is something else; `field` says where. What it holds is not shown.
+        """
+        saved = _Reader("", _parse(text))
+        if saved.data.get("format") != FORMAT:
+            raise InvalidInputError(f"format: allowed is {FORMAT!r}; this is no saved conversation", field="format")
+        if saved.data.get("version") != VERSION:
+            raise InvalidInputError.of("version", saved.data.get("version"), f"{VERSION}; another release wrote this")
+        strategy = saved.data.get("truncation_strategy")
+        settings = ContextRequest(
+            model=saved.text("model"),
+            messages=[user("")],
+            ttl=_unset_if_none(saved.data.get("ttl")),
+            truncation_strategy=_unset_if_none(strategy),
+        )
+        return cls(
+            model=settings.model,
+            transcript=_read_transcript(saved),
+            ttl=settings.ttl,  # type: ignore[arg-type]  # seconds by now
+            truncation_strategy=settings.truncation_strategy,  # type: ignore[arg-type]  # and the class
+            margin=saved.number("margin"),
+            context=None if saved.data.get("context") is None else _read_context(saved.inner("context")),
+            doubtful=None if saved.data.get("doubtful") is None else saved.messages("doubtful", least=1),
+        )
+
+
+def _messages_json(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    return [{"role": message.role, "content": message.content, **message.extra} for message in messages]
+
+
+def _strategy_json(strategy: TruncationStrategy | Unset) -> dict[str, Any] | None:
+    if strategy is UNSET:
+        return None
+    fields = {name: getattr(strategy, name) for name in _STRATEGY_FIELDS}
+    return {name: value for name, value in fields.items() if value is not UNSET}
+
+
+def _unset_if_none(value: Any) -> Any:
+    return UNSET if value is None else value
+
+
+def _read_transcript(saved: "_Reader") -> Transcript:
+    turns = [
+        TranscriptTurn(turn.messages("question", least=1), turn.text_or_none("answer"), turn.flag("finished"))
+        for turn in saved.inner_list("turns")
+    ]
+    messages = saved.messages("messages")
+    return Transcript(messages=messages, turns=tuple(turns), keep_turns=saved.whole("keep_turns"))
+
+
+def _read_context(saved: "_Reader") -> SavedContext:
+    lost = saved.text_or_none("lost")
+    if lost not in ("gone", "resync", None):
+        raise _wrong("context.lost", lost, "gone, resync or null")
+    return SavedContext(
+        id=saved.text("id"),
+        ttl=saved.number("ttl"),
+        expires_at=saved.number("expires_at"),
+        account=saved.text("account"),
+        behind=saved.flag("behind"),
+        lost=lost,  # type: ignore[arg-type]  # one of them by now
+    )
+
+
+def _parse(text: object) -> Any:
+    if not isinstance(text, str):
+        raise _wrong("text", text, "the JSON that save() gave")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass  # what json says of it may quote it
+    raise InvalidInputError("text: allowed is the JSON that save() gave; this is no JSON", field="text")
+
+
+def _wrong(field: str, value: object, allowed: str) -> InvalidInputError:
+    """Make the error for a value that may be content: its type is shown, it itself is not."""
+    return InvalidInputError(
+        f"{field}: got a {type(value).__name__}, allowed is {allowed}", field=field, allowed=allowed
+    )
+
+
+class _Reader:
+    """One JSON object of the saved conversation, and where it stands."""
+
+    def __init__(self, path: str, data: object) -> None:
+        if not isinstance(data, dict):
+            raise _wrong(path.rstrip(".") or "text", data, "a JSON object")
+        self.path = path
+        self.data: dict[str, Any] = data
+
+    def _get(self, name: str, kind: type | tuple[type, ...], allowed: str) -> Any:
+        value = self.data.get(name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise _wrong(self.path + name, value, allowed)
+        return value
+
+    def text(self, name: str) -> str:
+        value: str = self._get(name, str, "a non-empty string")
+        if not value:
+            raise _wrong(self.path + name, value, "a non-empty string")
+        return value
+
+    def text_or_none(self, name: str) -> str | None:
+        value: str | None = self._get(name, (str, type(None)), "a string or null")
+        return value
+
+    def flag(self, name: str) -> bool:
+        value: bool = self._get(name, bool, "true or false")
+        return value
+
+    def number(self, name: str) -> float:
+        value: float = self._get(name, (int, float), "a number from 0 up")
+        if not 0 <= value < _MOST_SECONDS:  # NaN fails the comparison
+            raise _wrong(self.path + name, value, "a number from 0 up")
+        return float(value)
+
+    def whole(self, name: str) -> int:
+        value: int = self._get(name, int, "a whole number")
+        return value
+
+    def inner(self, name: str) -> "_Reader":
+        return _Reader(f"{self.path}{name}.", self.data.get(name))
+
+    def inner_list(self, name: str) -> "list[_Reader]":
+        items: list[Any] = self._get(name, list, "a list")
+        return [_Reader(f"{self.path}{name}[{index}].", item) for index, item in enumerate(items)]
+
+    def messages(self, name: str, least: int = 0) -> tuple[Message, ...]:
+        items = self.inner_list(name)
+        if len(items) < least:
+            raise _wrong(self.path + name, [], "at least one message")
+        return tuple(item.message() for item in items)
+
+    def message(self) -> Message:
+        role = self.text("role")
+        if role not in _ROLES:
+            raise _wrong(f"{self.path}role", role, " or ".join(_ROLES))
+        content: str = self._get("content", str, "a string")
+        return Message(role, content, extra={k: v for k, v in self.data.items() if k not in ("role", "content")})

@@ -1,0 +1,123 @@
+"""A conversation that is saved and loaded goes on."""
+
+import asyncio
+
+import pytest
+
+from ctxcache import (
+    AsyncSession,
+    InvalidInputError,
+    SessionError,
+    StreamInterruptedError,
+    TruncationStrategy,
+    assistant,
+    system,
+    user,
+)
+from ctxcache.managed.conversation import Conversation
+
+from ...hostile import DONE, END, RESET, SSE, after, chunk, piece, pieces
+from .talk import made, read, said, says, told
+
+
+async def test_save_and_load(hostile, new, session_for, clock, key):
+    """A loaded conversation goes on, on the same context, as long as that is not expired."""
+    hostile.plays(made(), says("Hi"), says("Yes"))
+    conversation = new(ttl=3600, truncation_strategy=TruncationStrategy(type="rolling_tokens"), keep_turns=5, margin=9)
+    await conversation.ask("1?")
+    text = conversation.save()
+    assert key not in text
+    loaded = Conversation.load(session_for(), text, clock=clock)
+    assert loaded.save() == text
+    assert (loaded.transcript, loaded.messages) == (conversation.transcript, conversation.messages)
+    assert (loaded.context.id, loaded.expires_at) == ("ctx-1", conversation.expires_at)
+    clock.advance(3590)
+    assert (await loaded.ask("2?")).text == "Yes"
+    assert told(hostile)[2:] == [("ctx-1", "u:2?")]
+
+
+async def test_load_before_the_first_turn(hostile, new, clock):
+    """A conversation that was never used is loaded as such."""
+    hostile.plays(made(), says("Hi"))
+    loaded = Conversation.load(new.session, new().save(), clock=clock)
+    assert loaded.context is None
+    assert (await loaded.ask("1?")).text == "Hi"
+
+
+async def test_load_when_expired(hostile, new, clock, events):
+    """A loaded conversation whose context has expired rebuilds it."""
+    hostile.plays(made(), says("Hi"), made("ctx-2"), says("Yes"))
+    conversation = new()
+    await conversation.ask("1?")
+    clock.advance(3600)
+    loaded = Conversation.load(new.session, conversation.save(), clock=clock)
+    await loaded.ask("2?")
+    assert told(hostile)[2:] == [("create", "s:Be brief.", "u:1?"), ("ctx-2", "a:Hi", "u:2?")]
+    assert events[1:] == [("expired", "ctx-1", "ctx-2")]
+
+
+async def test_load_on_another_account(hostile, new, clock):
+    """With another key the context is not tried: it is another account's."""
+    hostile.plays(made(), says("Hi"), made("ctx-2"), says("Yes"))
+    conversation = new()
+    await conversation.ask("1?")
+    async with AsyncSession("sk-another", hostile.url) as session:
+        loaded = Conversation.load(session, conversation.save(), clock=clock)
+        assert loaded.context is None
+        await loaded.ask("2?")
+    assert told(hostile)[2:] == [("create", "s:Be brief.", "u:1?"), ("ctx-2", "a:Hi", "u:2?")]
+
+
+async def test_load_what_travels(hostile, new, clock):
+    """What had yet to travel when a conversation was saved travels after it is loaded."""
+    hostile.plays(made(), says("Hi"))
+    conversation = new([system("S"), assistant("Hello!")])
+    await conversation.warm()
+    await Conversation.load(new.session, conversation.save(), clock=clock).ask("1?")
+    assert told(hostile)[1:] == [("ctx-1", "a:Hello!", "u:1?")]
+
+
+async def test_load_unfinished(hostile, new, clock, events):
+    """A conversation saved after an interrupted stream rebuilds its context when it is loaded."""
+    hostile.plays(made(), [SSE, piece(chunk("Once")), RESET], made("ctx-2"), says("Yes"))
+    conversation = new()
+    with pytest.raises(StreamInterruptedError):
+        await read(conversation.stream("1?"))
+    loaded = Conversation.load(new.session, conversation.save(), clock=clock)
+    assert said(loaded) == [("1?", "Once", False)]
+    await loaded.ask("2?")
+    assert events[1:] == [("resync", "ctx-1", "ctx-2")]
+
+
+@pytest.mark.parametrize("how", ["ask", "stream"])
+async def test_saved_in_a_turn(hostile, new, clock, how):
+    """A turn under way is doubtful in what is saved meanwhile; the conversation itself knows better in the end."""
+    go = asyncio.Event()
+    last = [after(go), *says("Hi")] if how == "ask" else [SSE, piece(chunk("Hi")), after(go), *pieces(DONE), END]
+    hostile.plays([after(go), *made()], last)
+    conversation = new()
+    task = asyncio.ensure_future(conversation.ask("1?") if how == "ask" else read(conversation.stream("1?")))
+    await hostile.until(lambda: hostile.posts)
+    assert Conversation.load(new.session, conversation.save(), clock=clock).doubtful is None  # not sent yet
+    go.set()
+    go.clear()
+    await hostile.until(lambda: len(hostile.posts) == 2)
+    text = conversation.save()
+    assert conversation.doubtful is None
+    go.set()
+    await task
+    assert (said(conversation), conversation.doubtful) == ([("1?", "Hi", True)], None)
+    loaded = Conversation.load(new.session, text, clock=clock)
+    assert (loaded.doubtful, said(loaded)) == ((user("1?"),), [])
+    with pytest.raises(SessionError, match=r"resync\(\)"):
+        await loaded.ask("2?")
+    hostile.plays(made("ctx-2"))
+    await loaded.resync(keep=True)
+    assert said(loaded) == [("1?", None, False)]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": "ctxcache.conversation", "version": 99}', None])
+async def test_load_something_else(new, text):
+    """What is no saved conversation is an `InvalidInputError`."""
+    with pytest.raises(InvalidInputError):
+        Conversation.load(new.session, text)

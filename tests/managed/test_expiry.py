@@ -1,0 +1,70 @@
+"""The idle timer: known beforehand, on the safe side, never set back."""
+
+import pytest
+
+from ctxcache import Context, InvalidInputError
+from ctxcache.managed.expiry import Expiry, check_margin, idle_seconds
+
+
+def test_it_counts_from_the_moment_the_request_was_sent():
+    """A context is gone its ttl after it began, and counts as expired a margin before."""
+    expiry = Expiry(3600, 1000.0)
+    assert (expiry.ttl, expiry.margin, expiry.expires_at) == (3600, 30.0, 4600.0)
+    assert (expiry.expired(4569.9), expiry.expired(4570.0), expiry.expired(9e9)) == (False, True, True)
+
+
+def test_a_use_starts_it_anew():
+    """A use slides the end to its own sending plus the ttl, even one sent in the margin."""
+    expiry = Expiry(3600, 1000.0)
+    expiry.used(4590.0)
+    assert expiry.expires_at == 8190.0
+
+
+def test_it_never_goes_back():
+    """Answers arrive in any order; the latest sent counts."""
+    expiry = Expiry(3600, 1000.0)
+    for sent in (1500.0, 1200.0, 900.0):
+        expiry.used(sent)
+    assert expiry.expires_at == 5100.0
+
+
+@pytest.mark.parametrize(("ttl", "margin"), [(3600, 30.0), (300, 30.0), (299, 29.9), (1, 0.1)])
+def test_the_margin_is_never_more_than_a_tenth(ttl, margin):
+    """A context with a short ttl can be used for most of it."""
+    assert Expiry(ttl, 0.0).margin == pytest.approx(margin)
+    assert not Expiry(ttl, 0.0).expired(0.8 * ttl)
+
+
+def test_an_adopted_one_begins_with_what_remains():
+    """One found in a store has less than its ttl left, until it is used."""
+    expiry = Expiry(3600, 1000.0, remaining=100.0)
+    assert expiry.expires_at == 1100.0
+    expiry.used(1000.0)
+    assert expiry.expires_at == 4600.0
+
+
+def test_remaining_is_never_negative():
+    """What is over has nothing left."""
+    expiry = Expiry(3600, 1000.0)
+    assert (expiry.remaining(1600.0), expiry.remaining(4600.0), expiry.remaining(9e9)) == (3000.0, 0.0, 0.0)
+    assert repr(expiry) == "<Expiry at 4600.000, ttl 3600 s>"
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "seconds"), [(7200, 3600, 7200), (None, 3600, 3600), (0, 3600, 3600), (None, None, 86400)]
+)
+def test_the_ttl_is_the_service_s_word_first(said, asked, seconds):
+    """What the service said, else what was asked for, else its default."""
+    assert idle_seconds(Context(id="ctx-1", ttl=said), asked) == seconds
+
+
+@pytest.mark.parametrize("margin", [-1, float("nan"), float("inf"), True, "30", None])
+def test_a_margin_is_a_number_from_0_up(margin):
+    """Anything else is refused by name."""
+    with pytest.raises(InvalidInputError, match="margin"):
+        check_margin(margin)
+
+
+def test_no_margin_is_a_margin():
+    """With 0 the last moment is used."""
+    assert not Expiry(3600, 0.0, margin=check_margin(0)).expired(3599.9)
