@@ -17,13 +17,14 @@ from ctxcache.resources.context import Contexts
 from ctxcache.session import AsyncSession
 
 NAMES = """
-    APIConnectionError APIStatusError APITimeoutError AssistantMessage AsyncSession AuthenticationError
-    BadRequestError CallEvent CreateEvent Hooks RecreateEvent RetryEvent WarningEvent ChatCompletion
-    ChatCompletionChunk ChatStream Choice ChoiceDelta ChunkChoice CompletionTokensDetails Context ContextBusyError
-    ContextGoneError CtxCacheError EventTooLargeError InternalServerError InvalidInputError Limits
-    MalformedStreamError Message MessageLike NotFoundError OutcomeUnknownError PermissionDeniedError
-    PromptTokensDetails ProtocolError QuotaExceededError RateLimitError Retry SessionError StreamInterruptedError
-    Timeouts TruncationStrategy UNSET Unset Usage __version__ assistant system user
+    Answer APIConnectionError APIStatusError APITimeoutError assistant AssistantMessage AsyncSession
+    AuthenticationError BadRequestError CallEvent ChatCompletion ChatCompletionChunk ChatStream Choice ChoiceDelta
+    ChunkChoice CompletionTokensDetails Context ContextBusyError ContextGoneError Conversation Cost CreateEvent
+    CtxCacheError EventTooLargeError Hooks InternalServerError InvalidInputError Limits MalformedStreamError
+    ManagedStream Map MemoryStore Message MessageLike NotFoundError OutcomeUnknownError PermissionDeniedError Prefix
+    Prices PromptTokensDetails ProtocolError QuotaExceededError RateLimitError RecreateEvent RedisStore Retry
+    RetryEvent SessionError SQLiteStore Store StoredContext StreamInterruptedError system Timeouts TranscriptTurn
+    TruncationStrategy UNSET Unset Usage user __version__ WarningEvent
 """.split()
 
 
@@ -32,6 +33,18 @@ def test_the_list_of_names_is_this_one() -> None:
     assert sorted(ctxcache.__all__) == sorted(NAMES)
     for name in NAMES:
         assert getattr(ctxcache, name) is not None
+
+
+def test_names_are_loaded_when_they_are_asked_for() -> None:
+    """`import ctxcache` loads nothing; `dir()` shows all the same, a room is an attribute; what is not there is said."""
+    code = (
+        "import sys, ctxcache; print([name for name in sys.modules if name.startswith(('ctxcache.', 'asyncio'))]);"
+        "assert set(ctxcache.__all__) <= set(dir(ctxcache)); ctxcache.errors.CtxCacheError; ctxcache.Prefix"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+    with pytest.raises(AttributeError, match="'ctxcache' has no attribute 'Nothing'"):
+        ctxcache.Nothing  # noqa: B018
 
 
 def test_every_error_is_public() -> None:
@@ -99,7 +112,7 @@ def test_importing_does_not_import_aiohttp() -> None:
     """`import ctxcache` costs neither aiohttp nor cattrs, nor does making a session."""
     code = (
         "import sys, ctxcache; ctxcache.AsyncSession('sk-test');"
-        "print([name for name in ('aiohttp', 'cattrs', 'rich') if name in sys.modules])"
+        "print([name for name in ('aiohttp', 'cattrs', 'rich', 'redis', 'sqlite3') if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

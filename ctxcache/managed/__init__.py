@@ -21,6 +21,7 @@ from .mapping import Answer, Map
 from .prefix import Prefix
 from .stores import MemoryStore, RedisStore, SQLiteStore, Store, StoredContext
 from .streams import ManagedStream
+from .transcript import TranscriptTurn
 
 __all__ = [
     "Answer",
@@ -35,4 +36,5 @@ __all__ = [
     "SQLiteStore",
     "Store",
     "StoredContext",
+    "TranscriptTurn",
 ]
