@@ -18,7 +18,7 @@ from ctxcache.cli.terminal import Terminal
 
 Run = Callable[..., Any]
 Spawn = Callable[..., "subprocess.Popen[str]"]
-COMMANDS = ("demo", "serve", "create", "chat")
+COMMANDS = ("demo", "serve", "create", "chat", "map")
 
 
 def test_version(run: Run) -> None:
@@ -42,7 +42,7 @@ def test_help_of_a_command(run: Run, command: str) -> None:
     assert (code, err) == (0, "")
     assert f"examples:\n  ctxcache {command}" in out
     assert max(map(len, out.splitlines())) < 80
-    if command in ("create", "chat"):
+    if command in ("create", "chat", "map"):
         assert "CTXCACHE_BASE_URL" in out
         assert "CTXCACHE_API_KEY" in out
 

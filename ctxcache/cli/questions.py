@@ -1,0 +1,100 @@
+"""The questions of `ctxcache map`: JSON lines, read one by one, so that a file may be of any length."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from ..config import UNSET
+from ..errors import InvalidInputError
+from ..models import ChatRequest, Message, user
+
+__all__ = ["Item", "read_items"]
+
+_ALLOWED: Final = 'a JSON string, or an object with "question" (a string) or "messages" (a list), and "id" if you like'
+_HASH_DIGITS: Final = 16
+
+
+@attrs.frozen
+class Item:
+    """One question.
+
+    Attributes:
+        line: its line in the file, from 1.
+        messages: what is sent.
+        hash: stands for the messages: the same in any file, another for any other messages.
+        id: the user's own, UNSET where there is none.
+    """
+
+    line: int
+    messages: tuple[Message, ...] = attrs.field(repr=False)
+    hash: str
+    id: Any = UNSET
+
+
+def read_items(name: str) -> Iterator[Item]:
+    """Read the questions of a file, without the blank lines.
+
+    Raises:
+        InvalidInputError: names the file and the line that is no question.
+    """
+    try:
+        with Path(name).open("rb") as file:
+            for line, data in enumerate(file, start=1):
+                item = _item(f"{name}, line {line}", line, data)
+                if item is not None:
+                    yield item
+    except OSError as error:
+        raise InvalidInputError(f"{name}: {error.strerror or error}", field=name) from None
+
+
+def _item(where: str, line: int, data: bytes) -> Item | None:
+    try:
+        text = data.decode("utf-8-sig" if line == 1 else "utf-8")
+        if not text.strip():
+            return None
+        given = json.loads(text)
+        problem = ""
+    except UnicodeDecodeError:
+        problem = "not UTF-8 text"
+    except json.JSONDecodeError as error:
+        problem = f"not JSON: {error.msg} (column {error.colno})"
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets thousands deep
+        problem = f"not readable as JSON: {error}"
+    if problem:
+        raise InvalidInputError(f"{where}: {problem}", field=where)
+    messages = _messages(where, given)
+    own = given.get("id", UNSET) if isinstance(given, dict) else UNSET
+    if own is not UNSET and (not isinstance(own, str | int | float) or isinstance(own, bool)):
+        raise InvalidInputError(f"{where}: an id is a string or a number", field=where)
+    return Item(line, messages, _hash(where, messages), own)
+
+
+def _messages(where: str, given: Any) -> tuple[Message, ...]:
+    fields = {"question": given} if isinstance(given, str) else given
+    if not isinstance(fields, dict) or ("question" in fields) == ("messages" in fields):
+        raise InvalidInputError(f"{where}: a question is {_ALLOWED}", field=where)
+    try:
+        if "messages" in fields:
+            checked = ChatRequest(context_id="-", model="-", messages=fields["messages"])
+            return tuple(checked.messages)  # type: ignore[arg-type]  # Message objects by now
+        message = user(fields["question"])
+    except InvalidInputError as error:
+        problem = error.message
+    else:
+        if message.content.strip():
+            return (message,)
+        problem = "the question is empty"
+    raise InvalidInputError(f"{where}: {problem}", field=where)
+
+
+def _hash(where: str, messages: tuple[Message, ...]) -> str:
+    plain = [{**message.extra, "role": message.role, "content": message.content} for message in messages]
+    try:
+        data = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        raise InvalidInputError(f"{where}: it holds what cannot be sent as UTF-8", field=where) from None
+    return hashlib.sha256(data).hexdigest()[:_HASH_DIGITS]
