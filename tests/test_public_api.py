@@ -36,7 +36,7 @@ def test_the_list_of_names_is_this_one() -> None:
 
 
 def test_names_are_loaded_when_they_are_asked_for() -> None:
-    """`import ctxcache` loads nothing; `dir()` shows all the same, a room is an attribute; what is not there is said."""
+    """`import ctxcache` loads nothing; `dir()` shows all the same, a room is an attribute; a wrong name is said."""
     code = (
         "import sys, ctxcache; print([name for name in sys.modules if name.startswith(('ctxcache.', 'asyncio'))]);"
         "assert set(ctxcache.__all__) <= set(dir(ctxcache)); ctxcache.errors.CtxCacheError; ctxcache.Prefix"
