@@ -17,7 +17,7 @@ import msgspec
 from .config import UNSET, Unset
 from .errors import InvalidInputError, ProtocolError
 from .models import ChatCompletion, ChatCompletionChunk, ChatRequest, Context, ContextRequest, Message
-from .models.structs import put
+from .structs import put
 
 __all__ = ["decode_chunk", "decode_completion", "decode_context", "decode_json", "decode_request", "encode"]
 

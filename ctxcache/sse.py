@@ -18,19 +18,20 @@ Cost
     Each byte is searched for CR, split, and copied: into `_line` if its line is incomplete, and into its event.
     bytearrays grow by a share of their size, so appending to them is linear in sum, also byte by byte. split(b"\n")
     looks for one byte (memchr), in less than half the time split(b"\n\n") takes to look for two: hence one path,
-    by lines, with the line most streams consist of, `data: …`, tried first.
+    by lines, with the line most streams consist of, `data: …`, tried first. Lines that one read brings for one event
+    are joined at once: a third of the time it takes to append them one by one.
 """
 
 from collections.abc import Iterable
 from typing import TypeAlias
 
-import attrs
-
 from .errors import EventTooLargeError, InvalidInputError
+from .structs import struct
 
 __all__ = ["RawEvent", "SSEDecoder", "ServerSentEvent", "encode"]
 
 _BOM = b"\xef\xbb\xbf"
+_COLON = ord(":")
 _RETRY_DIGITS = 15  # 31,000 years in ms, exact as a float; int() is quadratic, and refuses more than 4,300 digits
 
 # (data, event, id, retry) as in ServerSentEvent, with data as bytes. A plain tuple: a class would cost more than all
@@ -38,7 +39,7 @@ _RETRY_DIGITS = 15  # 31,000 years in ms, exact as a float; int() is quadratic, 
 RawEvent: TypeAlias = tuple[bytes, str, str, int | None]
 
 
-@attrs.frozen
+@struct(kw_only=False, gc=False)
 class ServerSentEvent:
     """One event.
 
@@ -93,13 +94,23 @@ class SSEDecoder:
             EventTooLargeError: an event passed `max_event_bytes`. Events that the same bytes completed before it are
                 returned first: then the next call raises, be it `feed(b"")`. So does every later one.
         """
+        events = self.feed_raw(data)
+        if not events:
+            return []
         return [
-            ServerSentEvent(value.decode("utf-8", "replace"), event, last_event_id, retry)
-            for value, event, last_event_id, retry in self.feed_raw(data)
+            ServerSentEvent(str(value, "utf-8", "replace"), event, last_event_id, retry)
+            for value, event, last_event_id, retry in events
         ]
 
     def feed_raw(self, data: bytes) -> list[RawEvent]:
         """Do as `feed`, but leave the data of the events as bytes, for a parser that takes bytes."""
+        line = self._line
+        # Most of many small reads bring nothing but more of a line: a quarter of the time. Where a line has begun, BOM
+        # and CR are settled, and nothing was too large.
+        more = line and line[0] != _COLON and b"\n" not in data and b"\r" not in data
+        if more and len(line) + self._held + len(data) <= self._limit:
+            line += data
+            return []
         if self.too_large:
             raise self._error()
         if self._bom is not None:
@@ -159,17 +170,26 @@ class SSEDecoder:
     def _interpret(self, lines: list[bytes], events: list[RawEvent], tight: bool) -> None:
         """Process complete lines: the hot loop, so its state is local."""
         data, fields = self._data, self._fields
+        more: list[bytes] = []  # further lines of the data
         for line in lines:
             if not line:  # "If the line is empty (a blank line): Dispatch the event"
                 event_type, retry = self._end_block() if fields else ("message", None)
                 if data is not None:  # "If the data buffer is an empty string, […] return": no line of data, no event
-                    events.append((data if type(data) is bytes else bytes(data), event_type, self.last_event_id, retry))
+                    if more or type(data) is bytearray:
+                        data = b"\n".join((data, *more))
+                        more.clear()
+                    events.append((data, event_type, self.last_event_id, retry))  # type: ignore[arg-type]  # bytes by now
                     data = None
                 continue
-            if tight and not line.startswith(b":") and len(line) + self._size(data) > self._limit:
-                self._give_up()
-            if line[:6] == b"data: ":  # as _field() would split it, at two thirds of the cost
-                value = line[6:]
+            if tight:
+                data = _appended(data, more)
+                if line[0] != _COLON and len(line) + self._size(data) > self._limit:
+                    self._give_up()
+            value = line.removeprefix(b"data: ")  # as _field() would split it, at half the cost
+            if value is not line:
+                pass
+            elif line[0] == _COLON:  # "If the line starts with a […] COLON […]: Ignore the line"
+                continue
             else:
                 name, value = _field(line)
                 if name != b"data":
@@ -180,11 +200,8 @@ class SSEDecoder:
             if data is None:
                 data = value
             else:
-                if isinstance(data, bytes):
-                    data = bytearray(data)
-                data += b"\n"
-                data += value
-        self._data = data
+                more.append(value)
+        self._data = data = _appended(data, more)
         self._held = self._size(data) if fields or data is not None else 0
 
     def _set(self, name: bytes, value: bytes) -> None:
@@ -196,7 +213,7 @@ class SSEDecoder:
             if len(digits) <= _RETRY_DIGITS:
                 self.retry = int(digits)
                 self._fields[name] = b""
-        # "Otherwise: The field is ignored." So is a comment, as a field with an empty name.
+        # "Otherwise: The field is ignored."
 
     def _end_block(self) -> tuple[str, int | None]:
         """Set the last event ID, which needs no data; return type and retry of the event, and clear the fields."""
@@ -210,7 +227,7 @@ class SSEDecoder:
     def _hold(self, tail: bytes, tight: bool) -> None:
         """Keep the beginning of an incomplete line."""
         self._line += tail
-        if self._line[0] == ord(":"):  # "If the line starts with a […] COLON […]: Ignore the line", however long
+        if self._line[0] == _COLON:  # "If the line starts with a […] COLON […]: Ignore the line", however long
             del self._line[1:]
         elif tight and self.buffered > self._limit:
             self._give_up()
@@ -227,6 +244,18 @@ class SSEDecoder:
     def _error(self) -> EventTooLargeError:  # anew each time, or it would collect tracebacks
         # Without the size: the event has not ended, and how much of it is known depends on the cuts.
         return EventTooLargeError(f"a server-sent event has more than {self._limit} bytes (max_event_bytes)")
+
+
+def _appended(data: bytes | bytearray | None, more: list[bytes]) -> bytes | bytearray | None:
+    """Move the further lines into the data; in place where it was appended to before, so that this is linear."""
+    if not more:
+        return data
+    if not isinstance(data, bytearray):
+        data = bytearray(data or b"")
+    data += b"\n"
+    data += b"\n".join(more)
+    more.clear()
+    return data
 
 
 def _field(line: bytes) -> tuple[bytes, bytes]:

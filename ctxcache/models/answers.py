@@ -8,8 +8,8 @@ import json
 from typing import Any
 
 from ..errors import ProtocolError
+from ..structs import struct
 from .requests import TruncationStrategy
-from .structs import struct
 
 _LONG_NUMBER = 1000
 

@@ -14,7 +14,7 @@ import attrs
 
 from ..config import UNSET, Unset
 from ..errors import InvalidInputError
-from .structs import empty, put, struct
+from ..structs import empty, put, struct
 
 Check: TypeAlias = Callable[[str, Any], Any]
 
