@@ -178,15 +178,15 @@ class ChatStream:
 
     def _take(self, events: list[RawEvent]) -> None:
         """Decode one read's events up to the end marker or the first that is no chunk."""
-        ready, add = self._ready, self._fold.add
+        ready, deliver, add, read = self._ready, self._ready.append, self._fold.add, wire.read_chunk
         try:
             for data, event, _, _ in events:
                 if data[:1] != b"{" and wire.is_done(data):
                     self._ended = True
                     return
-                chunk = wire.read_chunk(data, event)
+                chunk = read(data, event)
                 add(chunk)
-                ready.append(chunk)
+                deliver(chunk)
         except CtxCacheError as error:
             self._failure = self._as_stream_error(error)
         finally:

@@ -446,3 +446,50 @@ async def test_nothing_of_it_is_in_the_log(prefix, service, key, caplog):
     for secret in (key, MANUAL, "question of mine", TEXT):
         assert secret not in caplog.text
     assert "ctx-2" in caplog.text
+
+
+@pytest.mark.parametrize("way", ["ask", "stream", "late", "middle"])
+async def test_a_predicate_that_raises_is_no_answer(prefix_for, service, log_lines, way):
+    """The caller gets the service's error, not the predicate's; the context is taken to be there."""
+
+    def broken(error):
+        raise LookupError("no such code")
+
+    prefix = prefix_for(is_gone=broken)
+    service.fate("gone" if way in ("ask", "stream") else way)
+    log_lines("ERROR")
+    with pytest.raises(ContextGoneError):
+        if way == "ask":
+            await prefix.ask("?")
+        else:
+            [_ async for _ in prefix.stream("?")]
+    assert (len(service.creates), len(service.chats)) == (1, 1)
+    assert prefix.context.id == "ctx-1"
+    assert log_lines("ERROR")
+
+
+@pytest.mark.parametrize("field", ["model", "messages"])
+@pytest.mark.parametrize("way", ["ask", "stream", "map"])
+async def test_extra_body_may_not_say_what_the_prefix_says(prefix, service, field, way):
+    """What is in it wins over what is sent otherwise, so it would be another question, to another model."""
+    with pytest.raises(InvalidInputError, match=field):
+        if way == "ask":
+            await prefix.ask("?", extra_body={field: "other"})
+        else:
+            getattr(prefix, way)("?" if way == "stream" else ["?"], extra_body={field: "other"})
+    assert service.chats == []
+
+
+async def test_map_repeats_what_may_have_run_only_where_that_is_allowed(prefix, service):
+    """With `repeatable=False` a 500 is the answer, as it is for `ask`."""
+    service.fate("broken")
+    [answer] = [answer async for answer in prefix.map(["?"], repeatable=False, retry=Retry(first_delay=0.001))]
+    assert isinstance(answer.error, InternalServerError)
+    assert len(service.chats) == 1
+
+
+async def test_a_ttl_without_end_is_capped(prefix, service, clock):
+    """A number that fits no float is no reason to fail."""
+    service.ttls.append(10**400)
+    assert (await prefix.ask("?")).text == TEXT
+    assert prefix.expires_at == clock() + 366 * 86400

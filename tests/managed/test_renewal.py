@@ -547,6 +547,32 @@ async def test_a_store_that_finds_nonsense_has_failed(prefix_for, service, clock
     assert [name for name, _ in told] == ["on_warning", "on_create"]
 
 
+@pytest.mark.parametrize(
+    "found",
+    [
+        StoredContext("ctx-9", float("nan"), 60.0),
+        StoredContext("ctx-9", float("inf"), 60.0),
+        StoredContext("ctx-9", -5.0, 60.0),
+        StoredContext("ctx-9", 3600.0, float("nan")),
+        StoredContext("ctx-9", 3600.0, float("inf")),
+        StoredContext("", 3600.0, 60.0),
+        StoredContext(None, 3600.0, 60.0),
+    ],
+    ids=repr,
+)
+async def test_a_store_that_finds_no_context_has_failed(prefix_for, service, clock, told, found):
+    """Nor may what it found be any numbers."""
+    store = MemoryStore(clock=clock)
+
+    async def get(key):
+        return found
+
+    store.get = get
+    prefix = prefix_for(store=store)
+    assert (await prefix.ask("?")).text == TEXT
+    assert [name for name, _ in told] == ["on_warning", "on_create"]
+
+
 async def test_a_store_that_fails_is_left_alone_for_a_while(prefix_for, service, clock):
     """Then it is tried again, and used if it works."""
     store = Broken(clock, "raises", "get")

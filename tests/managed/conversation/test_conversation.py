@@ -573,3 +573,18 @@ async def test_a_restart(served, clock):
     assert [turn.question[0].content for turn in conversation.transcript] == [*(f"{n}?" for n in range(6)), "Last?"]
     assert gateway.messages(conversation.context.id) == conversation.messages
     assert json.loads(conversation.save())["version"] == 1
+
+
+def test_the_session_is_not_shown():
+    """It may be the key, given by mistake."""
+    with pytest.raises(InvalidInputError) as caught:
+        Conversation("sk-a-key-by-mistake", model="m", messages=[user("?")])
+    assert "sk-" not in f"{caught.value} {caught.value.value}"
+
+
+async def test_a_ttl_of_0_is_the_one_asked_for(hostile, new, clock):
+    """As for a `Prefix`: what the service said counts where it says something."""
+    hostile.plays(made(ttl=0))
+    conversation = new(ttl=3600)
+    await conversation.warm()
+    assert conversation.expires_at == clock() + 3600
