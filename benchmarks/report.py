@@ -15,6 +15,7 @@ from .targets import rows
 __all__ = ["render", "targets_table", "write"]
 
 _FILE = "RESULTS.md"
+_REMARKS = Path(__file__).with_name("remarks.md")  # where the time goes, by profile: no run can say that by itself
 _PICTURES = "pictures"
 _REACHED = {True: "reached", False: "**not reached**", None: "not measured"}
 
@@ -32,6 +33,7 @@ def render(results: Results, drawn: Iterable[str] = ()) -> str:
     sections = [
         _head(results),
         "## Targets\n\n" + _about_targets() + targets_table(results),
+        _REMARKS.read_text("utf-8").strip(),
         *(_section(results, scenarios.load(name), name in drawn) for name in results.scenarios() if name != "growth"),
         *([_growth(results, "growth" in drawn)] if "growth" in results.scenarios() else []),
         _server(results),
@@ -70,14 +72,24 @@ def _head(results: Results) -> str:
 def _about_targets() -> str:
     return (
         "Ratios within this run, taken round by round: median, lowest and highest. A case has a row of its own, so "
-        "that none hides behind another.\n\n"
+        "that none hides behind another. Beside them what bare aiohttp reaches, which decodes nothing: no client on "
+        "top of it can do better.\n\n"
     )
 
 
 def targets_table(results: Results) -> str:
     """The targets, and whether they are reached."""
-    body = ((row.what, row.asked, shown_series(row.found), _REACHED[row.reached]) for row in rows(results))
-    return table(("what", "target", "found", ""), body)
+    body = (
+        (
+            row.what,
+            row.asked,
+            shown_series(row.found),
+            _REACHED[row.reached],
+            shown_series(row.floor) if row.floor else "",
+        )
+        for row in rows(results)
+    )
+    return table(("what", "target", "found", "", "bare aiohttp"), body)
 
 
 def _section(results: Results, scenario: Scenario, drawn: bool) -> str:
