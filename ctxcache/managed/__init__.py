@@ -1,27 +1,23 @@
 """Contexts that look after themselves.
 
-Where is what, from the top::
+Where is what::
 
-    prefix         Prefix: one cached prompt, any number of calls    conversation     Conversation: turns in order
-    prefix_calls   each call on the context there is                 dialogue         one turn, and what became of it
-    renewal        which context next: found, created, anew          session_context  the context of a conversation
-    flight         one creation for all who wait                     transcript       what was said
-    sharing        a store that may fail without failing a call      saved            a conversation as JSON
-    stores/        memory, SQLite, Redis                             question         what may be asked
+    prefix/        Prefix: one cached prompt, any number of calls at once; its context is shared over a store
+    conversation/  Conversation: turns in order; its transcript, how it is rebuilt and saved
+    mapping/       Map: many questions over one prefix, as many at once as the service takes
+    stores/        which context serves which prefix: in memory, in SQLite, in Redis
 
-    mapping        Map: many questions over one prefix               streams          a beginning that may be repeated
-    asking         its tasks, and what they share                    costs            Prices, Ledger, Cost
-    limiter        how many calls at once                            expiry           the idle timer
-    answers, jobs  in which order, and from where
+    contexts       creates contexts, books their uses, tells of both      expiry    the idle timer
+    streams        ManagedStream: its beginning may be repeated           costs     Prices, Ledger, Cost
+    question       what may be asked, and with which options
 """
 
-from .conversation import Conversation
+from .conversation import Conversation, TranscriptTurn
 from .costs import Cost, Prices
 from .mapping import Answer, Map
 from .prefix import Prefix
 from .stores import MemoryStore, RedisStore, SQLiteStore, Store, StoredContext
 from .streams import ManagedStream
-from .transcript import TranscriptTurn
 
 __all__ = [
     "Answer",

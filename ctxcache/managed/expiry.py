@@ -15,13 +15,16 @@ __all__ = ["DEFAULT_MARGIN", "Expiry", "check_margin", "idle_seconds"]
 
 DEFAULT_MARGIN: Final = 30.0
 _MARGIN_SHARE: Final = 0.1
+_LONGEST_SECONDS: Final = 366 * 86400  # far above any service's; larger numbers may fit no float
 
 
 def idle_seconds(context: Context, asked: float | None = None) -> float:
-    """Return a context's idle time: what the service said, else what was asked for, else the service's default."""
-    if context.ttl is not None and context.ttl > 0:
-        return float(context.ttl)
-    return float(asked or DEFAULT_TTL)
+    """Return a context's idle time in seconds, a year at most.
+
+    It is what the service said (above 0), else what was asked for, else the service's default.
+    """
+    said = context.ttl if context.ttl is not None and context.ttl > 0 else None
+    return float(min(said or asked or DEFAULT_TTL, _LONGEST_SECONDS))
 
 
 def check_margin(margin: object) -> float:

@@ -1,4 +1,4 @@
-"""What is asked: a question in any of its forms, and the options of a turn; checked before anything is sent."""
+"""What is asked: a question in any of its forms, and the options of its call; checked before anything is sent."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
@@ -8,11 +8,11 @@ from ..errors import InvalidInputError
 from ..models import ChatRequest, Message, MessageLike, user
 from ..session import AsyncSession
 
-__all__ = ["Question", "check_options", "read_question"]
+__all__ = ["Question", "read_options", "read_question"]
 
 Question: TypeAlias = str | MessageLike | Iterable[MessageLike]
 
-_OWN: Final = ("context_id", "model", "messages", "serialize", "stream")
+_OWN: Final = ("context_id", "model", "messages", "stream")
 
 
 def read_question(question: object, model: str) -> tuple[Message, ...]:
@@ -31,26 +31,27 @@ def read_question(question: object, model: str) -> tuple[Message, ...]:
     return tuple(checked.messages)  # type: ignore[arg-type]  # Message objects by now
 
 
-def check_options(session: AsyncSession, question: tuple[Message, ...], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a turn, ready to be passed to `session.chat`, more than once if need be.
+def read_options(
+    session: AsyncSession, question: tuple[Message, ...], options: Mapping[str, Any], *, refused: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return the options of a call in a form that can be passed to `session.chat` more than once.
+
+    Args:
+        session: the one that makes the call.
+        question: what is asked with them.
+        options: as the caller gave them; see `ChatParameters`.
+        refused: further options that are not the caller's to say.
 
     Raises:
-        InvalidInputError: for one out of its range, and for what a conversation cannot have: more than one answer, a
-            turn that may be repeated, another context, model or messages than its own.
+        InvalidInputError: for an option out of its range, and for what the managed object says itself: the context, the
+            model, the messages, whether it is a stream. `extra_body` may not say it either, since it would win.
     """
-    checked = {name: value for name, value in options.items() if name != "repeatable"}
+    checked = dict(options)
     body = checked.get("extra_body")
-    inside: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
-    for name in _OWN:
-        if name in checked:
-            raise InvalidInputError.of(name, type(checked[name]), "nothing: the conversation itself says it")
-        if name in inside:
-            raise InvalidInputError.of(f"extra_body[{name!r}]", type(inside[name]), "nothing: the conversation says it")
-    for field, n in (("n", checked.get("n", UNSET)), ("extra_body['n']", inside.get("n"))):
-        if n not in (UNSET, None, 1):
-            raise InvalidInputError.of(field, n, "1: a conversation goes on from one answer")
-    if options.get("repeatable", False) is not False:
-        raise InvalidInputError.of("repeatable", options["repeatable"], "False: a turn sent twice may be stored twice")
+    for name in (*_OWN, *refused):
+        for field, given in ((name, checked), (f"extra_body[{name!r}]", body)):
+            if isinstance(given, Mapping) and name in given:
+                raise InvalidInputError.of(field, type(given[name]), "nothing: the managed context itself says it")
     for name, kind in (("timeouts", Timeouts), ("retry", Retry)):
         if checked.get(name) is not None and not isinstance(checked[name], kind):
             raise InvalidInputError.of(name, checked[name], f"a {kind.__name__}, or None for the session's")

@@ -24,7 +24,7 @@ class StreamOwner(Protocol):
     """Who answers for one `ManagedStream`.
 
     `begin` is called once, by the first use of the stream. If it was called, `ended` will be, once, in the thread of
-    the event loop. After `ended` nothing else is called.
+    the event loop. `hold_here` may be called at any time.
     """
 
     async def begin(self) -> ChatStream:
@@ -37,6 +37,10 @@ class StreamOwner(Protocol):
 
     async def again(self, error: CtxCacheError) -> ChatStream | None:
         """Return another opened stream for one that failed before any chunk, or None to let the error be raised."""
+        ...
+
+    def hold_here(self) -> None:
+        """Note that the running task is now the one that reads."""
         ...
 
     def ended(self, stream: ChatStream | None, error: BaseException | None) -> None:
@@ -121,8 +125,7 @@ class ManagedStream:
 
     async def __aenter__(self) -> Self:
         await self.open()
-        if self._stream is not None:
-            aiter(self._stream)  # the running task is now the one that reads
+        self._hold_here()
         return self
 
     async def __aexit__(
@@ -146,9 +149,14 @@ class ManagedStream:
     # --- reading
 
     def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
-        if self._stream is not None:
-            aiter(self._stream)  # a stream may be opened in one task and read in another
+        self._hold_here()
         return self
+
+    def _hold_here(self) -> None:
+        """Note who reads: a stream may be opened in one task and read in another."""
+        self._owner.hold_here()
+        if self._stream is not None:
+            aiter(self._stream)
 
     async def __anext__(self) -> ChatCompletionChunk:
         while True:

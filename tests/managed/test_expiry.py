@@ -51,10 +51,11 @@ def test_remaining_is_never_negative():
 
 
 @pytest.mark.parametrize(
-    ("said", "asked", "seconds"), [(7200, 3600, 7200), (None, 3600, 3600), (0, 3600, 3600), (None, None, 86400)]
+    ("said", "asked", "seconds"),
+    [(7200, 3600, 7200), (None, 3600, 3600), (0, 3600, 3600), (None, None, 86400), (10**400, 3600, 366 * 86400)],
 )
 def test_the_ttl_is_the_service_s_word_first(said, asked, seconds):
-    """What the service said, else what was asked for, else its default."""
+    """What the service said, else what was asked for, else its default; a number that fits no float is capped."""
     assert idle_seconds(Context(id="ctx-1", ttl=said), asked) == seconds
 
 

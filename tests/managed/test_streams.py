@@ -53,6 +53,9 @@ class Owner:
         self.spare -= 1
         return await self.begin()
 
+    def hold_here(self):
+        """Nothing waits for it."""
+
     def ended(self, stream, error):
         """Note it."""
         self.ends.append((stream, error, threading.get_ident()))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ctxcache import RateLimitError, Retry
-from ctxcache.managed.limiter import Limiter
+from ctxcache.managed.mapping.limiter import Limiter
 
 
 def refusal(retry_after: float | None = None) -> RateLimitError:

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from ..config import Retry
-from ..errors import CtxCacheError, InvalidInputError
-from .answers import Answer, AsTheyCome, InOrder
+from ...config import Retry
+from ...errors import CtxCacheError, InvalidInputError
+from .answers import Answer, Answers
 from .asking import Ask, Asking
-from .jobs import Source
+from .source import Source
 
-__all__ = ["Answer", "Map"]
+__all__ = ["Map"]
 
 Question = TypeVar("Question")
 
@@ -24,8 +24,9 @@ class Map(Generic[Question]):
     Nothing is asked before it is iterated. Iterate it to its end, or leave it whenever you like: `async with` and
     `aclose` cancel what is under way and wait for it to end; one that is forgotten cancels it when it is collected.
 
-    An error is a result like any other. An exception out of `questions` (or one out of `ask` that is not of this
-    package's family) ends the map: the results under way are delivered, then it is raised.
+    An error is a result like any other. An exception out of `questions` ends the map: the results under way are
+    delivered, then it is raised. One out of `ask` that is not of this package's family ends it at once: it is raised in
+    place of the next answer, and what is under way is cancelled.
 
     Args:
         ask: asks one question.
@@ -35,6 +36,8 @@ class Map(Generic[Question]):
         ordered: deliver the answers in the order of the questions, not as they complete.
         retry: when to repeat. Of a 429, the lengths of the pauses, `max_retry_after` and `max_elapsed` count: for how
             long nothing at all may succeed before a question fails with it; `attempts` is for the other errors.
+        repeatable: whether a question that may have run is asked again (a lost reply, a 5xx), as is harmless on a
+            `common_prefix` context.
         on_retry: is told of each question that goes again: the error, the attempts so far, the pause in seconds.
         clock, sleep, dice: monotonic seconds, how to wait some, a random number in [0, 1).
 
@@ -52,6 +55,7 @@ class Map(Generic[Question]):
         concurrency: int = 64,
         ordered: bool = False,
         retry: Retry | None = None,
+        repeatable: bool = True,
         on_retry: Callable[[CtxCacheError, int, float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -67,9 +71,10 @@ class Map(Generic[Question]):
         self._work = Asking(
             ask,
             Source(questions),
-            InOrder() if ordered else AsTheyCome(),
+            Answers(ordered=ordered),
             concurrency=concurrency,
             policy=policy,
+            repeatable=repeatable,
             on_retry=on_retry,
             clock=clock,
             sleep=sleep,

@@ -7,11 +7,14 @@ everybody's.
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 
-from ..hooks import HookRunner, WarningEvent
-from .stores import Store, StoredContext
+from ...errors import SessionError
+from ...hooks import HookRunner, WarningEvent
+from ..stores import Store, StoredContext
 
 __all__ = ["Sharing"]
 
@@ -55,8 +58,13 @@ class Sharing:
 
         async def get(store: Store) -> StoredContext | None:
             found = await store.get(self._key)
+            if found is None:
+                return None
             # A store is somebody else's code: what it found is looked at here, where a failure is told as the store's.
-            return None if found is None else StoredContext(str(found.id), float(found.ttl), float(found.remaining))
+            ttl, remaining = float(found.ttl), float(found.remaining)
+            if not isinstance(found.id, str) or not found.id or not 0 < ttl < math.inf or not math.isfinite(remaining):
+                raise ValueError("no context")
+            return StoredContext(found.id, ttl, remaining)
 
         return await self._guarded("get", get, None)
 
@@ -66,7 +74,12 @@ class Sharing:
 
     async def touch(self, context_id: str, remaining: float) -> None:
         """Slide the expiry in the store."""
-        await self._guarded("touch", lambda store: store.touch(self._key, context_id, remaining), None)
+
+        async def touch(store: Store) -> None:
+            with suppress(SessionError):  # closed right after a stream: a note is lost, which is no failure
+                await store.touch(self._key, context_id, remaining)
+
+        await self._guarded("touch", touch, None)
 
     async def forget(self, context_id: str) -> None:
         """Drop a context from the store."""

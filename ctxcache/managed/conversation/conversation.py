@@ -1,8 +1,7 @@
 """`Conversation`: a session context that looks after itself.
 
 What it promises is said in its class. How: `dialogue` keeps the turns in order and says what became of each,
-`session_context` creates the context and knows when it is gone, `transcript` is what it is rebuilt from, `saved` the
-JSON.
+`context` knows the context in use and when to rebuild it, `transcript` is what it is rebuilt from, `saved` the JSON.
 """
 
 import time
@@ -11,9 +10,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Self, Unpack
 
-from ..config import UNSET, Unset
-from ..errors import ContextGoneError, CtxCacheError, InvalidInputError
-from ..models import (
+from ...config import UNSET, Unset
+from ...errors import CtxCacheError, InvalidInputError
+from ...models import (
     ChatCompletion,
     ChatRequest,
     Context,
@@ -23,22 +22,18 @@ from ..models import (
     TruncationStrategy,
     Usage,
 )
-from ..resources.chat import ChatParameters
-from ..session import AsyncSession
-from .costs import Cost, Prices
-from .dialogue import Dialogue, StreamedTurn, TurnStream
-from .expiry import DEFAULT_MARGIN, check_margin
-from .question import Question, check_options, read_question
+from ...resources.chat import ChatParameters
+from ...session import AsyncSession
+from ..contexts import Contexts
+from ..costs import Cost, Prices
+from ..expiry import DEFAULT_MARGIN
+from ..question import Question, read_options, read_question
+from ..streams import ManagedStream
+from .dialogue import Dialogue, StreamedTurn
 from .saved import SavedConversation
-from .session_context import ContextSettings, SessionContext
-from .streams import ManagedStream
 from .transcript import Transcript, TranscriptTurn
 
 __all__ = ["Conversation"]
-
-
-def _is_gone(error: CtxCacheError) -> bool:
-    return isinstance(error, ContextGoneError)
 
 
 class Conversation:
@@ -76,7 +71,8 @@ class Conversation:
         keep_turns: how many turns to keep, from 1 up; no more than fit the model's window, or the service refuses to
             rebuild the context.
         margin: seconds before its expiry from which a context is not used any more; at most a tenth of its ttl counts.
-        is_gone: which errors say that the context is gone, and the turn did not run; default: `ContextGoneError`.
+        is_gone: which errors say that the context is gone, and the turn did not run; default: `ContextGoneError`. What
+            it raises is logged, and counts as no.
         clock: the wall clock, Unix seconds.
 
     Raises:
@@ -96,25 +92,17 @@ class Conversation:
         is_gone: Callable[[CtxCacheError], bool] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not isinstance(session, AsyncSession):
-            raise InvalidInputError.of("session", session, "an AsyncSession")
-        for name, function in (("is_gone", is_gone), ("clock", clock)):
-            if function is not None and not callable(function):
-                raise InvalidInputError.of(name, function, "a function")
-        self._session = session
-        self._clock = clock
         transcript = Transcript(messages=_initial(messages, model), keep_turns=keep_turns)
-        checked = ContextRequest(
-            model=model, messages=transcript.split()[0], ttl=ttl, truncation_strategy=truncation_strategy
+        asked = ContextRequest(
+            model=model,
+            messages=transcript.split()[0],
+            mode="session",
+            ttl=ttl,
+            truncation_strategy=truncation_strategy,
         )
-        settings = ContextSettings(
-            model=checked.model,
-            ttl=checked.ttl,  # type: ignore[arg-type]  # seconds by now
-            truncation_strategy=checked.truncation_strategy,  # type: ignore[arg-type]  # and the class
-            margin=check_margin(margin),
-        )
-        self._context = SessionContext(session, settings, clock)
-        self._dialogue = Dialogue(self._context, transcript, _is_gone if is_gone is None else is_gone, clock)
+        self._contexts = Contexts(session, asked, margin=margin, is_gone=is_gone, clock=clock)
+        self._session = session
+        self._dialogue = Dialogue(self._contexts, transcript)
 
     # --- turns
 
@@ -133,8 +121,8 @@ class Conversation:
             ContextBusyError: this task itself holds a stream of this conversation open.
             CtxCacheError: any other of the family: the turn did not run.
         """
-        messages = read_question(question, self._context.settings.model)
-        call = partial(self._session.chat.create, **check_options(self._session, messages, options))
+        messages = read_question(question, self._contexts.asked.model)
+        call = partial(self._session.chat.create, **_turn_options(self._session, messages, options))
         turn = await self._dialogue.take()
         try:
             answer: ChatCompletion = await self._dialogue.send(messages, call)
@@ -156,9 +144,9 @@ class Conversation:
             InvalidInputError: for an argument out of its range. All other errors of `ask` come from entering or
                 iterating, with those of a stream.
         """
-        messages = read_question(question, self._context.settings.model)
-        checked = check_options(self._session, messages, {"stream_options": {"include_usage": True}, **options})
-        return TurnStream(StreamedTurn(self._dialogue, messages, partial(self._session.chat.stream, **checked)))
+        messages = read_question(question, self._contexts.asked.model)
+        checked = _turn_options(self._session, messages, {"stream_options": {"include_usage": True}, **options})
+        return ManagedStream(StreamedTurn(self._dialogue, messages, partial(self._session.chat.stream, **checked)))
 
     async def warm(self) -> Context:
         """Create the context now, or again if it is gone, and return it; no question is asked.
@@ -169,7 +157,7 @@ class Conversation:
         """
         turn = await self._dialogue.take()
         try:
-            return await self._context.ready(self._dialogue.transcript)
+            return await self._dialogue.context.ready(self._dialogue.transcript)
         finally:
             turn.release()
 
@@ -208,26 +196,26 @@ class Conversation:
     @property
     def context(self) -> Context | None:
         """The context in use, or the last one; None before the first. For a loaded one only what was saved is known."""
-        return self._context.context
+        return self._dialogue.context.context
 
     @property
     def expires_at(self) -> float | None:
         """When that context is gone if it is not used before, Unix seconds; None before the first."""
-        return self._context.expires_at
+        return self._dialogue.context.expires_at
 
     @property
     def usage(self) -> Usage:
         """What the creates and turns of this object were counted at, in sum."""
-        return self._context.ledger.usage
+        return self._contexts.ledger.usage
 
     def cost(self, prices: Prices) -> Cost:
         """Return what the creates and turns of this object cost, storage included, and what they would without one."""
-        return self._context.ledger.cost(prices, self._clock())
+        return self._contexts.ledger.cost(prices, self._contexts.clock())
 
     def __repr__(self) -> str:
-        context = self._context.context
+        context = self._dialogue.context.context
         where = "no context yet" if context is None else context.id
-        return f"<Conversation {self._context.settings.model} {where} turns={len(self.transcript)}>"
+        return f"<Conversation {self._contexts.asked.model} {where} turns={len(self.transcript)}>"
 
     # --- saved and loaded
 
@@ -240,14 +228,14 @@ class Conversation:
         Raises:
             InvalidInputError: a message has an extra field that cannot be written as JSON.
         """
-        settings = self._context.settings
+        asked: Any = self._contexts.asked  # its fields are in their one form by now
         return SavedConversation(
-            model=settings.model,
+            model=asked.model,
             transcript=self._dialogue.transcript,
-            ttl=settings.ttl,
-            truncation_strategy=settings.truncation_strategy,
-            margin=settings.margin,
-            context=self._context.save(),
+            ttl=asked.ttl,
+            truncation_strategy=asked.truncation_strategy,
+            margin=self._contexts.margin,
+            context=self._dialogue.context.save(),
             doubtful=self._dialogue.doubtful or self._dialogue.asked,
         ).dumps()
 
@@ -288,8 +276,20 @@ class Conversation:
         loaded._dialogue.transcript = saved.transcript
         loaded._dialogue.doubtful = saved.doubtful
         if saved.context is not None:
-            loaded._context.load(saved.context, saved.transcript)
+            loaded._dialogue.context.load(saved.context, saved.transcript)
         return loaded
+
+
+def _turn_options(session: AsyncSession, question: tuple[Message, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a turn as `read_options` does; it has one answer, is made once, and waits for its turn."""
+    body = options.get("extra_body")
+    inside: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
+    for field, n in (("n", options.get("n", UNSET)), ("extra_body['n']", inside.get("n"))):
+        if n not in (UNSET, None, 1):
+            raise InvalidInputError.of(field, n, "1: a conversation goes on from one answer")
+    if options.get("repeatable", False) is not False:
+        raise InvalidInputError.of("repeatable", options["repeatable"], "False: a turn sent twice may be stored twice")
+    return read_options(session, question, options, refused=("serialize",))
 
 
 def _initial(messages: object, model: str) -> tuple[Message, ...]:

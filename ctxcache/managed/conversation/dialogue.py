@@ -20,18 +20,18 @@ Which errors prove that a turn did not run, `ctxcache.errors` says: all but the 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, Self, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
 
-from ..errors import ContextBusyError, CtxCacheError, OutcomeUnknownError, SessionError, StreamInterruptedError
-from ..models import ChatCompletion, ChatCompletionChunk, Context, Message
-from ..stream import ChatStream
-from ..turns import Turn, Turns
-from .session_context import SessionContext
-from .streams import ManagedStream
+from ...errors import ContextBusyError, CtxCacheError, OutcomeUnknownError, SessionError, StreamInterruptedError
+from ...models import ChatCompletion, Context, Message
+from ...stream import ChatStream
+from ...turns import Turn, Turns
+from ..contexts import Contexts
+from .context import SessionContext
 from .transcript import Transcript
 
-__all__ = ["Dialogue", "StreamedTurn", "TurnStream"]
+__all__ = ["Dialogue", "StreamedTurn"]
 
 T = TypeVar("T")
 log: Final = logging.getLogger("ctxcache")
@@ -46,25 +46,19 @@ class Dialogue:
     """The state of one conversation.
 
     Attributes:
+        contexts: creates its contexts, and says which errors mean that one is gone.
         context: the context it is held on.
         transcript: the turns so far.
         asked: the question of the turn under way, from when it may have been sent until its outcome is known.
         doubtful: the question of a turn whose outcome is unknown.
     """
 
-    def __init__(
-        self,
-        context: SessionContext,
-        transcript: Transcript,
-        is_gone: Callable[[CtxCacheError], bool],
-        clock: Callable[[], float],
-    ) -> None:
-        self.context = context
+    def __init__(self, contexts: Contexts, transcript: Transcript) -> None:
+        self.context = SessionContext(contexts)
         self.transcript = transcript
         self.asked: tuple[Message, ...] | None = None
         self.doubtful: tuple[Message, ...] | None = None
-        self._is_gone = is_gone
-        self._clock = clock
+        self.contexts = contexts
         self._sent_at = 0.0
         self._line = Turns()
 
@@ -120,11 +114,11 @@ class Dialogue:
         return await self._send(context, question, call)
 
     async def _send(self, context: Context, question: tuple[Message, ...], call: Callable[..., Awaitable[T]]) -> T:
-        self.asked, self._sent_at = question, self._clock()
+        self.asked, self._sent_at = question, self.contexts.clock()
         try:
             return await call(
                 context_id=context.id,
-                model=self.context.settings.model,
+                model=self.contexts.asked.model,
                 messages=(*self.context.carried, *question),
                 serialize=True,
             )
@@ -133,14 +127,6 @@ class Dialogue:
             raise
 
     # --- outcomes
-
-    def says_gone(self, error: CtxCacheError) -> bool:
-        """Whether an error says that the context is gone."""
-        try:
-            return bool(self._is_gone(error))
-        except Exception as broken:
-            log.error("is_gone raised; the context is taken to be there", exc_info=broken)
-            return False
 
     def answered(self, answer: ChatCompletion) -> None:
         """Note that the turn under way was answered."""
@@ -154,7 +140,7 @@ class Dialogue:
         if self.asked is not None:
             self.transcript = self.transcript.added(self.asked, partial.text, finished=False)
             self.context.used(partial.usage, self._sent_at)
-            gone = isinstance(error, CtxCacheError) and self.says_gone(error)
+            gone = isinstance(error, CtxCacheError) and self.contexts.says_gone(error)
             self.context.lost = "gone" if gone else "resync"
             self.asked = None
 
@@ -166,7 +152,7 @@ class Dialogue:
         """
         question, self.asked = self.asked, None
         unknown = not isinstance(error, CtxCacheError) or isinstance(error, _PROVE_NOTHING)
-        if question is not None and isinstance(error, CtxCacheError) and self.says_gone(error):
+        if question is not None and isinstance(error, CtxCacheError) and self.contexts.says_gone(error):
             self.context.lost = "gone"
         elif question is not None and unknown:
             self.doubtful = question
@@ -220,13 +206,13 @@ class StreamedTurn:
 
     async def again(self, error: CtxCacheError) -> ChatStream | None:
         """Send the question once more if the context is gone and nothing of the answer came."""
-        if self._sent > 1 or not self._dialogue.says_gone(error):
+        if self._sent > 1 or not self._dialogue.contexts.says_gone(error):
             return None
         self._dialogue.failed(error)
         return await self._dialogue.send(self._question, self._open, again=False)
 
     def hold_here(self) -> None:
-        """Note that the running task is now the one that reads."""
+        """Note that the running task is now the one that reads: it would wait for itself if it asked meanwhile."""
         if self._turn is not None:
             self._turn.hold_here()
 
@@ -242,20 +228,3 @@ class StreamedTurn:
         else:
             self._dialogue.failed(error)
         turn.release()
-
-
-class TurnStream(ManagedStream):
-    """A `ManagedStream` that knows which task reads it: that one would wait for itself if it asked meanwhile."""
-
-    def __init__(self, owner: StreamedTurn) -> None:
-        super().__init__(owner)
-        self._streamed = owner
-
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
-        self._streamed.hold_here()
-        return self
-
-    def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
-        self._streamed.hold_here()
-        return super().__aiter__()

@@ -26,7 +26,7 @@ from ctxcache import (
 from ctxcache.managed.mapping import Answer, Map
 from ctxcache.models import AssistantMessage, Choice
 
-from ..hostile import CHAT, STALL, Hostile, answer, refusal
+from ...hostile import CHAT, STALL, Hostile, answer, refusal
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
 

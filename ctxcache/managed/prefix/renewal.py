@@ -5,8 +5,6 @@ Invariants:
 - At most one creation is under way. Who needs a context meanwhile waits for that one, and gets its result or a copy of
   its error; an error is not remembered. One who is cancelled leaves it to the others; the last one cancels it.
 - A context is given up by whoever first finds it gone; who finds so later takes the one that has come in its place.
-- A call is repeated on another context at most once, and once more only where that other one was not created here but
-  adopted from the store, since nobody knows how long that was dead. What is created last is never doubted: no loop.
 - The store is asked only where there is no live context here, and told of uses now and then.
 """
 
@@ -15,19 +13,17 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from secrets import token_hex
-from typing import Final, Literal
+from typing import Final
 
 import attrs
 
-from ..errors import CtxCacheError
-from ..hooks import CreateEvent, HookRunner, RecreateEvent
-from ..models import Context
-from .costs import Ledger
-from .expiry import Expiry, idle_seconds
+from ...models import Context
+from ..contexts import Contexts, Replaced
+from ..expiry import Expiry
 from .flight import Flight
 from .sharing import Sharing
 
-__all__ = ["Live", "Renewal", "Tries"]
+__all__ = ["Live", "Renewal"]
 
 log: Final = logging.getLogger("ctxcache")
 
@@ -61,45 +57,27 @@ class Renewal:
     """Keeps one context alive for any number of calls.
 
     Args:
-        create: makes a context.
-        model, mode: of the context, for one that is adopted.
+        contexts: creates them, and tells of it.
         sharing: the store's side.
-        ledger: is told of creates.
-        hooks: likewise.
-        clock: Unix seconds.
-        margin: seconds before its end from which a context counts as expired.
-        ttl: the idle time asked for; None: the service's default.
         sleep, dice: pauses between looks at the store, and a random number in [0, 1) to spread them.
     """
 
     def __init__(
         self,
-        create: Callable[[], Awaitable[Context]],
-        *,
-        model: str,
-        mode: str,
+        contexts: Contexts,
         sharing: Sharing,
-        ledger: Ledger,
-        hooks: HookRunner,
-        clock: Callable[[], float],
-        margin: float,
-        ttl: float | None = None,
+        *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         dice: Callable[[], float] = random.random,
     ) -> None:
-        self._make = create
-        self._model, self._mode = model, mode
+        self._contexts = contexts
         self._sharing = sharing
-        self._ledger = ledger
-        self._hooks = hooks
-        self._clock = clock
-        self._margin = margin
-        self._ttl = ttl
+        self._clock = contexts.clock
         self._sleep = sleep
         self._dice = dice
         self._live: Live | None = None
         self._flight: Flight[Live] | None = None
-        self._old: tuple[str, Literal["expired", "gone"]] | None = None  # until it is replaced
+        self._old: Replaced | None = None  # until another takes its place
         self._gone_id = ""
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -151,7 +129,7 @@ class Renewal:
         """Give a context up because the service said it is gone; the first to say so of several counts."""
         if self._live is live:
             self._live = None
-            self._old = live.context.id, "gone"
+            self._old = Replaced(live.context.id, "gone")
             self._gone_id = live.context.id
 
     def tell_later(self, live: Live) -> None:
@@ -163,11 +141,11 @@ class Renewal:
     # --- one creation for all
 
     def _under_way(self) -> Flight[Live] | None:
-        return None if self._flight is None or self._flight.abandoned else self._flight
+        return None if self._flight is None or self._flight.over else self._flight
 
     def _start(self, *, fresh: bool) -> Flight[Live]:
         if self._live is not None and self._live.expiry.expired(self._clock()):
-            self._old = self._live.context.id, "expired"
+            self._old = Replaced(self._live.context.id, "expired")
             self._live = None
         self._flight = Flight(self._fly(fresh), fresh=fresh)
         return self._flight
@@ -185,8 +163,8 @@ class Renewal:
     async def _found_or_created(self) -> Live:
         if not self._sharing.usable:
             return await self._created()
-        if self._old is not None and self._old[1] == "gone":
-            await self._sharing.forget(self._old[0])
+        if self._old is not None and self._old.reason == "gone":
+            await self._sharing.forget(self._old.id)
         found = await self._found()
         if found is not None:
             return found
@@ -201,6 +179,8 @@ class Renewal:
         """Wait for the right to create; or for the context that another one, who has it, creates."""
         waited, pause = 0.0, _FIRST_PAUSE
         while not await self._sharing.lease(holder, _LEASE_SECONDS):
+            if self._contexts.session.closed:
+                break  # the create says so
             if waited >= _PATIENCE_SECONDS:
                 log.warning("the right to create was not to be had from the store in %g s: without it", waited)
                 break
@@ -230,69 +210,20 @@ class Renewal:
         found = await self._sharing.get()
         if found is None or found.id == self._gone_id:
             return None
-        expiry = Expiry(found.ttl, now, margin=self._margin, remaining=found.remaining)
+        expiry = Expiry(found.ttl, now, margin=self._contexts.margin, remaining=found.remaining)
         if expiry.expired(self._clock()):
             return None
-        context = Context(id=found.id, ttl=int(found.ttl), model=self._model, mode=self._mode)
+        asked = self._contexts.asked
+        context = Context(id=found.id, ttl=int(found.ttl), model=asked.model, mode=str(asked.mode))
         self._live, self._old = Live(context, expiry, adopted=True, told=expiry.expires_at), None
         log.info("context %s: adopted from the store, %.0f s left", found.id, found.remaining)
         return self._live
 
     async def _created(self) -> Live:
-        sent = self._clock()
-        context = await self._make()
-        ttl = idle_seconds(context, self._ttl)
-        expiry = Expiry(ttl, sent, margin=self._margin)
+        context, expiry = await self._contexts.create()
         live = Live(context, expiry, adopted=False, told=expiry.expires_at)
         # Before anything is awaited: what exists, and is billed, is not lost if this is cancelled now.
         self._live, old, self._old = live, self._old, None
-        self._ledger.created(context.id, context.usage, sent, ttl)
-        if old is None:
-            log.info("context %s: created, ttl %.0f s", context.id, ttl)
-            self._hooks.fire("on_create", lambda: CreateEvent(context=context))
-        else:
-            old_id, reason = old
-            log.info("context %s: created in place of %s (%s), ttl %.0f s", context.id, old_id, reason, ttl)
-            self._hooks.fire("on_recreate", lambda: RecreateEvent(context=context, old_id=old_id, reason=reason))
-        await self._sharing.put(context.id, ttl, live.expiry.remaining(self._clock()))
+        self._contexts.tell_created(context, expiry.ttl, old)
+        await self._sharing.put(context.id, expiry.ttl, expiry.remaining(self._clock()))
         return live
-
-
-class Tries:
-    """The contexts that one call is tried on, one after the other.
-
-    Args:
-        renewal: where they come from.
-        is_gone: whether an error says that the context is gone.
-    """
-
-    def __init__(self, renewal: Renewal, is_gone: Callable[[CtxCacheError], bool]) -> None:
-        self._renewal = renewal
-        self._is_gone = is_gone
-        self._made = 0
-        self._live: Live | None = None
-
-    async def first(self) -> Live:
-        """Return the context to begin with."""
-        self._made, self._live = 1, await self._renewal.current()
-        return self._live
-
-    async def next(self, error: CtxCacheError) -> Live | None:
-        """Return the context to repeat the call on, or None: the error is to be raised."""
-        if self._live is None or not self.gave_up(error):
-            return None
-        adopted, self._made = self._live.adopted, self._made + 1
-        if self._made == 2:
-            self._live = await self._renewal.current()
-        elif self._made == 3 and adopted:
-            self._live = await self._renewal.created()
-        else:
-            return None
-        return self._live
-
-    def gave_up(self, error: CtxCacheError) -> bool:
-        """Whether the error says that the context is gone; then it is given up."""
-        gone = self._live is not None and self._is_gone(error)
-        if gone and self._live is not None:
-            self._renewal.gone(self._live)
-        return gone

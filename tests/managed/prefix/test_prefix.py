@@ -19,8 +19,8 @@ from ctxcache import (
 )
 from ctxcache.managed import Prefix, Prices
 
-from .conftest import MANUAL, MODEL
-from .service import TEXT
+from ..conftest import MANUAL, MODEL
+from ..service import TEXT
 
 
 async def test_the_first_use_creates_the_context(prefix, service):
@@ -486,10 +486,3 @@ async def test_map_repeats_what_may_have_run_only_where_that_is_allowed(prefix, 
     [answer] = [answer async for answer in prefix.map(["?"], repeatable=False, retry=Retry(first_delay=0.001))]
     assert isinstance(answer.error, InternalServerError)
     assert len(service.chats) == 1
-
-
-async def test_a_ttl_without_end_is_capped(prefix, service, clock):
-    """A number that fits no float is no reason to fail."""
-    service.ttls.append(10**400)
-    assert (await prefix.ask("?")).text == TEXT
-    assert prefix.expires_at == clock() + 366 * 86400

@@ -25,10 +25,11 @@ from ctxcache import (
     user,
 )
 from ctxcache.managed import MemoryStore, Prefix, SQLiteStore, StoredContext
+from ctxcache.managed.prefix.flight import Flight
 
-from .conftest import MANUAL, MODEL
-from .redis_server import BINARY, NO_BINARY, redis_server
-from .service import TEXT
+from ..conftest import MANUAL, MODEL
+from ..redis_server import BINARY, NO_BINARY, redis_server
+from ..service import TEXT
 
 # --- one creation for all
 
@@ -438,6 +439,37 @@ async def test_a_lease_that_never_comes_is_not_waited_for_without_end(shared, se
     assert [line for line in log_lines("WARNING") if "right to create" in line]
 
 
+async def test_a_session_that_is_closed_ends_the_wait_for_a_lease(shared, service, shop, session):
+    """Not only when patience ends."""
+    prefix = shared()
+    await shop.lease(prefix._renewal._sharing._key, "another", 1000)
+    naps = []
+
+    async def nap(seconds):
+        naps.append(seconds)
+        if len(naps) == 3:
+            await session.aclose()
+
+    prefix._renewal._sleep = nap
+    with pytest.raises(SessionError):
+        await prefix.ask("?")
+    assert (len(naps), service.creates) == (3, [])
+
+
+async def test_a_creation_that_is_done_is_not_joined(prefix, service):
+    """Not even where it was done before it could be noted, as with an eager task factory."""
+    await prefix.warm()
+
+    async def done():
+        return prefix._renewal.live
+
+    prefix._renewal._flight = flight = Flight(done())
+    await flight.join()
+    service.expire()
+    assert (await prefix.ask("?")).text == TEXT
+    assert len(service.creates) == 2
+
+
 async def test_the_lease_is_extended_while_the_create_takes_its_time(shared, service, shop, clock, until):
     """Nobody else begins meanwhile, however long it takes."""
     one, two = shared(), shared()
@@ -571,6 +603,17 @@ async def test_a_store_that_finds_no_context_has_failed(prefix_for, service, clo
     prefix = prefix_for(store=store)
     assert (await prefix.ask("?")).text == TEXT
     assert [name for name, _ in told] == ["on_warning", "on_create"]
+
+
+async def test_a_store_that_is_closed_right_after_a_stream_has_not_failed(shared, shop, clock, told, until):
+    """The end of a stream tells the store of the use beside the calls; that it came too late is nothing to warn of."""
+    prefix = shared()
+    await prefix.warm()
+    clock.advance(600)
+    [_ async for _ in prefix.stream("?")]
+    await shop.aclose()
+    await until(lambda: not prefix._renewal._tasks)
+    assert [name for name, _ in told] == ["on_create"]
 
 
 async def test_a_store_that_fails_is_left_alone_for_a_while(prefix_for, service, clock):

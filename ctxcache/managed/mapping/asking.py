@@ -20,13 +20,13 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import attrs
 
-from ..config import Retry
-from ..errors import CtxCacheError, RateLimitError, SessionError
-from ..models import ChatCompletion
-from ..retry import may_repeat, next_delay
-from .answers import Answer, Order
-from .jobs import Job, Source
+from ...config import Retry
+from ...errors import CtxCacheError, RateLimitError, SessionError
+from ...models import ChatCompletion
+from ...retry import may_repeat, next_delay
+from .answers import Answer, Answers
 from .limiter import Limiter
+from .source import Job, Source
 
 __all__ = ["Ask", "Asking"]
 
@@ -53,10 +53,11 @@ class Asking(Generic[Question]):
         self,
         ask: Ask[Question],
         source: Source[Question],
-        answers: Order[Question],
+        answers: Answers[Question],
         *,
         concurrency: int,
         policy: Retry,
+        repeatable: bool,
         on_retry: Callable[[CtxCacheError, int, float], object] | None,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]],
@@ -69,6 +70,7 @@ class Asking(Generic[Question]):
         self._limiter = Limiter(concurrency, policy)
         self._policy = policy
         self._once = attrs.evolve(policy, attempts=1)
+        self._repeatable = repeatable
         self._on_retry = on_retry
         self._clock = clock
         self._sleep = sleep
@@ -245,7 +247,7 @@ class Asking(Generic[Question]):
 
     async def _failed(self, job: Job[Question], failure: CtxCacheError, began: float) -> bool:
         """Wait until the question goes again; False where it does not."""
-        if not may_repeat(failure, repeatable=True):
+        if not may_repeat(failure, repeatable=self._repeatable):
             return False
         if not job.failures:
             job.failing_since = began

@@ -10,8 +10,8 @@ transcript ends with are therefore left out of the create, and travel in front o
 
 import attrs
 
-from ..errors import InvalidInputError
-from ..models import Message, assistant
+from ...errors import InvalidInputError
+from ...models import Message, assistant
 
 __all__ = ["Transcript", "TranscriptTurn"]
 

@@ -10,9 +10,9 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from ..config import UNSET, Unset
-from ..errors import InvalidInputError
-from ..models import ContextRequest, Message, TruncationStrategy, user
+from ...config import UNSET, Unset
+from ...errors import InvalidInputError
+from ...models import ContextRequest, Message, TruncationStrategy, user
 from .transcript import Transcript, TranscriptTurn
 
 __all__ = ["SavedContext", "SavedConversation"]

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxcache import UNSET, InvalidInputError, Message, TruncationStrategy, assistant, system, user
-from ctxcache.managed.saved import SavedContext, SavedConversation
-from ctxcache.managed.transcript import Transcript, TranscriptTurn
+from ctxcache.managed.conversation.saved import SavedContext, SavedConversation
+from ctxcache.managed.conversation.transcript import Transcript, TranscriptTurn
 
 QUESTION = (user("Who?"),)
 BEGUN = Transcript(messages=(system("Be brief."),), turns=(TranscriptTurn(QUESTION, "Me."),))

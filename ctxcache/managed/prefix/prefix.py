@@ -2,39 +2,35 @@
 
 import json
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable
 from datetime import timedelta
 from typing import Any, Final, TypeVar, Unpack, cast
 
-from .. import codec
-from ..config import UNSET, Retry, Timeouts, Unset
-from ..errors import ContextGoneError, CtxCacheError, InvalidInputError
-from ..hooks import RetryEvent
-from ..models import ChatCompletion, Context, ContextRequest, Message, MessageLike, Usage
-from ..resources.chat import ChatParameters
-from ..session import AsyncSession
-from ..wire import CHAT_PATH
-from .costs import Cost, Ledger, Prices
-from .expiry import DEFAULT_MARGIN, check_margin
-from .mapping import Map
-from .prefix_calls import PrefixCalls
-from .question import Question, read_question
+from ... import codec
+from ...config import UNSET, Retry, Unset
+from ...errors import CtxCacheError, InvalidInputError
+from ...hooks import RetryEvent
+from ...models import ChatCompletion, Context, ContextRequest, MessageLike, Usage
+from ...resources.chat import ChatParameters
+from ...session import AsyncSession
+from ...stream import ChatStream
+from ...wire import CHAT_PATH
+from ..contexts import Contexts
+from ..costs import Cost, Prices
+from ..expiry import DEFAULT_MARGIN
+from ..mapping import Map
+from ..question import Question, read_options, read_question
+from ..stores import Store
+from ..streams import ManagedStream
+from .call import PrefixCall
 from .renewal import Renewal
 from .sharing import Sharing
-from .stores import Store
-from .streams import ManagedStream
 
 __all__ = ["Prefix"]
 
-_MODE: Final = "common_prefix"
 _STORE: Final = ("get", "put", "touch", "forget", "lease", "release")
-_OWN: Final = ("context_id", "model", "messages", "stream")
 
 QuestionT = TypeVar("QuestionT")
-
-
-def _says_gone(error: CtxCacheError) -> bool:
-    return isinstance(error, ContextGoneError)
 
 
 class Prefix:
@@ -55,7 +51,8 @@ class Prefix:
             and messages (`MemoryStore`, `SQLiteStore`, `RedisStore`); you close it. A store that fails is reported
             once, and done without. None: this object alone knows its context.
         margin: seconds before its end from which a context is no longer used; never more than a tenth of its ttl.
-        is_gone: which errors say that the context is gone; default: `ContextGoneError`.
+        is_gone: which errors say that the context is gone; default: `ContextGoneError`. What it raises is logged, and
+            counts as no.
         clock: Unix seconds.
 
     Raises:
@@ -74,37 +71,13 @@ class Prefix:
         is_gone: Callable[[CtxCacheError], bool] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not isinstance(session, AsyncSession):
-            raise InvalidInputError.of("session", type(session), "an AsyncSession")  # it may be the key
-        is_gone = _says_gone if is_gone is None else is_gone
-        for name, function in (("is_gone", is_gone), ("clock", clock)):
-            if not callable(function):
-                raise InvalidInputError.of(name, function, "a function")
+        asked = ContextRequest(model=model, messages=messages, mode="common_prefix", ttl=ttl)
+        self._contexts = Contexts(session, asked, margin=margin, is_gone=is_gone, clock=clock)
         if store is not None and not all(callable(getattr(store, name, None)) for name in _STORE):
             raise InvalidInputError.of("store", type(store), "a Store, or None")
-        asked = ContextRequest(model=model, messages=messages, mode=_MODE, ttl=ttl)
         self._session = session
-        self._asked = asked
-        self._clock = clock
-        self._ledger = Ledger()
-        self._renewal = Renewal(
-            self._create,
-            model=model,
-            mode=_MODE,
-            sharing=Sharing(store, _key(session, asked), session.hooks, clock),
-            ledger=self._ledger,
-            hooks=session.hooks,
-            clock=clock,
-            margin=check_margin(margin),
-            ttl=None if asked.ttl is UNSET else asked.ttl,  # type: ignore[arg-type]  # seconds by now
-        )
-        self._calls = PrefixCalls(
-            session, model, renewal=self._renewal, is_gone=is_gone, ledger=self._ledger, clock=clock
-        )
-
-    async def _create(self) -> Context:
-        asked: Any = self._asked  # checked, and in its one form
-        return await self._session.context.create(model=asked.model, messages=asked.messages, mode=_MODE, ttl=asked.ttl)
+        self._model = model
+        self._renewal = Renewal(self._contexts, Sharing(store, _key(session, asked), session.hooks, clock))
 
     # --- calls
 
@@ -121,10 +94,19 @@ class Prefix:
             InvalidInputError: for an argument out of its range; nothing was sent.
             CtxCacheError: any other of the family, from creating the context or from the call.
         """
-        messages, checked = self._checked(question, options)
-        if self._renewal.live is None:
-            self._calls.start("-", messages, checked)  # checked before a context is made for it
-        return await self._calls.ask(messages, checked)
+        messages = read_question(question, self._model)
+        checked = read_options(self._session, messages, {"repeatable": True, **options})
+
+        async def send(context_id: str) -> ChatCompletion:
+            answer: ChatCompletion = await self._session.chat.create(
+                context_id=context_id, model=self._model, messages=messages, **checked
+            )
+            return answer
+
+        call = PrefixCall(self._contexts, self._renewal, send)
+        answer = await call.begin()
+        await call.answered(answer.usage)
+        return answer
 
     def stream(self, question: Question, **options: Unpack[ChatParameters]) -> ManagedStream:
         """Ask one question over the prefix, and stream the answer: `async with` the result, or iterate it straight.
@@ -140,9 +122,15 @@ class Prefix:
         Raises:
             InvalidInputError: for an argument out of its range.
         """
-        messages, checked = self._checked(question, {"stream_options": {"include_usage": True}, **options})
-        self._calls.start("-", messages, checked)
-        return self._calls.stream(messages, checked)
+        messages = read_question(question, self._model)
+        own = {"repeatable": True, "stream_options": {"include_usage": True}, **options}
+        checked = read_options(self._session, messages, own)
+
+        async def send(context_id: str) -> ChatStream:
+            stream = self._session.chat.stream(context_id=context_id, model=self._model, messages=messages, **checked)
+            return await stream.open()
+
+        return ManagedStream(PrefixCall(self._contexts, self._renewal, send))
 
     def map(
         self,
@@ -158,15 +146,14 @@ class Prefix:
             questions: an iterable or async iterable of questions as in `ask`, read as they can be asked.
             concurrency: the most calls at once; how many there are, depends on what the service takes.
             ordered: deliver the answers in the order of the questions, not as they complete.
-            **options: as in `ask`, for all of them.
+            **options: as in `ask`, for all of them. `retry` is for the map as a whole: see `Map`.
 
         Raises:
             InvalidInputError: for an argument out of its range.
         """
         own: dict[str, Any] = dict(options)
         policy = own.pop("retry", None)
-        sample, checked = self._checked("", own)  # each question is checked when it is asked
-        self._calls.start("-", sample, checked)
+        checked = read_options(self._session, read_question("", self._model), own)  # the questions, when they are asked
 
         async def ask(question: QuestionT, *, retry: Retry) -> ChatCompletion:
             return await self.ask(cast("Question", question), **checked, retry=retry)
@@ -177,6 +164,7 @@ class Prefix:
             concurrency=concurrency,
             ordered=ordered,
             retry=self._session.retry if policy is None else policy,
+            repeatable=checked.get("repeatable", True),
             on_retry=self._tell_of_retry,
         )
 
@@ -205,25 +193,6 @@ class Prefix:
         """
         return (await self._renewal.current()).context
 
-    def _checked(self, question: object, options: Mapping[str, Any]) -> tuple[tuple[Message, ...], dict[str, Any]]:
-        """Return the question as messages, and the options in a form that can be sent more than once."""
-        inside = options.get("extra_body")
-        for name in _OWN:
-            if name in options:
-                raise InvalidInputError.of(name, type(options[name]), "nothing: the Prefix itself says it")
-        for name in ("context_id", "stream"):  # what is in extra_body wins over what is sent otherwise
-            if isinstance(inside, Mapping) and name in inside:
-                allowed = "nothing: the Prefix itself says it"
-                raise InvalidInputError.of(f"extra_body[{name!r}]", type(inside[name]), allowed)
-        checked = {"repeatable": True, **options}
-        stop = checked.get("stop", UNSET)
-        if isinstance(stop, Iterable) and not isinstance(stop, str | bytes | Mapping):
-            checked["stop"] = tuple(stop)  # an iterator could be read only once
-        for name, kind in (("timeouts", Timeouts), ("retry", Retry)):
-            if checked.get(name) is not None and not isinstance(checked[name], kind):
-                raise InvalidInputError.of(name, checked[name], f"a {kind.__name__}, or None for the session's")
-        return read_question(question, self._asked.model), checked
-
     # --- the context, and the books
 
     @property
@@ -244,15 +213,15 @@ class Prefix:
     @property
     def usage(self) -> Usage:
         """What was counted so far, creates and calls, over all contexts this object had."""
-        return self._ledger.usage
+        return self._contexts.ledger.usage
 
     def cost(self, prices: Prices) -> Cost:
         """Turn what was counted so far into money, storage included, and compare it with calls without a context."""
-        return self._ledger.cost(prices, self._clock())
+        return self._contexts.ledger.cost(prices, self._contexts.clock())
 
     def __repr__(self) -> str:
         context = self.context
-        return f"<Prefix {self._asked.model} {'without a context' if context is None else context.id}>"
+        return f"<Prefix {self._model} {'without a context' if context is None else context.id}>"
 
 
 def _key(session: AsyncSession, asked: ContextRequest) -> str:

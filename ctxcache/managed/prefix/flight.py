@@ -5,7 +5,7 @@ import copy
 from collections.abc import Coroutine
 from typing import Any, Generic, TypeVar
 
-from ..errors import CtxCacheError, SessionError
+from ...errors import CtxCacheError, SessionError
 
 __all__ = ["Flight"]
 
@@ -34,10 +34,10 @@ class Flight(Generic[T]):
         return asyncio.current_task() is self._task
 
     @property
-    def abandoned(self) -> bool:
-        """Whether nothing will come of it: all who waited have left, or its event loop is closed."""
+    def over(self) -> bool:
+        """Whether it is too late to join: it is done, all who waited have left, or its event loop is closed."""
         # Not task.cancelling(): time limits within the work cancel it, too, for a moment.
-        return self._given_up or self._task.get_loop().is_closed()
+        return self._task.done() or self._given_up or self._task.get_loop().is_closed()
 
     async def join(self) -> T:
         """Wait for the result.

@@ -16,9 +16,9 @@ from typing import Final
 
 import attrs
 
-from ..config import Retry
-from ..errors import RateLimitError
-from ..retry import next_delay
+from ...config import Retry
+from ...errors import RateLimitError
+from ...retry import next_delay
 
 __all__ = ["Limiter"]
 

@@ -1,14 +1,13 @@
 """The answers of a map, and the order in which they leave it."""
 
-from collections import deque
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import attrs
 
-from ..errors import CtxCacheError
-from ..models import ChatCompletion, Usage
+from ...errors import CtxCacheError
+from ...models import ChatCompletion, Usage
 
-__all__ = ["Answer", "AsTheyCome", "InOrder", "Order"]
+__all__ = ["Answer", "Answers"]
 
 Question = TypeVar("Question")
 
@@ -51,47 +50,27 @@ class Answer(Generic[Question]):
         return None if self.completion is None else self.completion.usage
 
 
-class Order(Protocol[Question]):
-    """Keeps the answers that nobody has fetched yet."""
+class Answers(Generic[Question]):
+    """Keeps the answers that nobody has fetched yet.
 
-    def put(self, answer: Answer[Question]) -> None:
-        """Keep one."""
-        ...
+    Args:
+        ordered: give them out in the order of the questions; otherwise as they came.
+    """
 
-    def take(self) -> Answer[Question] | None:
-        """Give out the next, if it is there."""
-        ...
-
-
-class AsTheyCome(Generic[Question]):
-    """First come, first out."""
-
-    def __init__(self) -> None:
-        self._answers: deque[Answer[Question]] = deque()
-
-    def put(self, answer: Answer[Question]) -> None:
-        """Keep one."""
-        self._answers.append(answer)
-
-    def take(self) -> Answer[Question] | None:
-        """Give out the oldest."""
-        return self._answers.popleft() if self._answers else None
-
-
-class InOrder(Generic[Question]):
-    """In the order of the questions."""
-
-    def __init__(self) -> None:
-        self._answers: dict[int, Answer[Question]] = {}
+    def __init__(self, *, ordered: bool) -> None:
+        self._ordered = ordered
+        self._waiting: dict[int, Answer[Question]] = {}  # by their place in the order
+        self._came = 0
         self._next = 0
 
     def put(self, answer: Answer[Question]) -> None:
         """Keep one."""
-        self._answers[answer.index] = answer
+        self._waiting[answer.index if self._ordered else self._came] = answer
+        self._came += 1
 
     def take(self) -> Answer[Question] | None:
-        """Give out the next in line."""
-        answer = self._answers.pop(self._next, None)
+        """Give out the next one, if it is there."""
+        answer = self._waiting.pop(self._next, None)
         if answer is not None:
             self._next += 1
         return answer
