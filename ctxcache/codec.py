@@ -52,7 +52,7 @@ def encode(value: object) -> bytes:
 
 
 def _has_extra(request: ChatRequest) -> bool:
-    messages = cast("tuple[Message, ...]", request.messages)
+    messages: Any = request.messages  # Message objects, once checked
     return bool(request.extra) or any(message.extra for message in messages)
 
 
