@@ -43,7 +43,7 @@ def encode(value: object) -> bytes:
         InvalidInputError: for a value JSON has no form for.
     """
     try:
-        if type(value) is ChatRequest and not _has_extra(value):
+        if type(value) is ChatRequest and not _is_open(value):
             return _encoder.encode(value)  # checked, and a struct: a third of the time
         return _encoder.encode(_plain(value))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -51,9 +51,12 @@ def encode(value: object) -> bytes:
     raise InvalidInputError(f"body: not encodable as JSON: {problem}", field="body", allowed="what JSON can carry")
 
 
-def _has_extra(request: ChatRequest) -> bool:
+def _is_open(request: ChatRequest) -> bool:
+    """Whether it holds what the caller is free in: fields beside ours, and values that are not checked."""
+    if request.extra or request.stream_options is not UNSET:
+        return True
     messages: Any = request.messages  # Message objects, once checked
-    return bool(request.extra) or any(message.extra for message in messages)
+    return any(message.extra for message in messages)
 
 
 # Bookkeeping of ours that is no part of the JSON.

@@ -52,7 +52,7 @@ CHAT_PATH: Final = "/context/chat/completions"
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-@attrs.define(kw_only=True)  # frozen, it would take three times as long to make
+@attrs.define(kw_only=True)  # frozen, it would take more than twice as long to make
 class Request:
     """One POST, ready to be sent as often as need be.
 

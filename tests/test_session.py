@@ -253,6 +253,8 @@ async def test_unencodable(hostile, session):
     for value in (object(), float("nan"), recursive, {1: 2, "x": object()}, "\ud800"):
         with pytest.raises(InvalidInputError):
             await session.chat.create(**CHAT, extra_body={"x": value})
+        with pytest.raises(InvalidInputError):
+            await session.chat.create(**CHAT, stream_options={"x": [value]})
     assert hostile.connections == []
 
 

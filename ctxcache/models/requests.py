@@ -209,14 +209,6 @@ def _logit_bias(field: str, value: object) -> dict[str, Any]:
     return biases
 
 
-def _stream_options(field: str, value: object) -> dict[str, Any]:
-    options = _mapping(field, value)
-    for name, option in options.items():
-        if isinstance(option, float) and not math.isfinite(option):
-            raise InvalidInputError.of(f"{field}[{name!r}]", option, "what JSON can carry")
-    return options
-
-
 def _extra(_: str, value: object) -> dict[str, Any]:
     return _mapping("extra_body", value)
 
@@ -337,7 +329,7 @@ _check_chat: Final = _Checks(
         "max_tokens": lambda field, value: _integer(field, value, 1),
         "presence_penalty": lambda field, value: _number(field, value, -2, 2),
         "frequency_penalty": lambda field, value: _number(field, value, -2, 2),
-        "stream_options": _stream_options,
+        "stream_options": _mapping,
         "user": _text,
         "logprobs": _flag,
         "top_logprobs": lambda field, value: _integer(field, value, 0, 20),
