@@ -56,7 +56,10 @@ def _is_open(request: ChatRequest) -> bool:
     if request.extra or request.stream_options is not UNSET:
         return True
     messages: Any = request.messages  # Message objects, once checked
-    return any(message.extra for message in messages)
+    for message in messages:  # noqa: SIM110  # any() takes twice as long, and this is done for every call
+        if message.extra:
+            return True
+    return False
 
 
 # Bookkeeping of ours that is no part of the JSON.

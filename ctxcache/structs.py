@@ -11,17 +11,21 @@ from typing import Any, Final, TypeVar, dataclass_transform
 import attrs
 import msgspec
 
-__all__ = ["empty", "put", "struct"]
+__all__ = ["as_tuple", "empty", "put", "struct"]
 
 T = TypeVar("T")
 
-# What an answer carries beside its JSON: no part of its value. Of the ids, one is enough to be shown.
+# What an answer carries beside its JSON: no part of its value. Of the ids, one is enough to be shown. Of a request, its
+# body is content, and its headers may be secrets.
 _NO_VALUE: Final = frozenset({"request_id", "log_id", "client_request_id", "raw_json"})
-_HIDDEN: Final = _NO_VALUE - {"request_id"}
+_HIDDEN: Final = _NO_VALUE - {"request_id"} | {"body", "headers"}
 
 
 # put(struct, name, value): set a field of a frozen struct that is nobody's yet.
 put: Final[Callable[[Any, str, object], None]] = msgspec.structs.force_setattr
+
+# as_tuple(struct): the values of its fields, in their order.
+as_tuple: Final[Callable[[Any], tuple[Any, ...]]] = msgspec.structs.astuple
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)

@@ -28,6 +28,7 @@ from .errors import (
     RateLimitError,
 )
 from .models import ChatCompletion, ChatCompletionChunk, ChatRequest, Context, ContextRequest
+from .structs import empty, struct
 
 __all__ = [
     "CHAT_PATH",
@@ -52,7 +53,7 @@ CHAT_PATH: Final = "/context/chat/completions"
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-@attrs.define(kw_only=True)  # frozen, it would take more than twice as long to make
+@struct()
 class Request:
     """One POST, ready to be sent as often as need be.
 
@@ -67,12 +68,12 @@ class Request:
     """
 
     path: str
-    body: bytes = attrs.field(repr=False)
+    body: bytes
     repeatable: bool
     stream: bool = False
     context_id: str | None = None
     serialize: Any = UNSET
-    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    headers: Mapping[str, str] = empty()
 
 
 def create_request(context: ContextRequest, headers: object = None) -> Request:

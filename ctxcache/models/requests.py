@@ -7,14 +7,13 @@ before it sends, the gateway as it reads. What was left out stays `UNSET` and is
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import attrs
 
 from ..config import UNSET, Unset
 from ..errors import InvalidInputError
-from ..structs import empty, put, struct
+from ..structs import as_tuple, empty, put, struct
 
 Check: TypeAlias = Callable[[str, Any], Any]
 
@@ -140,13 +139,12 @@ def _messages(field: str, value: object) -> tuple[Message, ...]:
     if not plain and (isinstance(value, str | bytes | Mapping | Message) or not isinstance(value, Iterable)):
         raise InvalidInputError.of(field, value, "a list of messages")
     items: tuple[Any, ...] = tuple(value)  # type: ignore[arg-type]  # an iterable
-    if all(type(item) is Message for item in items):
-        messages: tuple[Message, ...] = items
-    else:
-        messages = tuple(_message(f"{field}[{index}]", item) for index, item in enumerate(items))
-    if not messages:
+    if not items:
         raise InvalidInputError.of(field, value, "at least one message")
-    return messages
+    for item in items:
+        if type(item) is not Message:
+            return tuple(_message(f"{field}[{index}]", item) for index, item in enumerate(items))
+    return items
 
 
 def _message(field: str, value: object) -> Message:
@@ -214,16 +212,19 @@ def _extra(_: str, value: object) -> dict[str, Any]:
 
 
 class _Checks:
-    """The checks of one class, by field: of those that are always there, and of those that are mostly unset."""
+    """The checks of one class, by field."""
 
-    def __init__(self, always: Mapping[str, Check], given: Mapping[str, Check]) -> None:
-        self._checks = tuple((name, check, name in always) for name, check in {**always, **given}.items())
-        self._values = attrgetter(*always, *given)  # at once: one by one it takes three times as long
+    def __init__(self, kind: type, checks: Mapping[str, Check]) -> None:
+        fields = attrs.fields(kind)
+        self._checks = [(field.name, checks[field.name]) for field in fields]
+        self._defaults = [field.default for field in fields]  # UNSET, or what no value is
 
     def __call__(self, request: object) -> None:
         """Check, and bring to its one form, every field that was given."""
-        for (name, check, always), value in zip(self._checks, self._values(request), strict=True):
-            if value is not UNSET or always:
+        defaults = self._defaults
+        for index, value in enumerate(as_tuple(request)):  # zip(strict=True) takes half as long again
+            if value is not defaults[index]:
+                name, check = self._checks[index]
                 checked = check(name, value)
                 if checked is not value:
                     put(request, name, checked)
@@ -262,11 +263,14 @@ class ContextRequest:
 
 
 _check_context: Final = _Checks(
-    {"model": _text, "messages": _messages, "extra": _extra},
+    ContextRequest,
     {
+        "model": _text,
+        "messages": _messages,
         "mode": lambda field, value: _one_of(field, value, MODES),
         "ttl": _seconds,
         "truncation_strategy": _strategy,
+        "extra": _extra,
     },
 )
 
@@ -319,8 +323,11 @@ class ChatRequest:
 
 
 _check_chat: Final = _Checks(
-    {"context_id": _text, "model": _text, "messages": _messages, "extra": _extra},
+    ChatRequest,
     {
+        "context_id": _text,
+        "model": _text,
+        "messages": _messages,
         "temperature": lambda field, value: _number(field, value, 0, 2),
         "top_p": lambda field, value: _number(field, value, 0, 1),
         "n": lambda field, value: _integer(field, value, 1),
@@ -334,5 +341,6 @@ _check_chat: Final = _Checks(
         "logprobs": _flag,
         "top_logprobs": lambda field, value: _integer(field, value, 0, 20),
         "logit_bias": _logit_bias,
+        "extra": _extra,
     },
 )
