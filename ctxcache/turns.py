@@ -7,10 +7,11 @@ the most recently used are remembered.
 
 import asyncio
 import weakref
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import Any, Final
 
 from .errors import ContextBusyError
+from .slots import Slots
 
 __all__ = ["Turn", "Turns"]
 
@@ -18,15 +19,15 @@ __all__ = ["Turn", "Turns"]
 _REMEMBERED: Final = 16_384
 
 
-class Turn:
+class Turn(Slots):
     """The right to call on one context, held by one call."""
 
-    __slots__ = ("_context_id", "_holder", "_turns", "_waiters")
+    __slots__ = ("_context_id", "_holder", "_turns")
 
     def __init__(self, turns: "Turns", context_id: str) -> None:
+        super().__init__(free=0)
         self._turns = turns
         self._context_id = context_id
-        self._waiters: deque[asyncio.Future[None]] = deque()
         self.hold_here()
 
     def hold_here(self) -> None:
@@ -42,27 +43,15 @@ class Turn:
                 f"this task itself holds a stream open on the context {self._context_id}: read it to its end or "
                 "close it before the next call, or pass serialize=False"
             )
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self.release()  # the turn had come in the same moment
-            elif waiter in self._waiters:
-                self._waiters.remove(waiter)
-            raise
+        await super().wait()
         self.hold_here()
 
     def release(self) -> None:
         """Give the turn to the next in line."""
         self._holder = None
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        self._turns.forget(self._context_id)
+        super().release()
+        if self.free:
+            self._turns.forget(self._context_id)
 
 
 class Turns:

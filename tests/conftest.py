@@ -106,8 +106,8 @@ def holdings(session: AsyncSession) -> dict[str, Any]:
     held: dict[str, Any] = {"turns": len(session._calls.turns)}
     if transport is not None:
         held["exchanges"] = len(transport._open)
-        if transport._slots is not None:
-            held["slots"] = session._limits.connections - transport._slots._value
+        if session._limits.connections:
+            held["slots"] = session._limits.connections - transport._slots.free
     return {name: number for name, number in held.items() if number}
 
 

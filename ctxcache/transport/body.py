@@ -2,7 +2,6 @@
 
 import asyncio
 import select
-from functools import partial
 from typing import Final
 
 from aiohttp.abc import AbstractStreamWriter
@@ -10,7 +9,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_writer import StreamWriter
 from aiohttp.payload import Payload
 
-from ..errors import APITimeoutError
+from .heads import HeadTimeouts
 
 __all__ = ["Attempt", "Body"]
 
@@ -29,17 +28,17 @@ class Attempt:
         sent: whether the request may have reached the server.
         framed: whether aiohttp has made an HTTP request of it (a mocked one makes none).
         stale: whether the connection was found closed before anything was written.
-        head_timer: runs from the request sent to the head of the answer.
+        protocol: the connection on which the head is waited for, if there is a limit to that.
     """
 
-    __slots__ = ("client_request_id", "framed", "head_timer", "sent", "stale")
+    __slots__ = ("client_request_id", "framed", "protocol", "sent", "stale")
 
     def __init__(self, client_request_id: str) -> None:
         self.client_request_id = client_request_id
         self.sent = False
         self.framed = False
         self.stale = False
-        self.head_timer: asyncio.TimerHandle | None = None
+        self.protocol: ResponseHandler | None = None
 
 
 class Body(Payload):
@@ -48,10 +47,15 @@ class Body(Payload):
     _autoclose = True
     _value: bytes
 
-    def __init__(self, data: bytes, attempt: Attempt, head: float | None) -> None:
+    def __init__(self, data: bytes, attempt: Attempt, heads: HeadTimeouts, limit: float | None) -> None:
         super().__init__(data, content_type="application/json")
         self._attempt = attempt
-        self._head = head
+        self._heads = heads
+        self._limit = limit
+
+    def __deepcopy__(self, _: object) -> "Body":
+        """Return the body itself: aioresponses copies what a request is made of, and no event loop can be copied."""
+        return self
 
     @property
     def size(self) -> int:
@@ -77,10 +81,9 @@ class Body(Payload):
             attempt.stale = True
             raise ConnectionResetError("closed by the server while idle")
         attempt.sent = True
-        if self._head is not None:
-            # Whoever waits for the head gets the error; an asyncio.timeout around it all would cost five times as much.
-            failure = partial(APITimeoutError.of, "head", self._head, sent=True)
-            attempt.head_timer = stream.loop.call_later(self._head, lambda: protocol.set_exception(failure()))
+        if self._limit is not None:
+            attempt.protocol = protocol
+            self._heads.begin(protocol, self._limit)
         for start in range(0, len(self._value), _WRITE_BYTES):
             await writer.write(self._value[start : start + _WRITE_BYTES])
 

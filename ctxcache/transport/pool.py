@@ -1,6 +1,7 @@
 """`Transport`: the connections, and one attempt on one of them."""
 
 import asyncio
+import math
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,10 +12,12 @@ from yarl import URL
 
 from ..config import Limits, Secret, Timeouts, __version__
 from ..errors import APIConnectionError, APITimeoutError, InvalidInputError, SessionError
+from ..slots import Slots
 from ..wire import CHAT_PATH, CREATE_PATH, Request
 from .body import Attempt, Body
 from .exchange import Exchange
 from .failures import FOREIGN, translate
+from .heads import HeadTimeouts
 
 __all__ = ["Transport"]
 
@@ -41,7 +44,7 @@ class Transport:
         self._key = key
         self.loop = asyncio.get_running_loop()
         self._limits = limits
-        self._slots = asyncio.Semaphore(limits.connections) if limits.connections else None
+        self._slots = Slots(limits.connections or math.inf)
         headers = {
             "Accept-Encoding": "identity",  # what is compressed arrives late: relays hold it back to fill a block
             "User-Agent": _USER_AGENT,
@@ -53,6 +56,7 @@ class Transport:
         self._http = self._make_http(headers, _proxy_for(base_url)) if http is None else http
         self._headers = {} if http is None else headers  # those that go with each call
         self._aiohttp_timeouts: dict[Timeouts, aiohttp.ClientTimeout] = {}
+        self._heads = HeadTimeouts(self.loop)
         self._open: set[Exchange] = set()
         self.closed = False
 
@@ -74,7 +78,10 @@ class Transport:
             ProtocolError: for an answer that is not HTTP.
             SessionError: when the session is closed.
         """
-        await self._take_slot(timeouts)
+        if self._slots.free:
+            self._slots.free -= 1
+        else:
+            await self._wait_for_slot(timeouts)
         try:
             for _ in range(_STALE_TRIES):
                 if self.closed or self._http.closed:
@@ -94,7 +101,7 @@ class Transport:
             else:
                 raise APIConnectionError("the server closed each connection before the request was sent")
         except BaseException:
-            self._free_slot()
+            self._slots.release()
             raise
         exchange = Exchange(response, timeouts, self._key, self._release)
         self._open.add(exchange)
@@ -110,7 +117,7 @@ class Transport:
         try:
             return await self._http.post(
                 self._urls[request.path],
-                data=Body(request.body, attempt, timeouts.head),
+                data=Body(request.body, attempt, self._heads, timeouts.head),
                 headers=headers,
                 timeout=self._aiohttp_timeout(timeouts),
                 allow_redirects=False,  # the key would travel along
@@ -119,8 +126,8 @@ class Transport:
         except FOREIGN as error:
             failure = translate(error, timeouts, self._key, sent=attempt.sent)
         finally:
-            if attempt.head_timer is not None:
-                attempt.head_timer.cancel()
+            if attempt.protocol is not None and timeouts.head is not None:
+                self._heads.end(attempt.protocol, timeouts.head)
         # Raised out here so that no exception of aiohttp, whose frames hold the headers, hangs on ours.
         raise failure
 
@@ -136,28 +143,19 @@ class Transport:
                 self._aiohttp_timeouts[timeouts] = made
         return made
 
-    async def _take_slot(self, timeouts: Timeouts) -> None:
-        if self._slots is None:
-            return
-        if timeouts.pool is None or not self._slots.locked():
-            await self._slots.acquire()
-            return
+    async def _wait_for_slot(self, timeouts: Timeouts) -> None:
         try:
             async with asyncio.timeout(timeouts.pool):
-                await self._slots.acquire()
+                await self._slots.wait()
         except TimeoutError:
             pass
         else:
             return
         raise APITimeoutError.of("pool", timeouts.pool, hopeless=True)
 
-    def _free_slot(self) -> None:
-        if self._slots is not None:
-            self._slots.release()
-
     def _release(self, exchange: Exchange) -> None:
         self._open.discard(exchange)
-        self._free_slot()
+        self._slots.release()
 
     async def aclose(self) -> None:
         """End every open exchange with an error its reader gets at once, then close the connections."""
@@ -165,6 +163,7 @@ class Transport:
         # aiohttp would leave a waiting reader waiting for ever (aio-libs/aiohttp#5582), hence this order.
         for exchange in list(self._open):
             exchange.fail(SessionError("the session was closed while the answer was being read"))
+        self._heads.close()
         if self._owns_http:
             await self._http.close()
 
