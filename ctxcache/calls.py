@@ -160,14 +160,13 @@ class Calls:
         Raises:
             CtxCacheError: any of the family.
         """
+        call = self.begin(request, timeouts, policy)
 
-        async def attempt(call: Call) -> T:
-            exchange = await self._open(call)
+        async def receive(exchange: "Exchange") -> T:
             return read(await exchange.read_all(self.limits.body_bytes), call.ids)
 
-        call = self.begin(request, timeouts, policy)
         try:
-            answer = await self._until_closed(call, attempt)
+            answer = await self._until_closed(call, receive)
         except BaseException as error:
             call.end(error=error)
             raise
@@ -183,15 +182,14 @@ class Calls:
             CtxCacheError: any of the family.
         """
 
-        async def attempt(call: Call) -> "Exchange":
-            exchange = await self._open(call)
+        async def receive(exchange: "Exchange") -> "Exchange":
             if exchange.content_type in ("application/json", "text/html"):
                 body = await exchange.read_all(self.limits.body_bytes)
                 raise wire.error_instead_of_stream(body, exchange.content_type)
             return exchange
 
         try:
-            call.exchange = await self._until_closed(call, attempt)
+            call.exchange = await self._until_closed(call, receive)
         except BaseException as error:
             call.release_turn()
             call.end(error=error)
@@ -266,13 +264,13 @@ class Calls:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s", call.line(usage, error))
 
-    async def _until_closed(self, call: Call, attempt: Callable[[Call], Awaitable[T]]) -> T:
+    async def _until_closed(self, call: Call, receive: Callable[["Exchange"], Awaitable[T]]) -> T:
         """Run the call, wherever it may be waiting, until the session is closed."""
         self._pending.add(call)
         try:
             if call.timeouts.total is None:
-                return await self._repeated(call, attempt)
-            return await self._within_total(call, attempt, call.timeouts.total)
+                return await self._repeated(call, receive)
+            return await self._within_total(call, receive, call.timeouts.total)
         except asyncio.CancelledError:
             # As asyncio.timeout() does: ours only if nobody else cancelled the task as well.
             if not call.aborted or call.task is None or call.task.uncancel() > call.cancelling:
@@ -284,15 +282,15 @@ class Calls:
             raise self._final(call, APIConnectionError(call.aborted, sent=True, hopeless=True))
         raise self.dress(SessionError(f"{call.aborted} before the request was sent"), call)
 
-    async def _within_total(self, call: Call, attempt: Callable[[Call], Awaitable[T]], total: float) -> T:
+    async def _within_total(self, call: Call, receive: Callable[["Exchange"], Awaitable[T]], total: float) -> T:
         try:
             async with asyncio.timeout(total):
-                return await self._repeated(call, attempt)
+                return await self._repeated(call, receive)
         except TimeoutError:
             failure = APITimeoutError.of("total", total, sent=call.sent)
         raise self._final(call, failure)
 
-    async def _repeated(self, call: Call, attempt: Callable[[Call], Awaitable[T]]) -> T:
+    async def _repeated(self, call: Call, receive: Callable[["Exchange"], Awaitable[T]]) -> T:
         request = call.request
         if request.context_id is not None:
             known = request.serialize is UNSET and self.turns.is_session(request.context_id)
@@ -304,7 +302,7 @@ class Calls:
             call.sent, call.status = False, None
             call.ids = {"client_request_id": call.client_request_id}
             try:
-                return await attempt(call)
+                return await receive(await self._open(call))
             except CtxCacheError as error:
                 failure = error
             # What follows is outside the handler, so that no error hangs on another without need.
