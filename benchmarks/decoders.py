@@ -27,15 +27,16 @@ def ctxcache_events(parts: Iterable[bytes]) -> Iterator[Any]:
 
 def ctxcache_chunks(parts: Iterable[bytes]) -> Iterator[Any]:
     """Do what `ChatStream` does with each read."""
-    from ctxcache import wire
+    from ctxcache import ChatCompletionChunk, wire
     from ctxcache.sse import SSEDecoder
 
     decoder = SSEDecoder()
     for part in parts:
-        for data, event, _, _ in decoder.feed_raw(part):
-            if data[:1] == b"[" and wire.is_done(data):
-                return
-            yield wire.read_chunk(data, event)
+        chunks: list[ChatCompletionChunk] = []
+        ended = wire.read_events(decoder.feed_raw(part), chunks)
+        yield from chunks
+        if ended:
+            return
 
 
 def httpx_sse_events(parts: Iterable[bytes]) -> Iterator[Any]:

@@ -28,8 +28,7 @@ def ctxcache_fold(data: Sequence[bytes]) -> Fold:
 
     def fold() -> str:
         folding = Folding()
-        for chunk in chunks:
-            folding.add(chunk)
+        folding.add(chunks)
         return folding.completion().text
 
     return fold

@@ -1,5 +1,6 @@
 """Chunks → one completion. Pure, and linear: fragments are collected as they come and joined when somebody asks."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from .models import AssistantMessage, ChatCompletion, ChatCompletionChunk, Choice, Usage
@@ -47,31 +48,33 @@ class Fold:
         self._service_tier: str | None = None
         self.usage: Usage | None = None
 
-    def add(self, chunk: ChatCompletionChunk) -> None:
-        """Take in one more chunk."""
-        if self._first is None:
-            self._first = chunk
-        if chunk.usage is not None:
-            self.usage = chunk.usage
-        if chunk.service_tier is not None:
-            self._service_tier = chunk.service_tier
-        for choice in chunk.choices:
-            reply = self._replies.get(choice.index)
-            if reply is None:
-                reply = self._replies[choice.index] = _Reply()
-            delta = choice.delta
-            if delta.content is not None:
-                reply.content.append(delta.content)
-            if delta.role:
-                reply.role = delta.role
-            if delta.reasoning_content is not None:
-                reply.reasoning.append(delta.reasoning_content)
-            if delta.tool_calls:
-                reply.tool_calls.extend(delta.tool_calls)
-            if choice.logprobs:
-                reply.logprobs.append(choice.logprobs)
-            if choice.finish_reason:  # some send "" until the end
-                reply.finish_reason = choice.finish_reason
+    def add(self, chunks: Sequence[ChatCompletionChunk]) -> None:
+        """Take in the next chunks."""
+        if self._first is None and chunks:
+            self._first = chunks[0]
+        replies = self._replies
+        for chunk in chunks:
+            if chunk.usage is not None:
+                self.usage = chunk.usage
+            if chunk.service_tier is not None:
+                self._service_tier = chunk.service_tier
+            for choice in chunk.choices:
+                reply = replies.get(choice.index)
+                if reply is None:
+                    reply = replies[choice.index] = _Reply()
+                delta = choice.delta
+                if delta.content is not None:
+                    reply.content.append(delta.content)
+                if delta.role:
+                    reply.role = delta.role
+                if delta.reasoning_content is not None:
+                    reply.reasoning.append(delta.reasoning_content)
+                if delta.tool_calls:
+                    reply.tool_calls.extend(delta.tool_calls)
+                if choice.logprobs:
+                    reply.logprobs.append(choice.logprobs)
+                if choice.finish_reason:  # some send "" until the end
+                    reply.finish_reason = choice.finish_reason
 
     @property
     def finished(self) -> bool:

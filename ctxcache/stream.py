@@ -178,20 +178,18 @@ class ChatStream:
 
     def _take(self, events: list[RawEvent]) -> None:
         """Decode one read's events up to the end marker or the first that is no chunk."""
-        ready, deliver, add, read = self._ready, self._ready.append, self._fold.add, wire.read_chunk
+        chunks: list[ChatCompletionChunk] = []
+        failure: CtxCacheError | None = None
         try:
-            for data, event, _, _ in events:
-                if data[:1] != b"{" and wire.is_done(data):
-                    self._ended = True
-                    return
-                chunk = read(data, event)
-                add(chunk)
-                deliver(chunk)
+            self._ended = wire.read_events(events, chunks)
         except CtxCacheError as error:
-            self._failure = self._as_stream_error(error)
-        finally:
-            if ready and self._call is not None and self._call.first_at is None:
-                self._call.first_at = time.monotonic()
+            failure = error
+        self._fold.add(chunks)
+        self._ready.extend(chunks)
+        if failure is not None:
+            self._failure = self._as_stream_error(failure)
+        if chunks and self._call is not None and self._call.first_at is None:
+            self._call.first_at = time.monotonic()
 
     def _end_of_body(self) -> None:
         # Some gateways forget the blank line after [DONE], or [DONE] itself; a cut event is no clean end.

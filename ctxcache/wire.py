@@ -5,7 +5,7 @@ since gateways change statuses more readily than codes.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
 import attrs
@@ -28,6 +28,7 @@ from .errors import (
     RateLimitError,
 )
 from .models import ChatCompletion, ChatCompletionChunk, ChatRequest, Context, ContextRequest
+from .sse import RawEvent
 from .structs import empty, struct
 
 __all__ = [
@@ -41,9 +42,9 @@ __all__ = [
     "error_instead_of_stream",
     "is_context_gone",
     "is_done",
-    "read_chunk",
     "read_completion",
     "read_context",
+    "read_events",
 ]
 
 CREATE_PATH: Final = "/context/create"
@@ -175,23 +176,28 @@ def is_done(data: bytes) -> bool:
     return data.strip() == b"[DONE]"
 
 
-def read_chunk(data: bytes, event: str = "message") -> ChatCompletionChunk:
-    """Read one event of a stream.
+def read_events(events: Iterable[RawEvent], chunks: list[ChatCompletionChunk]) -> bool:
+    """Append to `chunks` those that the events of a stream carry; return whether the end marker has come.
 
-    Raises:
+    Raises, once those before it are appended:
         ProtocolError: for what is no chunk.
         APIStatusError: for an error event.
     """
-    if event == "error":
-        raise _error_inside(data)
-    try:
-        chunk = codec.decode_chunk(data)
-    except ProtocolError:
-        _raise_error_inside(data)
-        raise
-    if chunk.error:  # as a field of the chunk, since a search for it in every chunk would take as long as decoding it
-        raise _error_inside(data)
-    return chunk
+    decode, append = codec.decode_chunk, chunks.append
+    for data, event, _, _ in events:
+        if data[:1] != b"{" and is_done(data):
+            return True
+        if event == "error":
+            raise _error_inside(data)
+        try:
+            chunk = decode(data)
+        except ProtocolError:
+            _raise_error_inside(data)
+            raise
+        if chunk.error:  # a field of the chunk: a search for it in every chunk would take as long as decoding it
+            raise _error_inside(data)
+        append(chunk)
+    return False
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

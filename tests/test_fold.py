@@ -14,7 +14,7 @@ def folded(*chunks, expected=1):
     """Fold chunks given as JSON."""
     fold = Fold(expected)
     for chunk in chunks:
-        fold.add(decode_chunk(json.dumps(chunk).encode()))
+        fold.add([decode_chunk(json.dumps(chunk).encode())])
     return fold
 
 
@@ -103,9 +103,9 @@ def test_folding_changes_nothing():
     """A completion may be asked for at any time, and twice; chunks are left as they came."""
     chunk = decode_chunk(json.dumps(delta(tool_calls=[{"index": 0, "function": {"arguments": "a"}}])).encode())
     fold = Fold()
-    fold.add(chunk)
+    fold.add([chunk])
     first = fold.completion()
-    fold.add(chunk)
+    fold.add([chunk])
     assert first.choices[0].message.tool_calls[0]["function"] == {"arguments": "a"}
     assert fold.completion().choices[0].message.tool_calls[0]["function"] == {"arguments": "aa"}
     assert fold.completion() == fold.completion()
@@ -121,7 +121,7 @@ def test_any_interleaving(chunks):
     fold = Fold()
     for bundle in chunks:
         choices = tuple(ChunkChoice(index=i, delta=ChoiceDelta(content=t), finish_reason=f) for i, t, f in bundle)
-        fold.add(ChatCompletionChunk(choices=choices))
+        fold.add([ChatCompletionChunk(choices=choices)])
     flat = [piece for bundle in chunks for piece in bundle]
     completion = fold.completion()
     assert [choice.index for choice in completion.choices] == sorted({index for index, _, _ in flat})
@@ -136,5 +136,5 @@ def test_any_interleaving(chunks):
 def test_usage_by_hand():
     """Usage objects are kept as they are."""
     fold, usage = Fold(), Usage(total_tokens=3)
-    fold.add(ChatCompletionChunk(usage=usage))
+    fold.add([ChatCompletionChunk(usage=usage)])
     assert fold.usage is usage is fold.completion().usage

@@ -32,9 +32,9 @@ from ctxcache.wire import (
     error_instead_of_stream,
     is_context_gone,
     is_done,
-    read_chunk,
     read_completion,
     read_context,
+    read_events,
 )
 
 CODES = {
@@ -357,6 +357,14 @@ def test_context_without_anything():
     assert (context.mode, context.ttl, context.model) == ("session", None, "m")
 
 
+def read_chunk(data, event="message"):
+    """Read the one event that these are."""
+    chunks = []
+    assert not read_events([(data, event, "", None)], chunks)
+    (chunk,) = chunks
+    return chunk
+
+
 @pytest.mark.parametrize(
     "read", [lambda body: read_completion(body, {}), lambda body: read_context(body, {}, ASKED), read_chunk]
 )
@@ -380,6 +388,17 @@ def test_named_error_event():
             read_chunk(data, "error")
     assert read_chunk(b"{}", "message").choices == ()
     assert read_chunk(b"{}", "delta").choices == ()
+
+
+def test_events_before_the_end():
+    """Chunks before the end marker, or before what is no chunk, are read; nothing after it is."""
+    good, bad, end = ((data, "message", "", None) for data in (b'{"id":"c"}', b"oops", b" [DONE]"))
+    chunks = []
+    assert read_events([good, good, end, bad], chunks)
+    assert len(chunks) == 2
+    with pytest.raises(ProtocolError):
+        read_events([good, bad, end], chunks)
+    assert [chunk.id for chunk in chunks] == ["c"] * 3
 
 
 def test_not_a_stream():
