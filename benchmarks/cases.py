@@ -79,7 +79,8 @@ class Scenario:
             None where the case is none for that client.
         metrics: the figures, the first being the one that counts.
         apart: each case in a fresh process.
-        rounds: fewer rounds than the size says, at most this many; None: as the size says.
+        rounds: how often each client is measured in a full run; None: as the size says.
+        patience: seconds for the cases of one process; who takes longer is not asked again in later rounds.
     """
 
     name: str
@@ -91,3 +92,4 @@ class Scenario:
     metrics: tuple[Metric, ...]
     apart: bool = False
     rounds: int | None = None
+    patience: float = 600.0

@@ -46,7 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--clients", default="", help=f"of {','.join((*clients.NAMES, HTTPX_SSE))}; default: all installed"
     )
-    parser.add_argument("--rounds", type=int, help=f"how often each client is measured; default: {FULL.rounds}")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        help=f"how often each client is measured; default: {FULL.rounds}, or what the scenario says",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write RESULTS.md and pictures here")
     return parser

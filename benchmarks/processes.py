@@ -84,10 +84,11 @@ def measure(
             result = json.loads(line)
             missing.remove(result["case"])
             on_result(result)
-    if worker.returncode == -signal.SIGKILL:
+    overran = worker.returncode == -signal.SIGKILL
+    if overran:
         said.append(f"no result within {seconds:g} s")
     for name in missing:
-        on_result({"case": name, "error": said[-1].strip()[:300] if said else "no result"})
+        on_result({"case": name, "error": said[-1].strip()[:300] if said else "no result", "overran": overran})
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any
 
 from . import clients, scenarios
 from .accounting import Bystanders, pinned, split_cores
@@ -12,8 +12,6 @@ from .cases import FULL, Case, Scenario, Size
 from .machine import commit, machine, versions
 from .processes import load_server, measure
 from .results import Results
-
-_PATIENCE: Final = 600.0  # seconds for the cases of one process
 
 Progress = Callable[[str], None]
 
@@ -33,7 +31,7 @@ def is_there(name: str) -> bool:
 
 def rounds(scenario: Scenario, size: Size, asked: int | None) -> int:
     """How often each client is measured."""
-    return asked or min(size.rounds, scenario.rounds or size.rounds)
+    return asked or (scenario.rounds if size is FULL and scenario.rounds else size.rounds)
 
 
 def processes(scenario: Scenario, size: Size) -> list[list[Case]]:
@@ -81,16 +79,27 @@ def run(
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     results = Results(size.name, command, commit(), started, machine(), versions())
     steps = list(plan(names, size, wanted, asked))
+    overran: set[tuple[str, str, str]] = set()
     for name in names:
+        patience = scenarios.load(name).patience
         with pinned(other_cores), load_server() as port:
             for _, round_, client, cases in (step for step in steps if step[0] == name):
                 begins(f"{name}: {client}")
 
                 def keep(result: dict[str, Any], name: str = name, client: str = client, round_: int = round_) -> None:
                     results.add(name, client, round_, result)
+                    if result.get("overran"):
+                        overran.add((name, client, result["case"]))
                     ends(f"{name}: {client}: {result['case']}")
 
-                measure(name, client, cases, port, client_cores, seconds=_PATIENCE, on_result=keep)
+                left = []
+                for case in cases:
+                    if (name, client, case.name) in overran:
+                        ends(f"{name}: {client}: {case.name}")
+                    else:
+                        left.append(case)
+                if left:
+                    measure(name, client, left, port, client_cores, seconds=patience, on_result=keep)
         results.seconds, results.others = round(time.monotonic() - clock, 1), bystanders.share()
         saves(results)
     return results

@@ -43,6 +43,8 @@ async def measure(client_name: str, port: int, case: Case) -> Sample:
         with Meter(port) as meter:
             await asyncio.sleep(seconds)
         chunks = client.chunks - before
+        if not chunks:
+            raise RuntimeError(f"not one chunk was read in {seconds:g} s")
         running.check()
         await running.close()
     figures = {

@@ -12,7 +12,7 @@ from ._streams import percentile, url
 
 def cases(size: Size) -> list[Case]:
     at_once = size.pick((1, 50, 500), (1, 50), (3,))
-    return [Case(f"{count} at once", {"at_once": count, "seconds": size.seconds}) for count in at_once]
+    return [Case(f"{count} at once", {"at_once": count, "seconds": size.seconds / 2}) for count in at_once]
 
 
 async def measure(client_name: str, port: int, case: Case) -> Sample:
@@ -60,4 +60,5 @@ SCENARIO = Scenario(
         Metric("p99_ms", "p99", "ms", over_floor=True),
         Metric("reuse", "connections reused", "%", more=True),
     ),
+    rounds=9,
 )

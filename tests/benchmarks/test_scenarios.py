@@ -1,11 +1,12 @@
 """A smoke of each scenario: it works, and counts right. Never how fast."""
 
 import math
+from typing import Any
 
 import pytest
 
-from benchmarks import clients, loads, scenarios
-from benchmarks.cases import FULL, QUICK, TINY
+from benchmarks import clients, loads, run, scenarios
+from benchmarks.cases import FULL, QUICK, TINY, Case
 from benchmarks.run import chosen_clients, is_there, plan
 from benchmarks.scenarios import live
 from benchmarks.scenarios.requests import percentile
@@ -114,6 +115,24 @@ def test_clients_alternate() -> None:
         (1, "ctxcache"),
         (1, "aiohttp"),
     ]
+
+
+@pytest.mark.parametrize("overran", [True, False])
+def test_who_overran_is_not_asked_again(monkeypatch: pytest.MonkeyPatch, overran: bool) -> None:
+    """A case that took too long is left out of later rounds; one that failed otherwise is not."""
+    asked: list[tuple[str, str]] = []
+    told: list[str] = []
+
+    def measure(scenario: str, client: str, cases: list[Case], *_: object, on_result: Any, **__: object) -> None:
+        asked.extend((client, case.name) for case in cases)
+        for case in cases:
+            on_result({"case": case.name, "error": "x", "overran": overran and client == "ctxcache"})
+
+    monkeypatch.setattr(run, "measure", measure)
+    run.run(["stream"], TINY, command="", wanted=["ctxcache", "aiohttp"], asked=3, ends=told.append)
+    assert asked.count(("ctxcache", "50 chunks")) == (1 if overran else 3)
+    assert asked.count(("aiohttp", "50 chunks")) == 3
+    assert len(told) == 6
 
 
 def test_memory_is_measured_in_fresh_processes() -> None:
