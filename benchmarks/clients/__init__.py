@@ -16,13 +16,14 @@ UVLOOP: Final = "ctxcache+uvloop"
 FLOOR: Final = "aiohttp"
 PEERS: Final = ("openai", "ark")
 
-# name → (its module here, the class in it, the module it needs)
+# name → (its module here, the class in it, the module it needs), in the order they are measured: the floor right after
+# ctxcache, since nothing is compared so closely, and the machine's speed changes within seconds
 _KNOWN: Final = {
     OURS: ("ctxcache_sdk", "CtxCache", "ctxcache"),
+    FLOOR: ("bare_aiohttp", "BareAiohttp", "aiohttp"),
     UVLOOP: ("ctxcache_sdk", "CtxCache", "uvloop"),
     "openai": ("openai_sdk", "OpenAI", "openai"),
     "ark": ("ark_sdk", "Ark", "volcenginesdkarkruntime"),
-    FLOOR: ("bare_aiohttp", "BareAiohttp", "aiohttp"),
 }
 NAMES: Final = tuple(_KNOWN)
 DEFAULT_POOL: Final = 1000  # the default of both peers and of ctxcache
