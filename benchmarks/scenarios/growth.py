@@ -135,5 +135,5 @@ SCENARIO = Scenario(
     cases,
     measure,
     (Metric("cost", "CPU"),),
-    rounds=1,  # an exponent is that of all the sizes
+    rounds=3,
 )
