@@ -63,7 +63,7 @@ def waiting(heads, loop, limit, moments):
     for moment in moments:
         loop.pass_to(moment)
         connections.append(Connection())
-        heads.begin(connections[-1], limit)
+        heads.begin(connections[-1], connections[-1], limit)
     return connections
 
 
@@ -112,4 +112,18 @@ def test_close(loop):
     heads.close()
     assert loop.timers == []
     heads.end(first, 10)
-    assert second.failure is None
+    loop.pass_to(100)
+    assert (first.failure, second.failure) == (None, None)
+
+
+def test_one_connection_after_another(loop):
+    """A connection may wait for the next head before the first wait is known to have ended."""
+    heads, connection = HeadTimeouts(loop), Connection()
+    heads.begin("first", connection, 10)
+    loop.pass_to(5)
+    heads.begin("second", connection, 10)
+    heads.end("first", 10)
+    loop.pass_to(14)
+    assert connection.failure is None
+    loop.pass_to(15)
+    assert connection.failure is not None

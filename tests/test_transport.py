@@ -775,6 +775,23 @@ async def test_own_session(hostile, session_for):
     assert [post.headers["x-mine"] for post in hostile.posts] == ["1", "1"]
 
 
+async def test_head_limit_behind_slow_traces(hostile, session_for):
+    """A call whose connection came free before a trace of the caller's own session had ended keeps its head limit."""
+
+    async def slowly(*_):
+        await asyncio.sleep(0.03)
+
+    traces = aiohttp.TraceConfig()
+    traces.on_request_end.append(slowly)
+    hostile.plays([answer()], [STALL])
+    async with aiohttp.ClientSession(trace_configs=[traces], connector=aiohttp.TCPConnector(limit=1)) as http:
+        session = session_for(http=http, timeouts=Timeouts(head=0.2, total=5))
+        first, second = (asyncio.create_task(session.chat.create(**CHAT)) for _ in range(2))
+        await first
+        error = await failure(second)
+    assert (error.cause.limit, len(hostile.posts), len(hostile.connections)) == ("head", 2, 1)
+
+
 async def test_own_session_is_closed(hostile, session_for):
     """A call through a `ClientSession` that its owner closed is a `SessionError`."""
     http = aiohttp.ClientSession()

@@ -28,17 +28,15 @@ class Attempt:
         sent: whether the request may have reached the server.
         framed: whether aiohttp has made an HTTP request of it (a mocked one makes none).
         stale: whether the connection was found closed before anything was written.
-        protocol: the connection on which the head is waited for, if there is a limit to that.
     """
 
-    __slots__ = ("client_request_id", "framed", "protocol", "sent", "stale")
+    __slots__ = ("client_request_id", "framed", "sent", "stale")
 
     def __init__(self, client_request_id: str) -> None:
         self.client_request_id = client_request_id
         self.sent = False
         self.framed = False
         self.stale = False
-        self.protocol: ResponseHandler | None = None
 
 
 class Body(Payload):
@@ -82,8 +80,7 @@ class Body(Payload):
             raise ConnectionResetError("closed by the server while idle")
         attempt.sent = True
         if self._limit is not None:
-            attempt.protocol = protocol
-            self._heads.begin(protocol, self._limit)
+            self._heads.begin(attempt, protocol, self._limit)
         for start in range(0, len(self._value), _WRITE_BYTES):
             await writer.write(self._value[start : start + _WRITE_BYTES])
 

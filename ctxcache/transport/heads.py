@@ -19,36 +19,39 @@ class HeadTimeouts:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._due: dict[float, OrderedDict[ResponseHandler, float]] = {}  # by limit
+        self._waiting: dict[float, OrderedDict[object, tuple[float, ResponseHandler]]] = {}  # by limit, then attempt
         self._timers: dict[float, asyncio.TimerHandle] = {}
 
-    def begin(self, protocol: ResponseHandler, limit: float) -> None:
-        """From now on, wait at most `limit` seconds for the head that comes on this connection."""
-        due = self._loop.time() + limit
-        if limit not in self._due:
-            self._due[limit] = OrderedDict()
-            self._timers[limit] = self._loop.call_at(due, self._look, limit)
-        self._due[limit][protocol] = due
+    def begin(self, attempt: object, protocol: ResponseHandler, limit: float) -> None:
+        """From now on, let the attempt wait at most `limit` seconds for the head that comes on its connection.
 
-    def end(self, protocol: ResponseHandler, limit: float) -> None:
-        """Note that the head came, or that nobody waits for it any more."""
-        if limit in self._due:
-            self._due[limit].pop(protocol, None)
+        Not the connection is what waits: it may serve the next attempt before this one has come to its `end`.
+        """
+        due = self._loop.time() + limit
+        if limit not in self._waiting:
+            self._waiting[limit] = OrderedDict()
+            self._timers[limit] = self._loop.call_at(due, self._look, limit)
+        self._waiting[limit][attempt] = due, protocol
+
+    def end(self, attempt: object, limit: float) -> None:
+        """Note that the head came, or that nobody waits for it any more, or that nobody ever did."""
+        if limit in self._waiting:
+            self._waiting[limit].pop(attempt, None)
 
     def _look(self, limit: float) -> None:
-        waiting = self._due[limit]
+        waiting = self._waiting[limit]
         while waiting:
-            protocol, due = next(iter(waiting.items()))
+            attempt, (due, protocol) = next(iter(waiting.items()))
             if due > self._loop.time():
                 self._timers[limit] = self._loop.call_at(due, self._look, limit)
                 return
-            del waiting[protocol]
+            del waiting[attempt]
             protocol.set_exception(APITimeoutError.of("head", limit, sent=True))  # who waits for the head gets it
-        del self._due[limit], self._timers[limit]
+        del self._waiting[limit], self._timers[limit]
 
     def close(self) -> None:
         """Stop the timers."""
         for timer in self._timers.values():
             timer.cancel()
-        self._due.clear()
+        self._waiting.clear()
         self._timers.clear()

@@ -126,8 +126,8 @@ class Transport:
         except FOREIGN as error:
             failure = translate(error, timeouts, self._key, sent=attempt.sent)
         finally:
-            if attempt.protocol is not None and timeouts.head is not None:
-                self._heads.end(attempt.protocol, timeouts.head)
+            if timeouts.head is not None:
+                self._heads.end(attempt, timeouts.head)
         # Raised out here so that no exception of aiohttp, whose frames hold the headers, hangs on ours.
         raise failure
 
