@@ -92,12 +92,9 @@ def run(
                         overran.add((name, client, result["case"]))
                     ends(f"{name}: {client}: {result['case']}")
 
-                left = []
-                for case in cases:
-                    if (name, client, case.name) in overran:
-                        ends(f"{name}: {client}: {case.name}")
-                    else:
-                        left.append(case)
+                left = [case for case in cases if (name, client, case.name) not in overran]
+                for _ in range(len(cases) - len(left)):
+                    ends(f"{name}: {client}")
                 if left:
                     measure(name, client, left, port, client_cores, seconds=patience, on_result=keep)
         results.seconds, results.others = round(time.monotonic() - clock, 1), bystanders.share()

@@ -7,10 +7,10 @@ Where is what, from the top::
     stream      ChatStream                        resources/  one file an endpoint
     calls       a call's life: attempts, ids      turns       who is next on a session context
     transport/  one attempt, the pool, aiohttp    hooks       who is told of what happens
-    structs     how the models are made           slots       waiting in line
-    wire        requests, answers, which error    retry       when to try again
-    codec       JSON to models and back           fold        chunks to one completion
-    models/     what travels                      sse         bytes to events, by the standard
+    slots       waiting in line                   wire        requests, answers, which error
+    retry       when to try again                 fold        chunks to one completion
+    codec       JSON to models and back           models/     what travels
+    sse         bytes to events, by the standard  structs     how the models are made
     config      settings                          errors      the error tree
 
 A name is loaded when it is first asked for, so `import ctxcache` costs next to nothing.

@@ -10,7 +10,7 @@ class Slots:
     """A number of slots; those who find none free get one in the order they came.
 
     As `asyncio.Semaphore`, but one that is free is taken without a call, `slots.free -= 1`: that one takes seven calls,
-    2 µs of a call of 140.
+    6,000 of a plain call's 550,000 instructions.
 
     Attributes:
         free: how many nobody holds. Where it is above 0, nobody waits.

@@ -33,7 +33,7 @@ __all__ = ["RawEvent", "SSEDecoder", "ServerSentEvent", "encode"]
 _BOM = b"\xef\xbb\xbf"
 # Bytes are looked for by their numbers: with `b"\n" in data` CPython first tries b"\n" as a number, and takes ten times
 # as long over the exception.
-_COLON, _LF, _CR = b":\n\r"
+_COLON, _LF, _CR, _NUL = b":\n\r\0"
 _RETRY_DIGITS = 15  # 31,000 years in ms, exact as a float; int() is quadratic, and refuses more than 4,300 digits
 
 # (data, event, id, retry) as in ServerSentEvent, with data as bytes. A plain tuple: a class would cost more than all
@@ -211,7 +211,7 @@ class SSEDecoder:
 
     def _set(self, name: bytes, value: bytes) -> None:
         """Process a field that is not data. Names are compared "literally, with no case folding performed"."""
-        if name == b"event" or (name == b"id" and b"\0" not in value):  # with U+0000, "ignore the field"
+        if name == b"event" or (name == b"id" and _NUL not in value):  # with U+0000, "ignore the field"
             self._fields[name] = value
         elif name == b"retry" and value.isdigit():  # "only ASCII digits": bytes know no others
             digits = value.lstrip(b"0") or b"0"
