@@ -1,25 +1,29 @@
 """The async-first SDK for context caching: keep a long prompt on the model's side, chat against it many times.
 
-Where is what, from the top::
+Where is what. A file at the top is pure: it awaits nothing, opens no socket and reads no clock. A folder does things.
+From the top floor down; a file imports from lower floors only::
 
-    cli/        the `ctxcache` command            managed/    contexts that look after themselves
-    session     AsyncSession                      gateway/    a local server with both endpoints
-    stream      ChatStream                        resources/  one file an endpoint
-    calls       a call's life: attempts, ids      turns       who is next on a session context
-    transport/  one attempt, the pool, aiohttp    hooks       who is told of what happens
-    slots       waiting in line                   wire        requests, answers, which error
-    retry       when to try again                 fold        chunks to one completion
-    codec       JSON to models and back           models/     what travels
-    sse         bytes to events, by the standard  structs     how the models are made
-    config      settings                          errors      the error tree
+    cli/        the `ctxcache` command
+    managed/    contexts that look after themselves     gateway/    a local server with both endpoints
+    client/     one call, from the session to the socket
+    ---- pure ----
+    wire        requests, answers, events               fold        chunks to one completion
+    service_errors an answer to the error it is         retry       when to try again
+    codec       JSON to models and back                 sse         bytes to events, by the standard
+    models/     what travels                            structs     how the models on the hot path are made
+    checks      what a value must be                    config      settings
+    errors      the error tree
 
-A name is loaded when it is first asked for, so `import ctxcache` costs next to nothing.
+A public name is loaded when it is first asked for, so `import ctxcache` costs next to nothing.
 """
 
 from importlib import import_module
 
 TYPE_CHECKING = False  # as in typing, which would take longer to import than all else here
 if TYPE_CHECKING:
+    from .client.hooks import CallEvent, CreateEvent, Hooks, RecreateEvent, RetryEvent, WarningEvent
+    from .client.session import AsyncSession
+    from .client.stream import ChatStream
     from .config import UNSET, Limits, Retry, Timeouts, Unset, __version__
     from .errors import (
         APIConnectionError,
@@ -43,7 +47,6 @@ if TYPE_CHECKING:
         SessionError,
         StreamInterruptedError,
     )
-    from .hooks import CallEvent, CreateEvent, Hooks, RecreateEvent, RetryEvent, WarningEvent
     from .managed import (
         Answer,
         Conversation,
@@ -77,11 +80,73 @@ if TYPE_CHECKING:
         system,
         user,
     )
-    from .session import AsyncSession
-    from .stream import ChatStream
 
-# Where to look for a name, in this order: who asks for one of a high floor needs those below it anyway.
-_ROOMS = ("errors", "config", "models", "hooks", "stream", "session", "managed")
+# Where each public name is.
+_PLACES = {
+    "UNSET": ".config",
+    "APIConnectionError": ".errors",
+    "APIStatusError": ".errors",
+    "APITimeoutError": ".errors",
+    "Answer": ".managed",
+    "AssistantMessage": ".models",
+    "AsyncSession": ".client.session",
+    "AuthenticationError": ".errors",
+    "BadRequestError": ".errors",
+    "CallEvent": ".client.hooks",
+    "ChatCompletion": ".models",
+    "ChatCompletionChunk": ".models",
+    "ChatStream": ".client.stream",
+    "Choice": ".models",
+    "ChoiceDelta": ".models",
+    "ChunkChoice": ".models",
+    "CompletionTokensDetails": ".models",
+    "Context": ".models",
+    "ContextBusyError": ".errors",
+    "ContextGoneError": ".errors",
+    "Conversation": ".managed",
+    "Cost": ".managed",
+    "CreateEvent": ".client.hooks",
+    "CtxCacheError": ".errors",
+    "EventTooLargeError": ".errors",
+    "Hooks": ".client.hooks",
+    "InternalServerError": ".errors",
+    "InvalidInputError": ".errors",
+    "Limits": ".config",
+    "MalformedStreamError": ".errors",
+    "ManagedStream": ".managed",
+    "Map": ".managed",
+    "MemoryStore": ".managed",
+    "Message": ".models",
+    "MessageLike": ".models",
+    "NotFoundError": ".errors",
+    "OutcomeUnknownError": ".errors",
+    "PermissionDeniedError": ".errors",
+    "Prefix": ".managed",
+    "Prices": ".managed",
+    "PromptTokensDetails": ".models",
+    "ProtocolError": ".errors",
+    "QuotaExceededError": ".errors",
+    "RateLimitError": ".errors",
+    "RecreateEvent": ".client.hooks",
+    "RedisStore": ".managed",
+    "Retry": ".config",
+    "RetryEvent": ".client.hooks",
+    "SQLiteStore": ".managed",
+    "SessionError": ".errors",
+    "Store": ".managed",
+    "StoredContext": ".managed",
+    "StreamInterruptedError": ".errors",
+    "Timeouts": ".config",
+    "TranscriptTurn": ".managed",
+    "TruncationStrategy": ".models",
+    "Unset": ".config",
+    "Usage": ".models",
+    "WarningEvent": ".client.hooks",
+    "__version__": ".config",
+    "assistant": ".models",
+    "system": ".models",
+    "user": ".models",
+}
 
 __all__ = [
     "UNSET",
@@ -151,15 +216,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name, or a room."""
-    if name in __all__:
-        rooms = (import_module(f".{room}", __name__) for room in _ROOMS)
-        value: object = next(getattr(room, name) for room in rooms if hasattr(room, name))
-        globals()[name] = value  # so that this is asked once
-        return value
-    if name in _ROOMS:
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Load a public name."""
+    place = _PLACES.get(name)
+    if place is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(place, __name__), name)
+    globals()[name] = value  # so that this is asked once
+    return value
 
 
 def __dir__() -> list[str]:

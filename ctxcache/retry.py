@@ -1,4 +1,4 @@
-"""When to try again. Pure: the clock and the dice are arguments.
+"""When to try again. Pure: clock and randomness are arguments.
 
 A call is repeated where that provably cannot store a turn twice, or where the caller said it does no harm:
 
@@ -42,7 +42,7 @@ def may_repeat(error: CtxCacheError, *, repeatable: bool) -> bool:
     return False
 
 
-def next_delay(policy: Retry, error: CtxCacheError, *, attempt: int, elapsed: float, dice: float) -> float | None:
+def next_delay(policy: Retry, error: CtxCacheError, *, attempt: int, elapsed: float, jitter: float) -> float | None:
     """Seconds to wait before the next try, or None to give up.
 
     Args:
@@ -50,12 +50,12 @@ def next_delay(policy: Retry, error: CtxCacheError, *, attempt: int, elapsed: fl
         error: what the last try ended in.
         attempt: its number, from 1.
         elapsed: seconds since the first try began.
-        dice: a random number in [0, 1).
+        jitter: a random number in [0, 1).
     """
     if attempt >= policy.attempts:
         return None
     delay: float = min(policy.first_delay * 2.0 ** min(attempt - 1, 60), policy.max_delay)
-    delay *= 1 - dice / 2
+    delay *= 1 - jitter / 2
     asked = error.retry_after if isinstance(error, APIStatusError) else None
     if asked is not None:
         if asked > policy.max_retry_after:

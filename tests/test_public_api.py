@@ -11,10 +11,10 @@ import pytest
 
 import ctxcache
 from ctxcache import errors
+from ctxcache.client.resources.chat import ChatEndpoint, ChatOptions
+from ctxcache.client.resources.context import ContextEndpoint
+from ctxcache.client.session import AsyncSession
 from ctxcache.config import Limits, Retry, Timeouts
-from ctxcache.resources.chat import Chat, ChatOptions
-from ctxcache.resources.context import Contexts
-from ctxcache.session import AsyncSession
 
 NAMES = """
     Answer APIConnectionError APIStatusError APITimeoutError assistant AssistantMessage AsyncSession
@@ -36,10 +36,10 @@ def test_the_list_of_names_is_this_one() -> None:
 
 
 def test_names_are_loaded_when_they_are_asked_for() -> None:
-    """`import ctxcache` loads nothing; `dir()` shows all the same, a room is an attribute; a wrong name is said."""
+    """`import ctxcache` loads nothing; `dir()` shows all the same, a wrong name is said."""
     code = (
         "import sys, ctxcache; print([name for name in sys.modules if name.startswith(('ctxcache.', 'asyncio'))]);"
-        "assert set(ctxcache.__all__) <= set(dir(ctxcache)); ctxcache.errors.CtxCacheError; ctxcache.Prefix"
+        "assert set(ctxcache.__all__) <= set(dir(ctxcache)); ctxcache.CtxCacheError; ctxcache.Prefix"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
@@ -86,11 +86,11 @@ CHAT = """
     [
         (AsyncSession.__init__, "api_key base_url timeouts limits retry headers http hooks".split()),
         (
-            Contexts.create,
+            ContextEndpoint.create,
             "model messages mode ttl truncation_strategy extra_headers extra_body timeouts retry".split(),
         ),
-        (Chat.create, ["stream", *CHAT]),
-        (Chat.stream, CHAT),
+        (ChatEndpoint.create, ["stream", *CHAT]),
+        (ChatEndpoint.stream, CHAT),
         (Timeouts, "connect pool head idle total".split()),
         (Limits, "connections keepalive event_bytes body_bytes".split()),
         (Retry, "attempts first_delay max_delay max_elapsed max_retry_after".split()),

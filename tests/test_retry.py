@@ -47,17 +47,17 @@ def test_may_repeat(error, always, where_harmless):
 
 @given(
     attempt=st.integers(1, 10_000),
-    dice=st.floats(0, 1, exclude_max=True),
+    jitter=st.floats(0, 1, exclude_max=True),
     elapsed=st.floats(0, 1e6),
     first=st.floats(0, 1e6),
     most=st.floats(0, 1e6),
     asked=st.none() | st.floats(0, 1e6),
 )
-def test_next_delay(attempt, dice, elapsed, first, most, asked):
+def test_next_delay(attempt, jitter, elapsed, first, most, asked):
     """A pause is in [half of it, all of it], capped, no shorter than what was asked for, and ends in time."""
     policy = Retry(attempts=5000, first_delay=first, max_delay=most)
     delay = next_delay(
-        policy, errors.RateLimitError("x", retry_after=asked), attempt=attempt, elapsed=elapsed, dice=dice
+        policy, errors.RateLimitError("x", retry_after=asked), attempt=attempt, elapsed=elapsed, jitter=jitter
     )
     full = min(first * 2.0 ** min(attempt - 1, 60), most)
     if attempt >= 5000 or (asked or 0) > policy.max_retry_after:
@@ -71,9 +71,9 @@ def test_next_delay(attempt, dice, elapsed, first, most, asked):
 
 def test_delays_without_a_status():
     """Connection errors ask for nothing: the pause is our own."""
-    assert next_delay(Retry(first_delay=1), LOST, attempt=1, elapsed=0, dice=0) == 1
-    assert next_delay(Retry(first_delay=1), LOST, attempt=2, elapsed=0, dice=0) == 2
-    assert next_delay(Retry(first_delay=1), LOST, attempt=3, elapsed=0, dice=0) is None
+    assert next_delay(Retry(first_delay=1), LOST, attempt=1, elapsed=0, jitter=0) == 1
+    assert next_delay(Retry(first_delay=1), LOST, attempt=2, elapsed=0, jitter=0) == 2
+    assert next_delay(Retry(first_delay=1), LOST, attempt=3, elapsed=0, jitter=0) is None
 
 
 def test_final_error():

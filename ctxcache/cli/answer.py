@@ -2,9 +2,9 @@
 
 from typing import Any, Final
 
+from ..client.session import AsyncSession
 from ..errors import CtxCacheError
 from ..models import ChatCompletion
-from ..session import AsyncSession
 from .terminal import Terminal, usage_line
 
 __all__ = ["stream_answer"]

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from ..client.session import AsyncSession
 from ..errors import InvalidInputError
 from ..models import user
-from ..session import AsyncSession
 from . import conversation
 from .answer import stream_answer
 from .inputs import STDIN, read_stdin

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+from ..client.session import AsyncSession
 from ..config import Retry
 from ..errors import AuthenticationError, CtxCacheError, NotFoundError, PermissionDeniedError
 from ..models import user
-from ..session import AsyncSession
 from .answer import stream_answer
 from .failures import FAILED, describe
 from .terminal import Terminal

@@ -5,10 +5,10 @@ import asyncio
 import json
 from typing import Any, Final
 
+from ..client.session import AsyncSession
 from ..config import UNSET
 from ..errors import InvalidInputError
 from ..models import Context, Message
-from ..session import AsyncSession
 from .inputs import AddMessage, read_messages, seconds, truncation
 from .service import add_service_options, model_of, open_session
 from .terminal import Terminal

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
+from ..client.session import AsyncSession
+from ..client.stream import ChatStream
 from ..config import Retry
 from ..errors import ContextBusyError, ContextGoneError
 from ..models import Context, Usage, system, user
-from ..session import AsyncSession
-from ..stream import ChatStream
 from .screen import Screen
 from .terminal import Terminal, usage_line
 

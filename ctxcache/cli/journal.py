@@ -17,7 +17,7 @@ from typing import Any, Final
 from ..config import UNSET
 from ..errors import CtxCacheError, InvalidInputError
 from ..models import ChatCompletion, Usage
-from .questions import Item
+from .questions import NumberedQuestion
 
 __all__ = ["Journal", "WriteError"]
 
@@ -100,7 +100,7 @@ class Journal:
             os.ftruncate(self._file, self._end)
         return count
 
-    def write(self, item: Item, answer: ChatCompletion) -> None:
+    def write(self, item: NumberedQuestion, answer: ChatCompletion) -> None:
         """Write an answer.
 
         Raises:
@@ -161,7 +161,7 @@ class Journal:
         return InvalidInputError(f"{self._name}: {problem}", field="out")
 
 
-def _line(item: Item, answer: ChatCompletion) -> bytes:
+def _line(item: NumberedQuestion, answer: ChatCompletion) -> bytes:
     fields = {
         "line": item.line,
         "id": item.id,

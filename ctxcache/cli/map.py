@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from ..client.session import AsyncSession
 from ..config import UNSET, Retry
 from ..errors import (
     AuthenticationError,
@@ -22,12 +23,11 @@ from ..errors import (
     QuotaExceededError,
 )
 from ..models import ChatCompletion, Usage, system
-from ..session import AsyncSession
 from .failures import FAILED, describe
 from .inputs import read_text, seconds
 from .journal import Journal, WriteError
 from .progress import Progress, show_progress
-from .questions import Item, read_items
+from .questions import NumberedQuestion, read_questions
 from .service import add_service_options, model_of, open_session
 from .terminal import Terminal, one_line, usage_line
 
@@ -186,7 +186,7 @@ class _Work:
         self._journal = journal
         self._prefix = prefix
         self._options = options
-        self._read = partial(read_items, args.questions)
+        self._read = partial(read_questions, args.questions)
         self._before = journal.count
         self.total = journal.check(self._read) - journal.count
         self.failed = 0
@@ -217,7 +217,7 @@ class _Work:
                 if store is not None:
                     await store.aclose()
 
-    def _open(self) -> Iterator[Item]:
+    def _open(self) -> Iterator[NumberedQuestion]:
         """The questions not answered yet, until that makes no sense any more."""
         for item in self._read():
             if self.stopped:
@@ -225,12 +225,12 @@ class _Work:
             if item.line not in self._journal:
                 yield item
 
-    async def _ask(self, item: Item, /, *, retry: Retry) -> ChatCompletion:
+    async def _ask(self, item: NumberedQuestion, /, *, retry: Retry) -> ChatCompletion:
         answer = await self._prefix.ask(item.messages, retry=retry, **self._options)
         self._journal.write(item, answer)  # here, so that a Ctrl-C finds no answer that is not written
         return answer
 
-    def _note(self, answer: "Answer[Item]", progress: Progress) -> None:
+    def _note(self, answer: "Answer[NumberedQuestion]", progress: Progress) -> None:
         if answer.error is None:
             self._in_a_row = 0
             self._answered += 1

@@ -12,14 +12,14 @@ from ..config import UNSET
 from ..errors import InvalidInputError
 from ..models import ChatRequest, Message, user
 
-__all__ = ["Item", "read_items"]
+__all__ = ["NumberedQuestion", "read_questions"]
 
 _ALLOWED: Final = 'a JSON string, or an object with "question" (a string) or "messages" (a list), and "id" if you like'
 _HASH_DIGITS: Final = 16
 
 
 @attrs.frozen
-class Item:
+class NumberedQuestion:
     """One question.
 
     Attributes:
@@ -35,7 +35,7 @@ class Item:
     id: Any = UNSET
 
 
-def read_items(name: str) -> Iterator[Item]:
+def read_questions(name: str) -> Iterator[NumberedQuestion]:
     """Read the questions of a file, without the blank lines.
 
     Raises:
@@ -44,14 +44,14 @@ def read_items(name: str) -> Iterator[Item]:
     try:
         with Path(name).open("rb") as file:
             for line, data in enumerate(file, start=1):
-                item = _item(f"{name}, line {line}", line, data)
+                item = _numbered(f"{name}, line {line}", line, data)
                 if item is not None:
                     yield item
     except OSError as error:
         raise InvalidInputError(f"{name}: {error.strerror or error}", field=name) from None
 
 
-def _item(where: str, line: int, data: bytes) -> Item | None:
+def _numbered(where: str, line: int, data: bytes) -> NumberedQuestion | None:
     try:
         text = data.decode("utf-8-sig" if line == 1 else "utf-8")
         if not text.strip():
@@ -70,7 +70,7 @@ def _item(where: str, line: int, data: bytes) -> Item | None:
     own = given.get("id", UNSET) if isinstance(given, dict) else UNSET
     if own is not UNSET and (not isinstance(own, str | int | float) or isinstance(own, bool)):
         raise InvalidInputError(f"{where}: an id is a string or a number", field=where)
-    return Item(line, messages, _hash(where, messages), own)
+    return NumberedQuestion(line, messages, _hash(where, messages), own)
 
 
 def _messages(where: str, given: Any) -> tuple[Message, ...]:

@@ -4,9 +4,9 @@ import argparse
 import os
 from typing import Final
 
+from ..client.session import AsyncSession
 from ..config import DEFAULT_BASE_URL, Retry
 from ..errors import InvalidInputError
-from ..session import AsyncSession
 from .inputs import read_text
 
 __all__ = ["add_service_options", "model_of", "open_session", "read_key"]

@@ -15,8 +15,8 @@
     refusals.py    every error, in the service's words
 """
 
-from .engine import Engine, Prompt, ScriptedEngine
+from .engines import Engine, Prompt, ScriptedEngine
+from .rules.tokens import count_tokens
 from .server import MODELS, WINDOW, Gateway
-from .tokens import count_tokens
 
 __all__ = ["MODELS", "WINDOW", "Engine", "Gateway", "Prompt", "ScriptedEngine", "count_tokens"]

@@ -20,10 +20,10 @@ from ..config import UNSET, Secret
 from ..errors import APIStatusError, InvalidInputError, ProtocolError
 from ..models import ChatRequest, ContextRequest
 from ..wire import CHAT_PATH, CREATE_PATH
-from . import answers, refusals
-from .contexts import Call, Contexts
-from .engine import Engine
+from .engines import Engine
 from .generation import Generation
+from .rules import answers, refusals
+from .rules.table import AcceptedChat, ContextTable
 
 __all__ = ["BASE_PATH", "BODY_SECONDS", "MAX_BODY", "App"]
 
@@ -53,7 +53,7 @@ class App:
     """
 
     def __init__(
-        self, contexts: Contexts, engine: Engine, api_key: Secret, clock: Callable[[], float], chunks_per_write: int
+        self, contexts: ContextTable, engine: Engine, api_key: Secret, clock: Callable[[], float], chunks_per_write: int
     ) -> None:
         self._contexts: Final = contexts
         self._engine: Final = engine
@@ -113,7 +113,7 @@ class App:
             finally:
                 call.abandon()  # before the engine is waited for; a completed call is over already
 
-    async def _plain(self, headers: Headers, call: Call, generation: Generation) -> web.StreamResponse:
+    async def _plain(self, headers: Headers, call: AcceptedChat, generation: Generation) -> web.StreamResponse:
         while not generation.done:
             await generation.take()
         usage = call.complete()
@@ -121,7 +121,7 @@ class App:
         return _json(body, headers)
 
     async def _stream(
-        self, request: web.BaseRequest, headers: Headers, call: Call, generation: Generation
+        self, request: web.BaseRequest, headers: Headers, call: AcceptedChat, generation: Generation
     ) -> web.StreamResponse:
         kind = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
         response = web.StreamResponse(headers={**headers, **kind})
@@ -137,7 +137,7 @@ class App:
         return response
 
     async def _send(
-        self, request: web.BaseRequest, response: web.StreamResponse, call: Call, generation: Generation
+        self, request: web.BaseRequest, response: web.StreamResponse, call: AcceptedChat, generation: Generation
     ) -> None:
         options = call.request.stream_options
         with_usage = options is not UNSET and options.get("include_usage") is True

@@ -10,10 +10,10 @@ import logging
 from typing import Final
 
 from ..errors import APIStatusError
-from .contexts import Call
-from .engine import Engine, Prompt
-from .refusals import engine_failed
-from .reply import Item, Reply
+from .engines import Engine, Prompt
+from .rules.refusals import engine_failed
+from .rules.reply import Fragment, Reply
+from .rules.table import AcceptedChat
 
 __all__ = ["Generation"]
 
@@ -24,11 +24,11 @@ _UNBROKEN: Final = 256  # pieces without a look at the event loop, from an engin
 class Generation:
     """Use as `async with`: leaving it ends the writers."""
 
-    def __init__(self, engine: Engine, call: Call, ahead: int) -> None:
+    def __init__(self, engine: Engine, call: AcceptedChat, ahead: int) -> None:
         self._engine: Final = engine
         self._call: Final = call
         self._ahead: Final = ahead
-        self._items: list[Item] = []
+        self._items: list[Fragment] = []
         self._written: Final = asyncio.Event()
         self._read: Final = asyncio.Event()
         self._running = len(call.replies)
@@ -49,7 +49,7 @@ class Generation:
         """Whether every reply has ended and was taken."""
         return not self._running and not self._items and self._failure is None
 
-    async def take(self) -> list[Item]:
+    async def take(self) -> list[Fragment]:
         """Return what was written and not yet taken, waiting for at least one item; not to be called when `done`.
 
         Raises:

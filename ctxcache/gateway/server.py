@@ -12,10 +12,10 @@ from aiohttp import web
 from ..config import Secret
 from ..errors import APIConnectionError, InvalidInputError, SessionError
 from ..models import Message
-from . import refusals
 from .app import BASE_PATH, App, Headers, refusal
-from .contexts import Contexts
-from .engine import Engine, ScriptedEngine
+from .engines import Engine, ScriptedEngine
+from .rules import refusals
+from .rules.table import ContextTable
 
 __all__ = ["MODELS", "WINDOW", "Gateway"]
 
@@ -71,7 +71,7 @@ class Gateway:
         self._host: Final = host
         self._port = _whole("port", port, 0, 65535)
         self._api_key: Final = Secret(_key(api_key) if api_key is not None else f"sk-{secrets.token_hex(24)}")
-        self._contexts: Final = Contexts(_windows(models), clock, randbelow)
+        self._contexts: Final = ContextTable(_windows(models), clock, randbelow)
         self._app: Final = App(
             self._contexts,
             ScriptedEngine() if engine is None else engine,

@@ -17,7 +17,7 @@ from .costs import Cost, Prices
 from .mapping import Answer, Map
 from .prefix import Prefix
 from .stores import MemoryStore, RedisStore, SQLiteStore, Store, StoredContext
-from .streams import ManagedStream
+from .stream import ManagedStream
 
 __all__ = [
     "Answer",

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
+from ..client.session import AsyncSession
 from ..config import UNSET, Retry, Timeouts
 from ..errors import InvalidInputError
 from ..models import ChatRequest, Message, MessageLike, user
-from ..session import AsyncSession
 
 __all__ = ["Question", "read_options", "read_question"]
 

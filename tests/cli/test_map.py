@@ -20,7 +20,7 @@ from ctxcache import ChatCompletion, InvalidInputError, Usage
 from ctxcache.cli import map as command
 from ctxcache.cli import progress
 from ctxcache.cli.journal import Journal
-from ctxcache.cli.questions import Item, read_items
+from ctxcache.cli.questions import NumberedQuestion, read_questions
 from ctxcache.gateway import Gateway, Prompt
 from ctxcache.models import AssistantMessage, Choice
 
@@ -215,13 +215,13 @@ def completion(text: str) -> ChatCompletion:
 def open_journal(files: Files) -> Journal:
     """Open the answers, and check them against the questions."""
     journal = Journal(str(files.out), most_lines=100)
-    journal.check(lambda: read_items(str(files.questions)))
+    journal.check(lambda: read_questions(str(files.questions)))
     return journal
 
 
 def test_torn_anywhere(files: Files) -> None:
     """Wherever the file ends, what is not a whole line is dropped and all before it is kept."""
-    items = list(read_items(str(files.questions)))
+    items = list(read_questions(str(files.questions)))
     journal = open_journal(files)
     for item in items:
         journal.write(item, completion("naïve\n"))
@@ -588,9 +588,9 @@ def test_plain_on_request(service: Any, on_terminal: Callable[..., Any], files: 
 def test_questions_are_read_one_by_one(files: Files) -> None:
     """A question is read when it is wanted: what stands below it does not matter until then."""
     files.ask('"good"', "bad")
-    items = read_items(str(files.questions))
+    items = read_questions(str(files.questions))
     first = next(items)
     assert (first.line, first.messages[0].content) == (1, "good")
-    assert first == Item(1, first.messages, first.hash)
+    assert first == NumberedQuestion(1, first.messages, first.hash)
     with pytest.raises(InvalidInputError, match=r"q\.jsonl, line 2: not JSON"):
         next(items)

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from ctxcache.errors import InternalServerError
-from ctxcache.gateway.contexts import Call, Contexts
 from ctxcache.gateway.generation import Generation
+from ctxcache.gateway.rules.table import AcceptedChat, ContextTable
 from ctxcache.models import ChatRequest, ContextRequest, user
 
 
-def call(clock: Any, n: int = 1) -> Call:
+def call(clock: Any, n: int = 1) -> AcceptedChat:
     """An accepted call of `n` replies."""
-    contexts = Contexts({"m": 1000}, clock, lambda below: 0)
+    contexts = ContextTable({"m": 1000}, clock, lambda below: 0)
     context = contexts.create(ContextRequest(model="m", messages=[user("abcd")]))
     return contexts.begin(ChatRequest(context_id=context.id, model="m", messages=[user("abcd")], n=n))
 

@@ -10,6 +10,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Self, Unpack
 
+from ...client.resources.chat import ChatParameters
+from ...client.session import AsyncSession
 from ...config import UNSET, Unset
 from ...errors import CtxCacheError, InvalidInputError
 from ...models import (
@@ -22,13 +24,11 @@ from ...models import (
     TruncationStrategy,
     Usage,
 )
-from ...resources.chat import ChatParameters
-from ...session import AsyncSession
-from ..contexts import Contexts
 from ..costs import Cost, Prices
 from ..expiry import DEFAULT_MARGIN
+from ..keeper import ContextKeeper
 from ..question import Question, read_options, read_question
-from ..streams import ManagedStream
+from ..stream import ManagedStream
 from .dialogue import Dialogue, StreamedTurn
 from .saved import SavedConversation
 from .transcript import Transcript, TranscriptTurn
@@ -100,9 +100,9 @@ class Conversation:
             ttl=ttl,
             truncation_strategy=truncation_strategy,
         )
-        self._contexts = Contexts(session, asked, margin=margin, is_gone=is_gone, clock=clock)
+        self._keeper = ContextKeeper(session, asked, margin=margin, is_gone=is_gone, clock=clock)
         self._session = session
-        self._dialogue = Dialogue(self._contexts, transcript)
+        self._dialogue = Dialogue(self._keeper, transcript)
 
     # --- turns
 
@@ -121,7 +121,7 @@ class Conversation:
             ContextBusyError: this task itself holds a stream of this conversation open.
             CtxCacheError: any other of the family: the turn did not run.
         """
-        messages = read_question(question, self._contexts.asked.model)
+        messages = read_question(question, self._keeper.asked.model)
         call = partial(self._session.chat.create, **_turn_options(self._session, messages, options))
         turn = await self._dialogue.take()
         try:
@@ -144,7 +144,7 @@ class Conversation:
             InvalidInputError: for an argument out of its range. All other errors of `ask` come from entering or
                 iterating, with those of a stream.
         """
-        messages = read_question(question, self._contexts.asked.model)
+        messages = read_question(question, self._keeper.asked.model)
         checked = _turn_options(self._session, messages, {"stream_options": {"include_usage": True}, **options})
         return ManagedStream(StreamedTurn(self._dialogue, messages, partial(self._session.chat.stream, **checked)))
 
@@ -206,16 +206,16 @@ class Conversation:
     @property
     def usage(self) -> Usage:
         """What the creates and turns of this object were counted at, in sum."""
-        return self._contexts.ledger.usage
+        return self._keeper.ledger.usage
 
     def cost(self, prices: Prices) -> Cost:
         """Return what the creates and turns of this object cost, storage included, and what they would without one."""
-        return self._contexts.ledger.cost(prices, self._contexts.clock())
+        return self._keeper.ledger.cost(prices, self._keeper.clock())
 
     def __repr__(self) -> str:
         context = self._dialogue.context.context
         where = "no context yet" if context is None else context.id
-        return f"<Conversation {self._contexts.asked.model} {where} turns={len(self.transcript)}>"
+        return f"<Conversation {self._keeper.asked.model} {where} turns={len(self.transcript)}>"
 
     # --- saved and loaded
 
@@ -228,13 +228,13 @@ class Conversation:
         Raises:
             InvalidInputError: a message has an extra field that cannot be written as JSON.
         """
-        asked: Any = self._contexts.asked  # its fields are in their one form by now
+        asked: Any = self._keeper.asked  # its fields are in their one form by now
         return SavedConversation(
             model=asked.model,
             transcript=self._dialogue.transcript,
             ttl=asked.ttl,
             truncation_strategy=asked.truncation_strategy,
-            margin=self._contexts.margin,
+            margin=self._keeper.margin,
             context=self._dialogue.context.save(),
             doubtful=self._dialogue.doubtful or self._dialogue.asked,
         ).dumps()

@@ -23,12 +23,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
+from ...client.queues import ContextQueue, ContextQueues
+from ...client.stream import ChatStream
 from ...errors import ContextBusyError, CtxCacheError, OutcomeUnknownError, SessionError, StreamInterruptedError
 from ...models import ChatCompletion, Context, Message
-from ...stream import ChatStream
-from ...turns import Turn, Turns
-from ..contexts import Contexts
-from .context import SessionContext
+from ..keeper import ContextKeeper
+from .session_context import SessionContext
 from .transcript import Transcript
 
 __all__ = ["Dialogue", "StreamedTurn"]
@@ -53,18 +53,18 @@ class Dialogue:
         doubtful: the question of a turn whose outcome is unknown.
     """
 
-    def __init__(self, contexts: Contexts, transcript: Transcript) -> None:
+    def __init__(self, contexts: ContextKeeper, transcript: Transcript) -> None:
         self.context = SessionContext(contexts)
         self.transcript = transcript
         self.asked: tuple[Message, ...] | None = None
         self.doubtful: tuple[Message, ...] | None = None
         self.contexts = contexts
         self._sent_at = 0.0
-        self._line = Turns()
+        self._line = ContextQueues()
 
     # --- whose turn it is
 
-    async def take(self, *, in_doubt: bool = False) -> Turn:
+    async def take(self, *, in_doubt: bool = False) -> ContextQueue:
         """Wait for a turn; the caller releases it.
 
         Args:
@@ -80,7 +80,7 @@ class Dialogue:
             raise SessionError(_IN_DOUBT)
         return turn
 
-    async def _in_line(self) -> Turn:
+    async def _in_line(self) -> ContextQueue:
         for _ in range(_LETTING_GO):
             try:
                 return await self._line.take("")
@@ -140,7 +140,7 @@ class Dialogue:
         if self.asked is not None:
             self.transcript = self.transcript.added(self.asked, partial.text, finished=False)
             self.context.used(partial.usage, self._sent_at)
-            gone = isinstance(error, CtxCacheError) and self.contexts.says_gone(error)
+            gone = isinstance(error, CtxCacheError) and self.contexts.is_gone(error)
             self.context.lost = "gone" if gone else "resync"
             self.asked = None
 
@@ -152,7 +152,7 @@ class Dialogue:
         """
         question, self.asked = self.asked, None
         unknown = not isinstance(error, CtxCacheError) or isinstance(error, _PROVE_NOTHING)
-        if question is not None and isinstance(error, CtxCacheError) and self.contexts.says_gone(error):
+        if question is not None and isinstance(error, CtxCacheError) and self.contexts.is_gone(error):
             self.context.lost = "gone"
         elif question is not None and unknown:
             self.doubtful = question
@@ -192,7 +192,7 @@ class StreamedTurn:
         self._dialogue = dialogue
         self._question = question
         self._stream = stream
-        self._turn: Turn | None = None
+        self._turn: ContextQueue | None = None
         self._sent = 0
 
     async def begin(self) -> ChatStream:
@@ -206,7 +206,7 @@ class StreamedTurn:
 
     async def again(self, error: CtxCacheError) -> ChatStream | None:
         """Send the question once more if the context is gone and nothing of the answer came."""
-        if self._sent > 1 or not self._dialogue.contexts.says_gone(error):
+        if self._sent > 1 or not self._dialogue.contexts.is_gone(error):
             return None
         self._dialogue.failed(error)
         return await self._dialogue.send(self._question, self._open, again=False)

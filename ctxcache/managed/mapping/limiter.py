@@ -1,4 +1,4 @@
-"""How many calls at once: as many as the service takes. Pure: the clock and the dice are arguments.
+"""How many calls at once: as many as the service takes. Pure: clock and randomness are arguments.
 
 Additive increase, multiplicative decrease, as in TCP. It begins with a few calls at once and adds one for each success
 until the service says 429 for the first time; from then on it adds one for every `limit` successes. A 429 halves the
@@ -77,14 +77,14 @@ class Limiter:
             self.limit += 1
             self._credit = 0
 
-    def refused(self, window: int, error: RateLimitError, now: float, dice: float) -> bool:
+    def refused(self, window: int, error: RateLimitError, now: float, random: float) -> bool:
         """End a call that got a 429: cut, and pause.
 
         Args:
             window: the call's.
             error: what it got; with the wait the service asks for, if it names one.
             now: the clock, in seconds.
-            dice: a random number in [0, 1).
+            random: a random number in [0, 1).
 
         Returns:
             Whether its question is to go again, after the pause.
@@ -100,7 +100,7 @@ class Limiter:
         elif error.retry_after is None:
             return True  # the cut before made the pause for it
         elapsed = now - self._trouble_since
-        delay = next_delay(self._policy, error, attempt=max(self._refusals, 1), elapsed=elapsed, dice=dice)
+        delay = next_delay(self._policy, error, attempt=max(self._refusals, 1), elapsed=elapsed, jitter=random)
         # What is given up does not make the others rush.
         pause = self._policy.max_delay if delay is None else delay
         self.resume_at = max(self.resume_at, now + pause)

@@ -10,7 +10,7 @@ from typing import Generic, Self, TypeVar
 from ...config import Retry
 from ...errors import CtxCacheError, InvalidInputError
 from .answers import Answer, Answers
-from .asking import Ask, Asking
+from .scheduler import AskOne, Scheduler
 from .source import Source
 
 __all__ = ["Map"]
@@ -39,17 +39,17 @@ class Map(Generic[Question]):
         repeatable: whether a question that may have run is asked again (a lost reply, a 5xx), as is harmless on a
             `common_prefix` context.
         on_retry: is told of each question that goes again: the error, the attempts so far, the pause in seconds.
-        clock, sleep, dice: monotonic seconds, how to wait some, a random number in [0, 1).
+        clock, sleep, random: monotonic seconds, how to wait some, a random number in [0, 1).
 
     Raises:
         InvalidInputError: for arguments that are none of these.
     """
 
-    _work: Asking[Question] | None = None  # for __del__, until all is checked
+    _work: Scheduler[Question] | None = None  # for __del__, until all is checked
 
     def __init__(
         self,
-        ask: Ask[Question],
+        ask: AskOne[Question],
         questions: Iterable[Question] | AsyncIterable[Question],
         *,
         concurrency: int = 64,
@@ -59,7 +59,7 @@ class Map(Generic[Question]):
         on_retry: Callable[[CtxCacheError, int, float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        dice: Callable[[], float] = random.random,
+        random: Callable[[], float] = random.random,
     ) -> None:
         if not isinstance(questions, Iterable | AsyncIterable) or isinstance(questions, str | bytes | Mapping):
             raise InvalidInputError.of("questions", type(questions), "an iterable or async iterable of questions")
@@ -68,7 +68,7 @@ class Map(Generic[Question]):
         if retry is not None and not isinstance(retry, Retry):
             raise InvalidInputError.of("retry", retry, "a Retry, or None for the default one")
         policy = Retry() if retry is None else retry
-        self._work = Asking(
+        self._work = Scheduler(
             ask,
             Source(questions),
             Answers(ordered=ordered),
@@ -78,7 +78,7 @@ class Map(Generic[Question]):
             on_retry=on_retry,
             clock=clock,
             sleep=sleep,
-            dice=dice,
+            random=random,
         )
 
     def __aiter__(self) -> AsyncIterator[Answer[Question]]:

@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from ...client.stream import ChatStream
 from ...errors import CtxCacheError
 from ...models import Usage
-from ...stream import ChatStream
-from ..contexts import Contexts
+from ..keeper import ContextKeeper
 from .renewal import Live, Renewal
 
 __all__ = ["PrefixCall"]
@@ -26,8 +26,8 @@ class PrefixCall(Generic[T]):
         send: sends it, given the id of a context; its messages and options may be sent more than once.
     """
 
-    def __init__(self, contexts: Contexts, renewal: Renewal, send: Callable[[str], Awaitable[T]]) -> None:
-        self._contexts = contexts
+    def __init__(self, contexts: ContextKeeper, renewal: Renewal, send: Callable[[str], Awaitable[T]]) -> None:
+        self._keeper = contexts
         self._renewal = renewal
         self._send = send
         self._times = 0
@@ -50,7 +50,7 @@ class PrefixCall(Generic[T]):
     async def _sent_on(self, first: Live) -> T:
         live: Live | None = first
         while live is not None:
-            self._live, self._sent = live, self._contexts.clock()
+            self._live, self._sent = live, self._keeper.clock()
             self._times += 1
             try:
                 return await self._send(live.context.id)
@@ -70,7 +70,7 @@ class PrefixCall(Generic[T]):
 
     def _gave_up(self, error: CtxCacheError) -> bool:
         """Whether the error says that the context is gone; then it is given up."""
-        gone = self._live is not None and self._contexts.says_gone(error)
+        gone = self._live is not None and self._keeper.is_gone(error)
         if gone and self._live is not None:
             self._renewal.gone(self._live)
         return gone
@@ -78,7 +78,7 @@ class PrefixCall(Generic[T]):
     async def answered(self, usage: Usage | None) -> None:
         """Note that a plain call was answered."""
         if self._live is not None:
-            self._contexts.used(self._live.context.id, usage, self._sent)
+            self._keeper.used(self._live.context.id, usage, self._sent)
             if self._renewal.used(self._live, self._sent):
                 await self._renewal.tell(self._live)
 
@@ -93,6 +93,6 @@ class PrefixCall(Generic[T]):
         if isinstance(error, CtxCacheError):
             self._gave_up(error)
         if error is None or stream.usage is not None:
-            self._contexts.used(live.context.id, stream.usage, self._sent)
+            self._keeper.used(live.context.id, stream.usage, self._sent)
         if error is None and self._renewal.used(live, self._sent):
             self._renewal.tell_later(live)

@@ -7,24 +7,24 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar, Unpack, cast
 
 from ... import codec
+from ...client.hooks import RetryEvent
+from ...client.resources.chat import ChatParameters
+from ...client.session import AsyncSession
+from ...client.stream import ChatStream
 from ...config import UNSET, Retry, Unset
 from ...errors import CtxCacheError, InvalidInputError
-from ...hooks import RetryEvent
 from ...models import ChatCompletion, Context, ContextRequest, MessageLike, Usage
-from ...resources.chat import ChatParameters
-from ...session import AsyncSession
-from ...stream import ChatStream
 from ...wire import CHAT_PATH
-from ..contexts import Contexts
 from ..costs import Cost, Prices
 from ..expiry import DEFAULT_MARGIN
+from ..keeper import ContextKeeper
 from ..mapping import Map
 from ..question import Question, read_options, read_question
 from ..stores import Store
-from ..streams import ManagedStream
+from ..stream import ManagedStream
 from .call import PrefixCall
 from .renewal import Renewal
-from .sharing import Sharing
+from .store_access import StoreAccess
 
 __all__ = ["Prefix"]
 
@@ -72,12 +72,12 @@ class Prefix:
         clock: Callable[[], float] = time.time,
     ) -> None:
         asked = ContextRequest(model=model, messages=messages, mode="common_prefix", ttl=ttl)
-        self._contexts = Contexts(session, asked, margin=margin, is_gone=is_gone, clock=clock)
+        self._keeper = ContextKeeper(session, asked, margin=margin, is_gone=is_gone, clock=clock)
         if store is not None and not all(callable(getattr(store, name, None)) for name in _STORE):
             raise InvalidInputError.of("store", type(store), "a Store, or None")
         self._session = session
         self._model = model
-        self._renewal = Renewal(self._contexts, Sharing(store, _key(session, asked), session.hooks, clock))
+        self._renewal = Renewal(self._keeper, StoreAccess(store, _key(session, asked), session.hooks, clock))
 
     # --- calls
 
@@ -103,7 +103,7 @@ class Prefix:
             )
             return answer
 
-        call = PrefixCall(self._contexts, self._renewal, send)
+        call = PrefixCall(self._keeper, self._renewal, send)
         answer = await call.begin()
         await call.answered(answer.usage)
         return answer
@@ -130,7 +130,7 @@ class Prefix:
             stream = self._session.chat.stream(context_id=context_id, model=self._model, messages=messages, **checked)
             return await stream.open()
 
-        return ManagedStream(PrefixCall(self._contexts, self._renewal, send))
+        return ManagedStream(PrefixCall(self._keeper, self._renewal, send))
 
     def map(
         self,
@@ -213,11 +213,11 @@ class Prefix:
     @property
     def usage(self) -> Usage:
         """What was counted so far, creates and calls, over all contexts this object had."""
-        return self._contexts.ledger.usage
+        return self._keeper.ledger.usage
 
     def cost(self, prices: Prices) -> Cost:
         """Turn what was counted so far into money, storage included, and compare it with calls without a context."""
-        return self._contexts.ledger.cost(prices, self._contexts.clock())
+        return self._keeper.ledger.cost(prices, self._keeper.clock())
 
     def __repr__(self) -> str:
         context = self.context

@@ -18,10 +18,10 @@ from typing import Final
 import attrs
 
 from ...models import Context
-from ..contexts import Contexts, Replaced
 from ..expiry import Expiry
-from .flight import Flight
-from .sharing import Sharing
+from ..keeper import ContextKeeper, Replaced
+from .single_flight import SingleFlight
+from .store_access import StoreAccess
 
 __all__ = ["Live", "Renewal"]
 
@@ -59,24 +59,24 @@ class Renewal:
     Args:
         contexts: creates them, and tells of it.
         sharing: the store's side.
-        sleep, dice: pauses between looks at the store, and a random number in [0, 1) to spread them.
+        sleep, random: pauses between looks at the store, and a random number in [0, 1) to spread them.
     """
 
     def __init__(
         self,
-        contexts: Contexts,
-        sharing: Sharing,
+        contexts: ContextKeeper,
+        sharing: StoreAccess,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        dice: Callable[[], float] = random.random,
+        random: Callable[[], float] = random.random,
     ) -> None:
-        self._contexts = contexts
+        self._keeper = contexts
         self._sharing = sharing
         self._clock = contexts.clock
         self._sleep = sleep
-        self._dice = dice
+        self._random = random
         self._live: Live | None = None
-        self._flight: Flight[Live] | None = None
+        self._flight: SingleFlight[Live] | None = None
         self._old: Replaced | None = None  # until another takes its place
         self._gone_id = ""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -140,14 +140,14 @@ class Renewal:
 
     # --- one creation for all
 
-    def _under_way(self) -> Flight[Live] | None:
+    def _under_way(self) -> SingleFlight[Live] | None:
         return None if self._flight is None or self._flight.over else self._flight
 
-    def _start(self, *, fresh: bool) -> Flight[Live]:
+    def _start(self, *, fresh: bool) -> SingleFlight[Live]:
         if self._live is not None and self._live.expiry.expired(self._clock()):
             self._old = Replaced(self._live.context.id, "expired")
             self._live = None
-        self._flight = Flight(self._fly(fresh), fresh=fresh)
+        self._flight = SingleFlight(self._fly(fresh), fresh=fresh)
         return self._flight
 
     async def _fly(self, fresh: bool) -> Live:
@@ -179,12 +179,12 @@ class Renewal:
         """Wait for the right to create; or for the context that another one, who has it, creates."""
         waited, pause = 0.0, _FIRST_PAUSE
         while not await self._sharing.lease(holder, _LEASE_SECONDS):
-            if self._contexts.session.closed:
+            if self._keeper.session.closed:
                 break  # the create says so
             if waited >= _PATIENCE_SECONDS:
                 log.warning("the right to create was not to be had from the store in %g s: without it", waited)
                 break
-            delay = pause * (0.5 + self._dice() / 2)
+            delay = pause * (0.5 + self._random() / 2)
             await self._sleep(delay)
             waited, pause = waited + delay, min(2 * pause, _LONGEST_PAUSE)
             if (found := await self._found()) is not None:
@@ -210,20 +210,20 @@ class Renewal:
         found = await self._sharing.get()
         if found is None or found.id == self._gone_id:
             return None
-        expiry = Expiry(found.ttl, now, margin=self._contexts.margin, remaining=found.remaining)
+        expiry = Expiry(found.ttl, now, margin=self._keeper.margin, remaining=found.remaining)
         if expiry.expired(self._clock()):
             return None
-        asked = self._contexts.asked
+        asked = self._keeper.asked
         context = Context(id=found.id, ttl=int(found.ttl), model=asked.model, mode=str(asked.mode))
         self._live, self._old = Live(context, expiry, adopted=True, told=expiry.expires_at), None
         log.info("context %s: adopted from the store, %.0f s left", found.id, found.remaining)
         return self._live
 
     async def _created(self) -> Live:
-        context, expiry = await self._contexts.create()
+        context, expiry = await self._keeper.create()
         live = Live(context, expiry, adopted=False, told=expiry.expires_at)
         # Before anything is awaited: what exists, and is billed, is not lost if this is cancelled now.
         self._live, old, self._old = live, self._old, None
-        self._contexts.tell_created(context, expiry.ttl, old)
+        self._keeper.tell_created(context, expiry.ttl, old)
         await self._sharing.put(context.id, expiry.ttl, expiry.remaining(self._clock()))
         return live

@@ -94,8 +94,8 @@ def test_back_off_where_no_wait_is_named() -> None:
     """Without a `Retry-After` the pause doubles from cut to cut, jittered down to its half; a success ends that."""
     one = limiter(max_delay=8)
     pauses = []
-    for dice in (0, 0, 0, 0, 0, 1):
-        one.refused(one.start(), refusal(), 1000, dice)
+    for random in (0, 0, 0, 0, 0, 1):
+        one.refused(one.start(), refusal(), 1000, random)
         pauses.append(one.resume_at - 1000)
         one.resume_at = float("-inf")
     assert pauses == [1, 2, 4, 8, 8, 4]

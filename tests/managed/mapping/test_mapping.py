@@ -123,7 +123,7 @@ def timed(time: Time) -> Callable[..., Map[Any]]:
     """Make a map whose pauses take no time."""
 
     def make(ask: Any, questions: Any, **options: Any) -> Map[Any]:
-        return Map(ask, questions, clock=time.clock, sleep=time.sleep, dice=lambda: 0.0, **options)
+        return Map(ask, questions, clock=time.clock, sleep=time.sleep, random=lambda: 0.0, **options)
 
     return make
 

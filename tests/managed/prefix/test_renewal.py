@@ -25,7 +25,7 @@ from ctxcache import (
     user,
 )
 from ctxcache.managed import MemoryStore, Prefix, SQLiteStore, StoredContext
-from ctxcache.managed.prefix.flight import Flight
+from ctxcache.managed.prefix.single_flight import SingleFlight
 
 from ..conftest import MANUAL, MODEL
 from ..redis_server import BINARY, NO_BINARY, redis_server
@@ -463,7 +463,7 @@ async def test_a_creation_that_is_done_is_not_joined(prefix, service):
     async def done():
         return prefix._renewal.live
 
-    prefix._renewal._flight = flight = Flight(done())
+    prefix._renewal._flight = flight = SingleFlight(done())
     await flight.join()
     service.expire()
     assert (await prefix.ask("?")).text == TEXT

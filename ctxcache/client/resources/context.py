@@ -1,0 +1,71 @@
+"""`POST /context/create`."""
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from functools import partial
+from typing import Any, Literal
+
+from ... import wire
+from ...config import UNSET, Retry, Timeouts, Unset
+from ...models import Context, ContextRequest, MessageLike, TruncationStrategy
+from ..calls import Calls
+
+__all__ = ["ContextEndpoint"]
+
+
+class ContextEndpoint:
+    """`session.context`."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def create(
+        self,
+        *,
+        model: str,
+        messages: Iterable[MessageLike],
+        mode: Literal["session", "common_prefix"] = "session",
+        ttl: int | timedelta | Unset = UNSET,
+        truncation_strategy: TruncationStrategy | Mapping[str, Any] | Unset = UNSET,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
+    ) -> Context:
+        """Make a context: a conversation or a prefix that the service keeps.
+
+        There is no endpoint to get, list, renew or delete one: it ends when it was not used for `ttl`, and its storage
+        is billed until then. A create is repeated where no answer came, since a second context does no harm beyond its
+        storage.
+
+        Args:
+            model: the model's id.
+            messages: what the context begins with: `Message` objects or mappings with `role` and `content`. The last
+                one may not be the assistant's.
+            mode: `session` (the service keeps the conversation, one call at a time) or `common_prefix` (immutable, any
+                number of calls at once).
+            ttl: idle time after which it is gone: seconds in [3600, 604800] or a timedelta; the service's default is
+                86400. Every use starts it anew.
+            truncation_strategy: for `session`: what to do when the history outgrows the window.
+            extra_headers: further headers of this call.
+            extra_body: further body fields, sent as they are.
+            timeouts: the limits of this call instead of the session's.
+            retry: when to try this call again, instead of the session's.
+
+        Raises:
+            InvalidInputError: for an argument out of its range; nothing was sent.
+            CtxCacheError: any other of the family.
+        """
+        asked = ContextRequest(
+            model=model,
+            messages=messages,
+            mode=mode,
+            ttl=ttl,
+            truncation_strategy=truncation_strategy,
+            extra={} if extra_body is None else extra_body,
+        )
+        request = wire.create_request(asked, extra_headers)
+        context = await self._calls.send(request, partial(wire.read_context, asked=asked), timeouts, retry)
+        if context.mode == "session":
+            self._calls.turns.mark_serial(context.id)
+        return context

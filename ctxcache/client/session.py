@@ -1,0 +1,172 @@
+"""`AsyncSession`: one key, one base URL, one pool of connections, in one event loop."""
+
+import hashlib
+import hmac
+import os
+import warnings
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+from ..config import DEFAULT_BASE_URL, Limits, Retry, Secret, Timeouts
+from ..errors import InvalidInputError
+from ..models import Usage
+from ..wire import check_headers
+from .calls import Calls
+from .hooks import Hooks, Notifier
+from .resources import ChatEndpoint, ContextEndpoint
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from .transport import Transport
+
+__all__ = ["AsyncSession"]
+
+_TIMEOUTS, _LIMITS, _RETRY, _HOOKS = Timeouts(), Limits(), Retry(), Hooks()
+
+
+class AsyncSession:
+    """A client of the two endpoints, as `session.context` and `session.chat`.
+
+    Make one for each service you talk to and keep it; any number of tasks may use it at once, in the event loop of its
+    first use. Close it: `async with` it, or `await session.aclose()`.
+
+    Args:
+        api_key: the key; default: the environment's `CTXCACHE_API_KEY`. It never prints.
+        base_url: the gateway's URL, up to and with its version; default: the environment's `CTXCACHE_BASE_URL`, else
+            `https://gateway.serevixai.ai/v1`.
+        timeouts, limits, retry: see `Timeouts`, `Limits`, `Retry`.
+        headers: further headers of every request.
+        http: your own `aiohttp.ClientSession`, for TLS settings, proxies, tracing or middlewares. Its pool applies as
+            well, its time-outs do not, and you close it. Without it, the proxies of the environment are used
+            (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`).
+        hooks: functions to be told of what happens, see `Hooks`.
+
+    Raises:
+        InvalidInputError: no key, or a setting out of its range.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        *,
+        timeouts: Timeouts = _TIMEOUTS,
+        limits: Limits = _LIMITS,
+        retry: Retry = _RETRY,
+        headers: Mapping[str, str] | None = None,
+        http: "aiohttp.ClientSession | None" = None,
+        hooks: Hooks = _HOOKS,
+    ) -> None:
+        self._closed = True  # for __del__, until all is checked
+        self._key = _key(os.environ.get("CTXCACHE_API_KEY", "") if api_key is None else api_key)
+        self.base_url = _url(base_url or os.environ.get("CTXCACHE_BASE_URL") or DEFAULT_BASE_URL)
+        for name, value, kind in (
+            ("timeouts", timeouts, Timeouts),
+            ("limits", limits, Limits),
+            ("retry", retry, Retry),
+            ("hooks", hooks, Hooks),
+        ):
+            if not isinstance(value, kind):
+                raise InvalidInputError.of(name, value, f"a {kind.__name__}")
+        self._limits = limits
+        self._headers = check_headers(headers, "headers")
+        self._http = http
+        own_id = self._headers.pop("X-Client-Request-Id", None)
+        self._calls = Calls(
+            self._connect,
+            self._key,
+            timeouts=timeouts,
+            limits=limits,
+            policy=retry,
+            hooks=hooks,
+            client_request_id=own_id,
+        )
+        self.context = ContextEndpoint(self._calls)
+        self.chat = ChatEndpoint(self._calls)
+        self._closed = False
+
+    def _connect(self) -> "Transport":
+        from .transport import Transport  # aiohttp costs more to import than all the rest
+
+        return Transport(self.base_url, self._key, limits=self._limits, headers=self._headers, http=self._http)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `aclose` was called."""
+        return self._closed
+
+    @property
+    def usage(self) -> Usage:
+        """What all calls of this session that have ended were counted at, creates included, in sum."""
+        return self._calls.usage
+
+    @property
+    def retry(self) -> Retry:
+        """When this session tries again."""
+        return self._calls.policy
+
+    @property
+    def hooks(self) -> Notifier:
+        """Who is told of what happens."""
+        return self._calls.hooks
+
+    def fingerprint(self, data: bytes) -> str:
+        """Return 64 hex digits that stand for `data` at this base URL under this key, and tell nothing of either.
+
+        It is an HMAC-SHA256 with the API key as its key: others can neither compute nor test it.
+        """
+        url = self.base_url.encode()
+        return hmac.new(self._key.reveal().encode(), b"%d %b %b" % (len(url), url, data), hashlib.sha256).hexdigest()
+
+    async def aclose(self) -> None:
+        """Close the session. Who still reads a stream gets a `StreamInterruptedError` at once; further calls fail."""
+        await self._calls.aclose()
+        self._closed = True
+
+    async def __aenter__(self) -> Self:
+        self._calls.transport()  # so that a session used in a second loop, or closed, says so here
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<AsyncSession {self.base_url} {'closed' if self._closed else 'open'}>"
+
+    def __del__(self) -> None:
+        if not self._closed and self._calls.connected:
+            warnings.warn(
+                f"{self!r} was never closed: use `async with`, or aclose()", ResourceWarning, stacklevel=2, source=self
+            )
+
+
+def _key(api_key: object) -> Secret:
+    # A header value cannot carry more; and what else was given is not shown, since it may be the key.
+    if not isinstance(api_key, str) or not api_key.strip() or not api_key.strip().isprintable():
+        raise InvalidInputError(
+            "api_key: none, or not printable text; give api_key=… or set CTXCACHE_API_KEY",
+            field="api_key",
+            allowed="a non-empty string without control characters",
+        )
+    return Secret(api_key.strip())
+
+
+def _url(base_url: object) -> str:
+    allowed = "an http or https URL with a host and without user, query or fragment"
+    if not isinstance(base_url, str):
+        raise InvalidInputError.of("base_url", base_url, allowed)
+    try:
+        url = urlsplit(base_url.strip())
+        valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        valid = False
+    if valid and (url.username is not None or url.password is not None):
+        raise InvalidInputError(f"base_url: allowed is {allowed}", field="base_url", allowed=allowed)  # may be secret
+    if not valid or url.query or url.fragment:
+        raise InvalidInputError.of("base_url", base_url, allowed)
+    return base_url.strip().rstrip("/")

@@ -1,0 +1,200 @@
+"""`Transport`: the connections, and one attempt on one of them."""
+
+import asyncio
+import math
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from yarl import URL
+
+from ...config import Limits, Secret, Timeouts, __version__
+from ...errors import APIConnectionError, APITimeoutError, InvalidInputError, SessionError
+from ...wire import CHAT_PATH, CREATE_PATH, Request
+from ..slots import Slots
+from .body import Body, Evidence
+from .exchange import Exchange
+from .failures import FOREIGN, translate
+from .head_timeouts import HeadTimeouts
+
+__all__ = ["Transport"]
+
+_STALE_TRIES: Final = 4
+_TIMEOUTS_KEPT: Final = 64  # callers use a few; what is made anew for each call is not worth keeping
+_USER_AGENT: Final = f"ctxcache/{__version__} aiohttp/{aiohttp.__version__}"
+
+
+class Transport:
+    """The connections of one session to one base URL, in one event loop."""
+
+    attempt = Evidence  # the notes that `open` keeps, made by the caller, who reads them whatever happens
+
+    def __init__(
+        self,
+        base_url: str,
+        key: Secret,
+        *,
+        limits: Limits,
+        headers: Mapping[str, str],
+        http: aiohttp.ClientSession | None,
+    ) -> None:
+        self._urls = _urls(base_url)
+        self._key = key
+        self.loop = asyncio.get_running_loop()
+        self._limits = limits
+        self._slots = Slots(limits.connections or math.inf)
+        headers = {
+            "Accept-Encoding": "identity",  # what is compressed arrives late: relays hold it back to fill a block
+            "User-Agent": _USER_AGENT,
+            **headers,
+            "Content-Type": "application/json",
+            "Authorization": _Hidden(f"Bearer {key.reveal()}"),
+        }
+        self._owns_http = http is None
+        self._http = self._make_http(headers, _proxy_for(base_url)) if http is None else http
+        self._headers = {} if http is None else headers  # those that go with each call
+        self._aiohttp_timeouts: dict[Timeouts, aiohttp.ClientTimeout] = {}
+        self._heads = HeadTimeouts(self.loop)
+        self._open: set[Exchange] = set()
+        self.closed = False
+
+    def _make_http(self, headers: Mapping[str, str], proxy: str | None) -> aiohttp.ClientSession:
+        # The pool's size is kept by `_slots`, where waiting for it has a limit of its own.
+        connector = aiohttp.TCPConnector(
+            limit=0, keepalive_timeout=self._limits.keepalive or None, force_close=not self._limits.keepalive
+        )
+        return aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=proxy, headers=headers
+        )
+
+    async def open(self, request: Request, timeouts: Timeouts, attempt: Evidence) -> Exchange:
+        """Send a request and wait for the head of its answer, whatever its status.
+
+        Raises:
+            APIConnectionError: `sent` says whether the request may have run.
+            APITimeoutError: likewise; `limit` is `connect`, `pool` or `head`.
+            ProtocolError: for an answer that is not HTTP.
+            SessionError: when the session is closed.
+        """
+        if self._slots.free:
+            self._slots.free -= 1
+        else:
+            await self._wait_for_slot(timeouts)
+        try:
+            for _ in range(_STALE_TRIES):
+                if self.closed or self._http.closed:
+                    raise SessionError("the session is closed")
+                attempt.stale = False
+                try:
+                    response = await self._post(request, timeouts, attempt)
+                    if attempt.sent or not attempt.framed:
+                        break
+                    response.close()  # said before we had asked: it answers nothing
+                except APIConnectionError:
+                    if not attempt.stale:
+                        raise
+                # The other idle connections have often been closed, too: let the loop find out before the next try.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            else:
+                raise APIConnectionError("the server closed each connection before the request was sent")
+        except BaseException:
+            self._slots.release()
+            raise
+        exchange = Exchange(response, timeouts, self._key, self._release)
+        self._open.add(exchange)
+        return exchange
+
+    async def _post(self, request: Request, timeouts: Timeouts, attempt: Evidence) -> aiohttp.ClientResponse:
+        headers = {
+            **self._headers,
+            "Accept": "text/event-stream" if request.stream else "application/json",
+            **request.headers,
+            "X-Client-Request-Id": attempt.client_request_id,
+        }
+        try:
+            return await self._http.post(
+                self._urls[request.path],
+                data=Body(request.body, attempt, self._heads, timeouts.head),
+                headers=headers,
+                timeout=self._aiohttp_timeout(timeouts),
+                allow_redirects=False,  # the key would travel along
+                raise_for_status=False,
+            )
+        except FOREIGN as error:
+            failure = translate(error, timeouts, self._key, sent=attempt.sent)
+        finally:
+            if timeouts.head is not None:
+                self._heads.end(attempt, timeouts.head)
+        # Raised out here so that no exception of aiohttp, whose frames hold the headers, hangs on ours.
+        raise failure
+
+    def _aiohttp_timeout(self, timeouts: Timeouts) -> aiohttp.ClientTimeout:
+        made = self._aiohttp_timeouts.get(timeouts)
+        if made is None:
+            # What aiohttp calls `connect` covers its pool as well: ours is never full, a caller's may be.
+            connect = timeouts.connect
+            if not self._owns_http and connect is not None:
+                connect = None if timeouts.pool is None else timeouts.pool + connect
+            made = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=timeouts.connect)
+            if len(self._aiohttp_timeouts) < _TIMEOUTS_KEPT:
+                self._aiohttp_timeouts[timeouts] = made
+        return made
+
+    async def _wait_for_slot(self, timeouts: Timeouts) -> None:
+        try:
+            async with asyncio.timeout(timeouts.pool):
+                await self._slots.wait()
+        except TimeoutError:
+            pass
+        else:
+            return
+        raise APITimeoutError.of("pool", timeouts.pool, hopeless=True)
+
+    def _release(self, exchange: Exchange) -> None:
+        self._open.discard(exchange)
+        self._slots.release()
+
+    async def aclose(self) -> None:
+        """End every open exchange with an error its reader gets at once, then close the connections."""
+        self.closed = True
+        # aiohttp would leave a waiting reader waiting for ever (aio-libs/aiohttp#5582), hence this order.
+        for exchange in list(self._open):
+            exchange.fail(SessionError("the session was closed while the answer was being read"))
+        self._heads.close()
+        if self._owns_http:
+            await self._http.close()
+
+
+class _Hidden(str):
+    """A header value that keeps out of tracebacks that show local variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'"
+
+
+def _urls(base_url: str) -> dict[str, URL]:
+    """The URL of each endpoint."""
+    try:
+        return {path: URL(base_url + path) for path in (CREATE_PATH, CHAT_PATH)}
+    except ValueError:
+        pass
+    raise InvalidInputError.of("base_url", base_url, "a URL whose host can be looked up")
+
+
+def _proxy_for(base_url: str) -> str | None:
+    """The proxy the environment names for this URL: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`."""
+    url = urlsplit(base_url)
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(url.netloc):
+        return None
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    if urlsplit(proxy).scheme not in ("http", "https"):
+        raise InvalidInputError("the proxy of the environment: allowed is an http or https URL", field="proxy")
+    return proxy

@@ -1,0 +1,150 @@
+"""What the gateway refuses, in the service's words: each refusal is an error of our own family, sent as its envelope.
+
+Statuses, codes and types are those of the vendor's documentation; where it says nothing (404, 405, 413 and 415 of plain
+HTTP) the nearest code of its table is used, so that a client that goes by codes does the right thing.
+"""
+
+import re
+from typing import Any, Final
+
+from ...errors import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ContextBusyError,
+    ContextGoneError,
+    InternalServerError,
+    InvalidInputError,
+    NotFoundError,
+    QuotaExceededError,
+)
+
+__all__ = [
+    "bad_field",
+    "bad_http",
+    "bad_key",
+    "bad_request",
+    "busy",
+    "context_not_found",
+    "engine_failed",
+    "envelope",
+    "full",
+    "method_not_allowed",
+    "model_not_found",
+    "not_json",
+    "out_of_context",
+    "path_not_found",
+    "too_large",
+]
+
+_TYPES: Final = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    408: "RequestTimeout",
+    413: "RequestEntityTooLarge",
+    415: "UnsupportedMediaType",
+    429: "TooManyRequests",
+}
+
+
+def envelope(error: APIStatusError, request_id: str) -> dict[str, Any]:
+    """Return the JSON of an error, as the service forms it: `message` ends in the request's id (seen)."""
+    kind = error.type or _TYPES.get(error.status or 500, "InternalServerError")
+    message = f"{error.message} Request id: {request_id}"
+    return {"error": {"code": error.code, "message": message, "param": error.param, "type": kind}}
+
+
+# --- the request ------------------------------------------------------------------------------------------------------
+
+
+def bad_request(param: str, message: str, status: int = 400) -> APIStatusError:
+    """Refuse a parameter, a header or the body (`param` "")."""
+    return BadRequestError(message, status=status, code="InvalidParameter", param=param)
+
+
+def bad_field(error: InvalidInputError) -> APIStatusError:
+    """Refuse a request by what the models found: a field that is missing, of the wrong type or out of range."""
+    top = re.match(r"\w*", error.field)
+    param = top[0] if top else ""
+    if error.value == "UNSET":
+        message = f"The request is missing the parameter {error.field}; allowed is {error.allowed}."
+        return BadRequestError(message, status=400, code=f"MissingParameter.{param}", param=param)
+    return bad_request(param, f"The parameter {error.message}.")
+
+
+def not_json(reason: str) -> APIStatusError:
+    """Refuse a body."""
+    return bad_request("", f"The request body cannot be read: {reason}.")
+
+
+def too_large(most: int) -> APIStatusError:
+    """Refuse a body of more than `most` bytes."""
+    return bad_request("", f"The request body is larger than {most} bytes.", status=413)
+
+
+def bad_http() -> APIStatusError:
+    """Refuse what is not HTTP. Its bytes are not repeated: a key may be among them."""
+    return bad_request("", "The request is not valid HTTP, or its head is too large.")
+
+
+def bad_key() -> APIStatusError:
+    """Refuse a key, which is not repeated either."""
+    message = "The API key in the request is missing or invalid."
+    return AuthenticationError(message, status=401, code="AuthenticationError")
+
+
+def path_not_found() -> APIStatusError:
+    """Refuse a path."""
+    message = "There is no such path here: see POST /v1/context/create and POST /v1/context/chat/completions."
+    return NotFoundError(message, status=404, code="InvalidAction")
+
+
+def method_not_allowed(allowed: str) -> APIStatusError:
+    """Refuse a method."""
+    return bad_request("", f"The method is not allowed here; {allowed} is.", status=405)
+
+
+# --- contexts ---------------------------------------------------------------------------------------------------------
+
+
+def model_not_found(model: str) -> APIStatusError:
+    """Refuse a model nobody serves."""
+    message = f"The model or endpoint {_short(model)} does not exist or you do not have access to it."
+    return NotFoundError(message, status=404, code="InvalidEndpointOrModel.NotFound", param="model")
+
+
+def context_not_found(context_id: str) -> APIStatusError:
+    """Refuse a context that expired or never was: nobody can tell which."""
+    message = f"The specified context {_short(context_id)} is not found, it may have expired."
+    return ContextGoneError(message, status=404, code="NotFound.context_id", param="context_id")
+
+
+def busy() -> APIStatusError:
+    """Refuse a second call on a session context (vendor documentation)."""
+    message = "The specified context is in invalid state: InProgress."
+    return ContextBusyError(message, status=403, code="OperationDenied.InvalidState", param="context_id")
+
+
+def out_of_context(tokens: int, window: int) -> APIStatusError:
+    """Refuse what does not fit the window, whatever is dropped."""
+    message = f"The messages have {tokens} tokens, which leaves no room in the context window of {window}."
+    return BadRequestError(message, status=400, code="OutofContextError", param="messages")
+
+
+def full(most: int) -> APIStatusError:
+    """Refuse one context too many."""
+    message = f"There are {most} contexts already; they end by their ttl only."
+    return QuotaExceededError(message, status=429, code="QuotaExceeded")
+
+
+def engine_failed() -> APIStatusError:
+    """Say that no answer, or only part of one, could be made."""
+    message = "The service encountered an unexpected internal error."
+    return InternalServerError(message, status=500, code="InternalServiceError")
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 80 else f"{name[:79]}…")

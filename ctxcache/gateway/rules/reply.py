@@ -1,0 +1,124 @@
+"""One reply while it is written: where it stops, and which of its text may be shown already.
+
+The engine's text is cut at its most tokens first, then before the first stop string that is completed in what is left.
+Text that might yet become a stop string is held back until that is decided. However the engine cuts its text into
+pieces, the reply is the same. Each stop string is found by its own Knuth-Morris-Pratt automaton, whose table is built
+only as far as a match has come: linear time, and a stop string of a megabyte costs nothing until it is half written.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+from .tokens import TokenCounter
+
+__all__ = ["Fragment", "Reply"]
+
+Fragment: TypeAlias = tuple[int, str | None]  # of an answer's replies: which one, and its next text; None: it ended
+
+
+class _Stop:
+    """One stop string, and how much of it the text ends with."""
+
+    __slots__ = ("_fallback", "_text", "matched")
+
+    def __init__(self, text: str) -> None:
+        self._text: Final = text
+        self._fallback = [0]  # [i]: the longest proper prefix that the first i + 1 characters end with
+        self.matched = 0
+
+    def step(self, character: str) -> bool:
+        """Add one character of the text; True where it completes the stop string."""
+        self.matched = self._next(self.matched, character)
+        if self.matched == len(self._text):
+            return True
+        if self.matched > len(self._fallback):  # by one: a match grows by one a step
+            self._fallback.append(self._next(self._fallback[-1], self._text[self.matched - 1]))
+        return False
+
+    def _next(self, matched: int, character: str) -> int:
+        while matched and self._text[matched] != character:
+            matched = self._fallback[matched - 1]
+        return matched + 1 if self._text[matched] == character else 0
+
+    def __len__(self) -> int:
+        return len(self._text)
+
+
+class Reply:
+    """One reply of an answer.
+
+    Attributes:
+        finish_reason: `stop` (the engine ended, or a stop string came), `length` (no token was left); None until then.
+    """
+
+    def __init__(self, stops: Iterable[str], limit: int) -> None:
+        """Begin a reply of at most `limit` tokens; with none it ends at once."""
+        self.finish_reason: str | None = None if limit > 0 else "length"
+        self._limit: Final = limit
+        self._stops: Final = [_Stop(stop) for stop in stops]
+        self._written = TokenCounter()  # by the engine
+        self._shown = TokenCounter() if self._stops else self._written
+        self._parts: list[str] = []
+        self._held: deque[str] = deque()
+        self._held_length = 0
+
+    @property
+    def text(self) -> str:
+        """What was shown so far; the whole reply once `finish_reason` is set."""
+        return "".join(self._parts)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens `text` has."""
+        return self._shown.tokens
+
+    def feed(self, piece: str) -> str:
+        """Take the engine's next piece; return the text that may be shown now, "" where there is none."""
+        if self.finish_reason or not piece:
+            return ""
+        fits = self._written.add(piece, self._limit)
+        cut = fits < len(piece)
+        shown = self._up_to_stop(piece[:fits]) if self._stops else piece[:fits]
+        if cut and not self.finish_reason:
+            self.finish_reason = "length"
+            shown += self._release(self._held_length)
+        return self._show(shown)
+
+    def end(self) -> str:
+        """The engine has no more: return the text that was held back."""
+        if self.finish_reason:
+            return ""
+        self.finish_reason = "stop"
+        return self._show(self._release(self._held_length))
+
+    def _show(self, text: str) -> str:
+        if text:
+            self._parts.append(text)
+            if self._stops:
+                self._shown.add(text)
+        return text
+
+    def _up_to_stop(self, text: str) -> str:
+        """Hold `text`; return what no stop string can begin in any more."""
+        self._held.append(text)
+        before = self._held_length
+        self._held_length += len(text)
+        for place, character in enumerate(text, start=before + 1):
+            complete = [len(stop) for stop in self._stops if stop.step(character)]
+            if complete:
+                self.finish_reason = "stop"
+                return self._release(place - max(complete))
+        return self._release(self._held_length - max(stop.matched for stop in self._stops))
+
+    def _release(self, count: int) -> str:
+        """Take the oldest `count` characters out of what is held."""
+        self._held_length -= count
+        parts = []
+        while count:
+            part = self._held.popleft()
+            if len(part) > count:
+                self._held.appendleft(part[count:])
+            parts.append(part[:count])
+            count -= len(parts[-1])
+        return "".join(parts)

@@ -1,0 +1,159 @@
+"""The context window: what a session context forgets, and when.
+
+A window holds the initial messages (never dropped), the history, the new messages and the reply. Messages are dropped
+whole, oldest first. In force is the smaller of the model's window and `max_window_tokens`.
+
+===========================  =========================================================================================
+strategy                     when it gets too much
+===========================  =========================================================================================
+last_history_tokens          the history never exceeds that many tokens, and the window never either: as much as must
+                             go goes. What stays was cached and remains so.
+rolling_tokens, true         the oldest block is dropped and the rest computed anew: that turn has no cached tokens. A
+                             block is `rolling_window_tokens`, else a quarter of the window, or what must go if more.
+rolling_tokens, false        nothing is dropped: the reply ends with `length` where the window does. Once the question
+                             itself does not fit, replies are empty, end with `length`, and no turn is stored.
+none (common_prefix)         there is no history; the reply ends with `length` where the window does.
+===========================  =========================================================================================
+
+With all of them a question that leaves no room for a reply even beside the initial messages alone is refused. Source:
+vendor documentation for the strategies; sizes of blocks and dropping whole messages are this gateway's choice.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+from ...config import UNSET
+from ...models import Message, TruncationStrategy
+from .refusals import out_of_context
+from .tokens import message_tokens
+
+__all__ = ["DEFAULT_STRATEGY", "Plan", "Window"]
+
+DEFAULT_STRATEGY: Final = TruncationStrategy(type="rolling_tokens", rolling_tokens=True)  # as in the API reference
+_DEFAULT_HISTORY: Final = 4096  # vendor documentation
+_BLOCKS: Final = 4  # a window's default blocks
+
+
+@attrs.frozen
+class Plan:
+    """How one call fits the window.
+
+    Attributes:
+        dropped: how many of the history's messages it does not see any more.
+        kept: how many tokens of context it sees.
+        room: the most tokens of its reply.
+    """
+
+    dropped: int
+    kept: int
+    room: int
+
+
+@attrs.define(eq=False)
+class Window:
+    """One context's messages, within their window.
+
+    Attributes:
+        size: in tokens.
+        strategy: with every default filled in; None for a common prefix.
+        initial: the messages the context was made with.
+        initial_tokens: their tokens.
+        history: the messages of completed turns that are still held, each with its tokens.
+        history_tokens: their tokens.
+    """
+
+    size: int
+    strategy: TruncationStrategy | None
+    initial: tuple[Message, ...]
+    initial_tokens: int = attrs.field(init=False)
+    history: list[tuple[Message, int]] = attrs.field(init=False, factory=list)
+    history_tokens: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        if self.strategy is not None:
+            self.strategy = _filled_in(self.strategy)
+            if self.strategy.max_window_tokens is not UNSET:
+                self.size = min(self.size, self.strategy.max_window_tokens)
+        self.initial_tokens = message_tokens(self.initial)
+        self._check_room(self.initial_tokens)
+
+    @property
+    def tokens(self) -> int:
+        """All that is held."""
+        return self.initial_tokens + self.history_tokens
+
+    def messages(self, dropped: int = 0) -> tuple[Message, ...]:
+        """Return what is held, without the `dropped` oldest messages of the history."""
+        return (*self.initial, *(message for message, _ in self.history[dropped:]))
+
+    def plan(self, new: int) -> Plan:
+        """Fit a question of `new` tokens in; nothing changes yet.
+
+        Raises:
+            APIStatusError: `OutofContextError` for one that leaves no room whatever is dropped.
+        """
+        self._check_room(self.initial_tokens + new)
+        excess = self.tokens + new + 1 - self.size  # one token of reply at least
+        if self._stops_at_end:
+            return Plan(0, self.tokens, max(0, 1 - excess))
+        dropped, tokens = self._oldest(self._to_drop(excess, self.history_tokens))
+        return Plan(dropped, self.tokens - tokens, self.size - self.initial_tokens - new)
+
+    def store(self, turn: Iterable[Message]) -> bool:
+        """Store a completed turn, and drop what is too much then; return whether the window rolled for it.
+
+        That is never less than was planned: the turn is the question and at least one token.
+        """
+        before = self.history_tokens
+        for message in turn:
+            self.history.append((message, message_tokens([message])))
+            self.history_tokens += self.history[-1][1]
+        if self._history_limit is not None:
+            self._drop(self._oldest(self.history_tokens - self._history_limit)[0])
+            return False
+        dropped, _ = self._oldest(self._to_drop(self.tokens - self.size, before))
+        self._drop(dropped)
+        return dropped > 0
+
+    @property
+    def _stops_at_end(self) -> bool:
+        return self.strategy is None or self.strategy.rolling_tokens is False
+
+    @property
+    def _history_limit(self) -> int | None:
+        limit = self.strategy.last_history_tokens if self.strategy else UNSET
+        return None if limit is UNSET else min(limit, self.size - self.initial_tokens)
+
+    def _check_room(self, tokens: int) -> None:
+        if tokens >= self.size:
+            raise out_of_context(tokens, self.size)
+
+    def _to_drop(self, excess: int, most: int) -> int:
+        """How many tokens go where `excess` are too many; `most` is all that may go."""
+        if excess <= 0 or self._history_limit is not None:
+            return excess
+        block = self.strategy.rolling_window_tokens if self.strategy else UNSET
+        return min(most, max(excess, self.size // _BLOCKS if block is UNSET else block))
+
+    def _oldest(self, tokens: int) -> tuple[int, int]:
+        """The fewest of the oldest messages that have so many tokens: how many, and their tokens."""
+        count = total = 0
+        while total < tokens:
+            total += self.history[count][1]
+            count += 1
+        return count, total
+
+    def _drop(self, count: int) -> None:
+        self.history_tokens -= sum(tokens for _, tokens in self.history[:count])
+        del self.history[:count]
+
+
+def _filled_in(strategy: TruncationStrategy) -> TruncationStrategy:
+    """With the service's defaults, and without what its type has no use for, as the answer of a create shows it."""
+    if strategy.type == "rolling_tokens":
+        rolling = strategy.rolling_tokens is not False
+        return attrs.evolve(strategy, rolling_tokens=rolling, last_history_tokens=UNSET)
+    kept = _DEFAULT_HISTORY if strategy.last_history_tokens is UNSET else strategy.last_history_tokens
+    return attrs.evolve(strategy, last_history_tokens=kept, rolling_tokens=UNSET, rolling_window_tokens=UNSET)

@@ -1,0 +1,269 @@
+"""The work of a map: its tasks, and what they share.
+
+There are three kinds of tasks. One feeder takes questions from their source; each attempt to ask one is a task; while
+nobody may start, a pauser sleeps. They meet in `Scheduler.pump`, which every event calls and which never waits: it
+starts what may start, and wakes the feeder where there is room for another question. So a result costs the same at any
+concurrency, and neither a slow source nor a slow reader holds up the others.
+
+A question is taken only when it could be asked at once, and answers that nobody has fetched yet count against the
+window, so what is held is bounded: `concurrency` calls under way, twice as many questions in all.
+
+The tasks know the `Scheduler` and not the `Map`: a `Map` that was forgotten is collected, and its end cancels them.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import attrs
+
+from ...config import Retry
+from ...errors import CtxCacheError, RateLimitError, SessionError
+from ...models import ChatCompletion
+from ...retry import may_repeat, next_delay
+from .answers import Answer, Answers
+from .limiter import Limiter
+from .source import Job, Source
+
+__all__ = ["AskOne", "Scheduler"]
+
+Question = TypeVar("Question")
+Asked = TypeVar("Asked", contravariant=True)
+
+log: Final = logging.getLogger("ctxcache")
+
+_WINDOW: Final = 2  # questions taken and not yet delivered, for each call that may be under way
+
+
+class AskOne(Protocol[Asked]):
+    """Asks one question of a map."""
+
+    def __call__(self, question: Asked, /, *, retry: Retry) -> Awaitable[ChatCompletion]:
+        """Ask, under this policy: it allows one attempt, since the map itself repeats, with all questions in view."""
+        ...
+
+
+class Scheduler(Generic[Question]):
+    """One map at work; the arguments are those of `Map`."""
+
+    def __init__(
+        self,
+        ask: AskOne[Question],
+        source: Source[Question],
+        answers: Answers[Question],
+        *,
+        concurrency: int,
+        policy: Retry,
+        repeatable: bool,
+        on_retry: Callable[[CtxCacheError, int, float], object] | None,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[object]],
+        random: Callable[[], float],
+    ) -> None:
+        self._ask = ask
+        self._source = source
+        self._answers = answers
+        self._window = _WINDOW * concurrency
+        self._limiter = Limiter(concurrency, policy)
+        self._policy = policy
+        self._once = attrs.evolve(policy, attempts=1)
+        self._repeatable = repeatable
+        self._on_retry = on_retry
+        self._clock = clock
+        self._sleep = sleep
+        self._random = random
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pausing = False
+        self._backlog: deque[Job[Question]] = deque()  # to go as soon as the limiter lets them
+        self._outstanding = 0  # questions taken and not yet delivered
+        self._feeding = True
+        self._closed = False
+        self._failure: BaseException | None = None
+        self._room = asyncio.Event()  # for the feeder
+        self._news = asyncio.Event()  # for those who wait for answers
+
+    # --- for the reader
+
+    async def next(self) -> Answer[Question]:
+        """Wait for the next answer; begin with the work if that was not done before.
+
+        Raises:
+            StopAsyncIteration: at the end.
+            SessionError: in another event loop than the first time.
+        """
+        self._begin()
+        while not self._closed:
+            answer = self._answers.take()
+            if answer is not None:
+                self._outstanding -= 1
+                self.pump()
+                return answer
+            if not self._feeding and not self._outstanding:
+                break
+            self._news.clear()
+            await self._news.wait()
+        failure = self._failure
+        await self.aclose()  # a pause may be left
+        raise StopAsyncIteration if failure is None else failure
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+            if not self._closed:
+                self._spawn(self._feed())
+        elif self._loop is not loop:
+            raise SessionError("the map belongs to another event loop")
+
+    async def aclose(self) -> None:
+        """Cancel all tasks, wait for their end, close the questions."""
+        self._failure = None
+        self._abandon()
+        while others := self._tasks - {asyncio.current_task()}:  # the questions' own code may close the map
+            await asyncio.wait(others)
+        await self._close_source()
+
+    def forgotten(self) -> None:
+        """Cancel all tasks soon. Called in whichever thread collects the garbage."""
+        if self._loop is not None and self._tasks:
+            with suppress(RuntimeError):  # the loop is closed: it has cancelled them
+                self._loop.call_soon_threadsafe(self._abandon)
+
+    def _abandon(self) -> None:
+        self._closed = True
+        self._backlog.clear()
+        self._news.set()
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    # --- for the tasks
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Forget a task. One that broke off took a question with it, so that is the end of the map."""
+        self._tasks.discard(task)
+        if task.cancelled():
+            error: BaseException | None = SessionError("the map was cancelled from outside")
+        else:
+            error = task.exception()
+        if error is not None and not self._closed:
+            self._failure = error
+            self._abandon()
+
+    def pump(self) -> None:
+        """Start what may start. Called after every event; never waits."""
+        if self._closed:
+            return
+        now = self._clock()
+        while self._backlog and self._limiter.may_start(now):
+            self._spawn(self._attempt(self._backlog.popleft(), self._limiter.start()))
+        if now < self._limiter.resume_at:
+            if not self._pausing:
+                self._pausing = True
+                self._spawn(self._pause())
+        elif self._has_room(now):
+            self._room.set()
+
+    def _has_room(self, now: float) -> bool:
+        """Whether one more question could be asked at once."""
+        return not self._backlog and self._outstanding < self._window and self._limiter.may_start(now)
+
+    async def _pause(self) -> None:
+        while (wait := self._limiter.resume_at - self._clock()) > 0:
+            await self._sleep(wait)
+        self._pausing = False
+        self.pump()
+
+    async def _feed(self) -> None:
+        """Take questions, each when there is room for it."""
+        try:
+            while True:
+                while not self._has_room(self._clock()):
+                    self._room.clear()
+                    await self._room.wait()
+                job = await self._source.next()
+                if job is None:
+                    break
+                self._outstanding += 1
+                self._backlog.append(job)  # not started here: what is to go again may have taken the room meanwhile
+                self.pump()
+        except Exception as error:
+            self._failure = error  # raised when the answers under way were delivered
+        finally:
+            self._feeding = False
+            self._news.set()
+            await self._close_source()
+
+    async def _close_source(self) -> None:
+        try:
+            await self._source.aclose()
+        except Exception as error:  # what a `finally` of theirs raises, or that they are running and closed the map
+            log.warning("map: closing the questions failed: %s", type(error).__name__)
+
+    async def _attempt(self, job: Job[Question], window: int) -> None:
+        """Ask once. What comes of it is an answer, or the question goes again."""
+        began = self._clock()
+        job.tried += 1
+        try:
+            completion = await self._ask(job.question, retry=self._once)
+        except CtxCacheError as error:
+            # Its frames, and what they hold, would live as long as the answer.
+            failure = error.with_traceback(None)
+        else:
+            self._limiter.succeeded(window)
+            self._deliver(Answer(job.index, job.question, completion))
+            return
+        if isinstance(failure, RateLimitError):
+            again = self._refused(job, failure, window)
+        else:
+            self._limiter.failed()
+            again = await self._failed(job, failure, began)
+        if again:
+            self._backlog.append(job)
+            self.pump()
+        else:
+            failure.attempts = max(job.tried, failure.attempts)
+            self._deliver(Answer(job.index, job.question, error=failure))
+
+    def _refused(self, job: Job[Question], failure: RateLimitError, window: int) -> bool:
+        """Leave a 429 to the limiter; whether the question goes again."""
+        limiter, now = self._limiter, self._clock()
+        first = window == limiter.window
+        again = limiter.refused(window, failure, now, self._random())
+        pause = max(limiter.resume_at - now, 0.0)
+        if first:  # the others of its window change nothing any more
+            log.warning("map: RateLimitError, at most %d at once, the next in %.2f s", limiter.limit, pause)
+        if again and self._on_retry is not None:
+            self._on_retry(failure, job.tried, pause)
+        return again
+
+    async def _failed(self, job: Job[Question], failure: CtxCacheError, began: float) -> bool:
+        """Wait until the question goes again; False where it does not."""
+        if not may_repeat(failure, repeatable=self._repeatable):
+            return False
+        if not job.failures:
+            job.failing_since = began
+        job.failures += 1
+        elapsed = self._clock() - job.failing_since
+        delay = next_delay(self._policy, failure, attempt=job.failures, elapsed=elapsed, jitter=self._random())
+        if delay is None:
+            return False
+        log.warning("map: %s, attempt %d, again in %.2f s", type(failure).__name__, job.tried, delay)
+        if self._on_retry is not None:
+            self._on_retry(failure, job.tried, delay)
+        self.pump()  # another may go meanwhile
+        await self._sleep(delay)
+        return True
+
+    def _deliver(self, answer: Answer[Question]) -> None:
+        self._answers.put(answer)
+        self._news.set()
+        self.pump()

@@ -1,0 +1,462 @@
+"""Sessions: one loop, settings from arguments and environment, each bad argument named, and closing."""
+
+import asyncio
+import gc
+import sys
+import warnings
+
+import aiohttp
+import pytest
+
+from ctxcache import (
+    AsyncSession,
+    CtxCacheError,
+    InvalidInputError,
+    Limits,
+    Message,
+    Retry,
+    SessionError,
+    Timeouts,
+    TruncationStrategy,
+    system,
+    user,
+)
+
+from ..hostile import CHAT, CLOSE, CREATE, SSE, STALL, STORY, Hostile, answer, piece
+
+HELLO = [user("Hello")]
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+async def test_environment(hostile, monkeypatch):
+    """Key and base URL fall back to `CTXCACHE_API_KEY` and `CTXCACHE_BASE_URL`."""
+    monkeypatch.setenv("CTXCACHE_API_KEY", " from-environment ")
+    monkeypatch.setenv("CTXCACHE_BASE_URL", hostile.url + "/")
+    hostile.plays([answer()])
+    async with AsyncSession() as session:
+        await session.chat.create(**CHAT)
+    assert hostile.posts[0].headers["authorization"] == "Bearer from-environment"
+    assert hostile.posts[0].target == "/v1/context/chat/completions"
+
+
+def test_arguments_win(monkeypatch):
+    """Arguments win over the environment."""
+    monkeypatch.setenv("CTXCACHE_API_KEY", "other")
+    monkeypatch.setenv("CTXCACHE_BASE_URL", "http://other/v1")
+    session = AsyncSession("mine", "http://mine/v1")
+    assert session.base_url == "http://mine/v1"
+    assert session._key.reveal() == "mine"
+
+
+def test_default_gateway(monkeypatch):
+    """Without anything the base URL is that of the first gateway."""
+    monkeypatch.setenv("CTXCACHE_BASE_URL", "")
+    assert AsyncSession("k").base_url == "https://gateway.serevixai.ai/v1"
+
+
+@pytest.mark.parametrize("url", ["http://h/v1", "http://h/v1/", "http://h/v1//", " http://h/v1 "])
+def test_trailing_slashes(url):
+    """A base URL may end in slashes."""
+    assert AsyncSession("k", url).base_url == "http://h/v1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"api_key": ""}, "api_key"),
+        ({"api_key": "  "}, "api_key"),
+        ({"api_key": "sk-secret\r\nX: y"}, "api_key"),
+        ({"api_key": "sk-secret\x00"}, "api_key"),
+        ({"api_key": b"sk-secret"}, "api_key"),
+        ({"api_key": 7}, "api_key"),
+        ({"base_url": "gateway.example/v1"}, "base_url"),
+        ({"base_url": "ftp://x/v1"}, "base_url"),
+        ({"base_url": "http://"}, "base_url"),
+        ({"base_url": "http:///v1"}, "base_url"),
+        ({"base_url": "http://x:99999/v1"}, "base_url"),
+        ({"base_url": "http://x:0/v1"}, "base_url"),
+        ({"base_url": "http://x:port/v1"}, "base_url"),
+        ({"base_url": "http://[::1/v1"}, "base_url"),
+        ({"base_url": "http://me:sk-secret@x/v1"}, "base_url"),
+        ({"base_url": "http://sk-secret@x/v1"}, "base_url"),
+        ({"base_url": "http://x/v1?key=1"}, "base_url"),
+        ({"base_url": "http://x/v1#top"}, "base_url"),
+        ({"base_url": 7}, "base_url"),
+        ({"timeouts": 30}, "timeouts"),
+        ({"timeouts": None}, "timeouts"),
+        ({"limits": 100}, "limits"),
+        ({"retry": 3}, "retry"),
+        ({"headers": "X: y"}, "headers"),
+        ({"headers": {"X": 7}}, "headers['X']"),
+        ({"headers": {"X": "sk-secret\n"}}, "headers['X']"),
+        ({"headers": {"X Y": "z"}}, "headers"),
+        ({"headers": {"": "z"}}, "headers"),
+        ({"headers": {7: "z"}}, "headers"),
+        ({"headers": {"content-LENGTH": "7"}}, "headers"),
+        ({"headers": {"Transfer-Encoding": "chunked"}}, "headers"),
+        ({"headers": {"Host": "x"}}, "headers"),
+    ],
+    ids=str,
+)
+def test_bad_settings(settings, field):
+    """A setting that cannot work is a `ValueError` that names it; what may be a secret is not shown."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the text is looked at below
+        AsyncSession(**{"api_key": "k", "base_url": "http://x/v1", **settings})
+    assert isinstance(caught.value, InvalidInputError)
+    assert caught.value.field == field
+    assert str(caught.value).startswith(field.partition("[")[0])
+    assert "sk-secret" not in f"{caught.value} {vars(caught.value)}"
+
+
+def test_no_key():
+    """Without a key anywhere the error says where one may come from."""
+    with pytest.raises(InvalidInputError, match="CTXCACHE_API_KEY"):
+        AsyncSession()
+
+
+NO_SECONDS = [-1, -0.001, float("nan"), float("inf"), "5", True, [5]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        *[(Timeouts, name, bad) for name in ("connect", "pool", "head", "idle", "total") for bad in [0, *NO_SECONDS]],
+        *[(Limits, "keepalive", bad) for bad in [None, *NO_SECONDS]],
+        *[(Retry, name, None) for name in ("first_delay", "max_delay", "max_elapsed", "max_retry_after")],
+        *[(Retry, "first_delay", bad) for bad in NO_SECONDS],
+        *[(Limits, "connections", bad) for bad in (-1, 1.5, None, True, "9")],
+        *[(kind, name, 0) for kind, name in ((Retry, "attempts"), (Limits, "event_bytes"), (Limits, "body_bytes"))],
+    ],
+)
+def test_bad_numbers(kind, field, value):
+    """Settings check themselves when they are made, and name field and value."""
+    with pytest.raises(InvalidInputError) as caught:
+        kind(**{field: value})
+    assert caught.value.field == f"{kind.__name__}.{field}"
+    assert caught.value.value == repr(value)
+
+
+def test_settings_are_values():
+    """Settings are frozen values with the documented defaults."""
+    assert Timeouts() == Timeouts(connect=10.0, pool=None, head=600.0, idle=120.0, total=None)
+    assert Limits() == Limits(connections=1000, keepalive=30.0, event_bytes=16 * 2**20, body_bytes=64 * 2**20)
+    assert Retry() == Retry(attempts=3, first_delay=0.5, max_delay=8.0, max_elapsed=120.0, max_retry_after=60.0)
+    assert hash(Timeouts(total=5)) == hash(Timeouts(total=5))
+    with pytest.raises(AttributeError):
+        Timeouts().total = 5
+
+
+# --- bad arguments of calls -------------------------------------------------------------------------------------------
+
+ODD = [None, 7, b"x", {}, object()]
+BAD_CREATE = [
+    *[("model", bad) for bad in ("", *ODD)],
+    *[("messages", bad) for bad in ([], "Hello", b"x", {}, None, 7, user("x"), {"role": "user", "content": "x"})],
+    ("messages[0]", ["Hello"]),
+    ("messages[1]", [user("x"), None]),
+    ("messages[0].role", [{"content": "x"}]),
+    ("messages[0].role", [{"role": "tool", "content": "x"}]),
+    ("messages[0].role", [{"role": None, "content": "x"}]),
+    ("messages[1].content", [system("x"), {"role": "user"}]),
+    ("messages[0].content", [{"role": "user", "content": None}]),
+    ("messages[0].content", [{"role": "user", "content": [{"type": "text"}]}]),
+    ("messages[-1].role", [user("x"), Message("assistant", "y")]),
+    *[("mode", bad) for bad in ("", "Session", "prefix", None, 7, ["session"])],
+    *[("ttl", bad) for bad in (3599, 604801, 0, -1, 3600.5, "3600", True, None, float("nan"), float("inf"))],
+    *[("truncation_strategy", bad) for bad in (7, "rolling_tokens", None, [])],
+    ("truncation_strategy.type", {}),
+    ("truncation_strategy.type", {"type": "newest"}),
+    ("truncation_strategy.type", TruncationStrategy(type="newest")),
+    ("truncation_strategy.last_history_tokens", {"type": "last_history_tokens", "last_history_tokens": 0}),
+    ("truncation_strategy.last_history_tokens", {"type": "last_history_tokens", "last_history_tokens": "9"}),
+    ("truncation_strategy.rolling_tokens", {"type": "rolling_tokens", "rolling_tokens": 1}),
+    ("truncation_strategy: key", {"type": "rolling_tokens", "rolling": True}),
+    ("extra_headers", {"a b": "c"}),
+    ("timeouts", 5),
+]
+BAD_CHAT = [
+    *[("context_id", bad) for bad in ("", *ODD)],
+    *[("model", bad) for bad in ("", *ODD)],
+    ("messages", []),
+    ("messages[0].role", [{"role": "x", "content": "x"}]),
+    *[("temperature", bad) for bad in (-0.01, 2.01, "1", True, None, float("nan"))],
+    *[("top_p", bad) for bad in (-0.01, 1.01, "1", None)],
+    *[("n", bad) for bad in (0, -1, 1.5, True, "2", None)],
+    *[("stop", bad) for bad in ("", [], ["a"] * 5, [""], [7], 7, None, b"x", {"a": 1})],
+    *[("max_tokens", bad) for bad in (0, -1, 1.5, "9", None)],
+    *[("presence_penalty", bad) for bad in (-2.01, 2.01, "0", None)],
+    *[("frequency_penalty", bad) for bad in (-2.01, 2.01, "0", None)],
+    *[("stream_options", bad) for bad in (7, "x", None, [], {7: 1})],
+    *[("user", bad) for bad in ("", 7, None)],
+    *[("logprobs", bad) for bad in (1, "true", None)],
+    *[("top_logprobs", bad) for bad in (-1, 21, 1.5, None)],
+    *[("logit_bias", bad) for bad in (7, [], None, {7: 1})],
+    ("logit_bias['5']", {"5": 101}),
+    ("logit_bias['5']", {"5": "1"}),
+    *[("repeatable", bad) for bad in (None, "yes", 1)],
+    *[("serialize", bad) for bad in (None, "yes", 1)],
+    ("extra_headers", {"a b": "c"}),
+    *[("extra_body", bad) for bad in (7, [], "{}")],
+    *[("extra_body['stream']", {"stream": given}) for given in (True, False, None)],
+    ("extra_body['context_id']", {"context_id": "ctx-2"}),
+    ("timeouts", 5),
+    ("stream", "yes"),
+]
+
+
+def root(field):
+    """The argument that a field is in."""
+    return field.partition("[")[0].partition(".")[0].partition(":")[0]
+
+
+@pytest.mark.parametrize(("field", "value"), BAD_CREATE, ids=repr)
+async def test_bad_create(hostile, session, field, value):
+    """Each bad argument of a create is a `ValueError` that names the field, and nothing is sent."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the text is looked at below
+        await session.context.create(**{**CREATE, root(field): value})
+    named(caught.value, field)
+    assert hostile.connections == []
+
+
+@pytest.mark.parametrize(("field", "value"), BAD_CHAT, ids=repr)
+async def test_bad_chat(hostile, session, field, value):
+    """Each bad argument of a chat is a `ValueError` that names the field, and nothing is sent; of a stream as well."""
+    arguments = {**CHAT, root(field): value}
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the text is looked at below
+        await session.chat.create(**arguments)
+    named(caught.value, field)
+    if field != "stream":
+        with pytest.raises(InvalidInputError) as caught:
+            await session.chat.stream(**arguments).open()
+        named(caught.value, field)
+    assert hostile.connections == []
+
+
+def named(error, field):
+    """The error names the field, the value and what is allowed."""
+    assert isinstance(error, InvalidInputError)
+    assert root(error.field) == root(field) or root(error.field).removeprefix("extra_") == root(field).removeprefix(
+        "extra_"
+    )
+    if "[" in field or "." in field:
+        assert error.field.startswith(field)
+    assert error.allowed
+    assert str(error).startswith(error.field.partition("[")[0])
+
+
+async def test_unencodable(hostile, session):
+    """What JSON has no form for is a `ValueError` as well."""
+    recursive = []
+    recursive.append(recursive)
+    for value in (object(), float("nan"), recursive, {1: 2, "x": object()}, "\ud800"):
+        with pytest.raises(InvalidInputError):
+            await session.chat.create(**CHAT, extra_body={"x": value})
+        with pytest.raises(InvalidInputError):
+            await session.chat.create(**CHAT, stream_options={"x": [value]})
+    assert hostile.connections == []
+
+
+async def test_unknown_and_missing_arguments(session):
+    """Arguments that do not exist, or are missing, are a `TypeError`, as in any Python function."""
+    with pytest.raises(TypeError):
+        await session.chat.create(**CHAT, temprature=1)
+    with pytest.raises((TypeError, ValueError), match="model"):
+        await session.chat.create(context_id="c", messages=HELLO)
+    with pytest.raises(TypeError, match="model"):
+        await session.context.create(messages=HELLO)
+
+
+async def test_long_values_are_shortened(session):
+    """The message of an error shows no more than the beginning of a long value."""
+    with pytest.raises(InvalidInputError) as caught:
+        await session.chat.create(**CHAT, temperature="x" * 10_000)
+    assert len(str(caught.value)) < 300
+
+
+# --- loops and closing ------------------------------------------------------------------------------------------------
+
+
+async def test_closed(hostile, session):
+    """After `aclose()` every use is a `SessionError`; closing again does nothing."""
+    hostile.plays([answer()])
+    await session.chat.create(**CHAT)
+    assert not session.closed
+    await session.aclose()
+    await session.aclose()
+    assert session.closed
+    for call in (session.chat.create(**CHAT), session.context.create(**CREATE), session.chat.stream(**CHAT).open()):
+        with pytest.raises(SessionError, match="closed"):
+            await call
+    with pytest.raises(SessionError, match="closed"):
+        async with session:
+            pass
+    await hostile.until(lambda: not hostile.open)
+
+
+async def test_closed_unused(session_for):
+    """A session that was never used closes as well."""
+    session = session_for()
+    await session.aclose()
+    with pytest.raises(SessionError, match="closed"):
+        await session.chat.create(**CHAT)
+
+
+async def test_context_manager(hostile, key):
+    """`async with` closes the session, also after an exception."""
+    with pytest.raises(KeyError):
+        async with AsyncSession(key, hostile.url) as session:
+            raise KeyError
+    assert session.closed
+    assert repr(session) == f"<AsyncSession {hostile.url} closed>"
+
+
+def test_another_loop(key):
+    """A session used in a second event loop says so, and closes without harm there."""
+
+    async def first():
+        async with Hostile() as hostile:
+            hostile.plays([answer()], [SSE, piece(STORY[0]), STALL])
+            session = AsyncSession(key, hostile.url)
+            await session.chat.create(**CHAT)
+            stream = session.chat.stream(**CHAT)
+            await anext(stream)
+            return session, stream
+
+    async def second(session, stream):
+        with pytest.raises(SessionError, match="event loop"):
+            await session.chat.create(**CHAT)
+        with pytest.raises(SessionError, match="event loop"):
+            async with session:
+                pass
+        with pytest.raises(CtxCacheError):
+            await anext(stream)
+        with pytest.raises(SessionError, match="event loop"):
+            await session.aclose()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a loop that ends under open connections complains, and so do we
+        session, stream = asyncio.run(first())
+        asyncio.run(second(session, stream))
+        del session, stream
+        gc.collect()
+
+
+def test_forgotten_after_its_loop(key):
+    """A stream that is forgotten when its event loop is closed has nothing to be closed in, and is no error."""
+
+    async def left_open():
+        async with Hostile() as hostile, aiohttp.ClientSession() as http:
+            hostile.plays([SSE, piece(STORY[0]), STALL])
+            session = AsyncSession(key, hostile.url, http=http)
+            return session, await session.chat.stream(**CHAT, serialize=True).open()
+
+    session, stream = asyncio.run(left_open())
+    exchange = stream._exchange
+    del stream
+    gc.collect()  # what goes wrong in it is an error of this test
+    assert not exchange.closed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the session was never closed, and says so
+        del session, exchange
+        gc.collect()
+
+
+def test_a_session_in_each_loop(key):
+    """A session can be made before its loop; each loop's session works."""
+
+    async def use(session, hostile):
+        hostile.plays([answer()])
+        async with session:
+            return (await session.chat.create(**CHAT)).text
+
+    async def main():
+        async with Hostile() as hostile:
+            return await use(AsyncSession(key, hostile.url), hostile)
+
+    assert [asyncio.run(main()) for _ in range(2)] == ["Hi", "Hi"]
+
+
+async def test_resource_warning(hostile, key):
+    """A session that was used and not closed is a `ResourceWarning` when it is collected, and nothing else happens."""
+    hostile.plays([answer()])
+    session = AsyncSession(key, hostile.url)
+    await session.chat.create(**CHAT)
+    http = session._calls._transport._http
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del session
+        gc.collect()
+    assert [warning.category for warning in caught] == [ResourceWarning]
+    assert "never closed" in str(caught[0].message)
+    assert key not in "".join(str(warning.message) for warning in caught)
+    assert not http.closed
+    await http.close()
+
+
+async def test_no_resource_warning(hostile, key):
+    """A session that was closed, never used, or could not be made, is collected in silence."""
+    hostile.plays([answer()])
+    async with AsyncSession(key, hostile.url) as session:
+        await session.chat.create(**CHAT)
+    unused = AsyncSession(key, hostile.url)
+    with pytest.raises(InvalidInputError):
+        AsyncSession("")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del session, unused
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+
+
+async def test_many_tasks(hostile, session):
+    """Any number of tasks may use one session at once."""
+    hostile.plays(*[[answer()]] * 100)
+    replies = await asyncio.gather(*[session.chat.create(**CHAT) for _ in range(100)])
+    assert {reply.text for reply in replies} == {"Hi"}
+    assert len(hostile.posts) == 100
+
+
+async def test_close_while_cancelled(hostile, session):
+    """A call that is cancelled by its caller and by `aclose()` in the same moment stays cancelled."""
+    hostile.plays([STALL])
+    call = asyncio.ensure_future(session.chat.create(**CHAT))
+    await hostile.until(lambda: hostile.posts)
+    call.cancel()
+    await session.aclose()
+    await asyncio.wait([call])
+    assert call.cancelled()
+
+
+async def test_close_under_a_time_limit_of_the_caller(hostile, session):
+    """A call that `aclose()` ends inside the caller's own `asyncio.timeout` is no time-out, and cancels nobody."""
+    hostile.plays([STALL])
+
+    async def caller():
+        async with asyncio.timeout(5), asyncio.TaskGroup():
+            with pytest.raises(CtxCacheError):
+                await session.chat.create(**CHAT)
+            await asyncio.sleep(0)
+        return asyncio.current_task().cancelling()
+
+    call = asyncio.ensure_future(caller())
+    await hostile.until(lambda: hostile.posts)
+    await session.aclose()
+    assert await call == 0
+
+
+async def test_lazy_import():
+    """Importing the package does not import aiohttp."""
+    code = "import ctxcache, sys; print([m for m in ('aiohttp', 'cattrs', 'rich') if m in sys.modules])"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert out.strip() == b"[]"
+
+
+async def test_close_with_a_lost_connection(hostile, session):
+    """Closing a session whose connections are all gone already is fine."""
+    hostile.plays([answer(), CLOSE])
+    await session.chat.create(**CHAT)
+    await hostile.until(lambda: not hostile.open)
+    await session.aclose()

@@ -1,0 +1,100 @@
+"""One reply: stop strings and the most tokens."""
+
+import time
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ctxcache.gateway.rules.reply import Reply
+from ctxcache.gateway.rules.tokens import count_tokens
+
+
+def written(pieces: Sequence[str], stops: Sequence[str], limit: int) -> tuple[str, str | None, int]:
+    """Write a reply; return its text, finish reason and tokens."""
+    reply = Reply(stops, limit)
+    shown = [reply.feed(piece) for piece in pieces]
+    shown.append(reply.end())
+    assert "".join(shown) == reply.text
+    return reply.text, reply.finish_reason, reply.tokens
+
+
+def by_definition(text: str, stops: Sequence[str], limit: int) -> tuple[str, str | None, int]:
+    """The same, by trying every place."""
+    cut = next(end for end in range(len(text), -1, -1) if count_tokens(text[:end]) <= limit)
+    for end in range(cut + 1):
+        complete = [stop for stop in stops if text[:end].endswith(stop)]
+        if complete:
+            shown = text[: end - max(map(len, complete))]
+            return shown, "stop", count_tokens(shown)
+    return text[:cut], "stop" if cut == len(text) else "length", count_tokens(text[:cut])
+
+
+@settings(max_examples=300)
+@example(["abba"], ["aba"], 9)
+@example(["aabaab", "aabaac"], ["aabaac"], 9)
+@given(
+    st.lists(st.text("ab你", max_size=6), max_size=8),
+    st.lists(st.text("ab", min_size=1, max_size=5), max_size=4),
+    st.integers(1, 8),
+)
+def test_a_reply_depends_on_its_text_only(pieces: list[str], stops: list[str], limit: int) -> None:
+    """However the text is cut into pieces: cut at its most tokens, then before the first completed stop string."""
+    assert written(pieces, stops, limit) == by_definition("".join(pieces), stops, limit)
+
+
+def test_a_stop_string_is_found_across_pieces() -> None:
+    """A stop string that spans three pieces cuts the reply, and none of it is ever shown."""
+    reply = Reply(["END"], 100)
+    assert [reply.feed(piece) for piece in ["so E", "N", "D there"]] == ["so ", "", ""]
+    assert (reply.text, reply.finish_reason) == ("so ", "stop")
+
+
+def test_what_might_become_a_stop_string_is_held_back_no_longer_than_that() -> None:
+    """Held text is shown as soon as it cannot be a stop string any more, or at the end."""
+    reply = Reply(["aab"], 100)
+    assert [reply.feed(piece) for piece in ["a", "a", "a", "c", "aa"]] == ["", "", "a", "aac", ""]
+    assert (reply.end(), reply.finish_reason) == ("aa", "stop")
+
+
+def test_of_two_stop_strings_completed_at_once_the_longer_counts() -> None:
+    """The reply ends before the earlier beginning."""
+    assert written(["one two"], ["wo", "two"], 100)[0] == "one "
+
+
+def test_what_was_held_is_shown_where_the_tokens_end() -> None:
+    """A half stop string is text after all when the reply ends with its tokens."""
+    assert written(["abcdEN", "DENDING"], ["ENDE"], 2) == ("abcd", "stop", 1)
+    assert written(["abcdEN", "xDING"], ["ENDE"], 2) == ("abcdENxD", "length", 2)
+    assert written(["abcdxxEN", "DENDING"], ["ENDE"], 2) == ("abcdxxEN", "length", 2)
+
+
+def test_exactly_its_tokens_is_no_cut() -> None:
+    """A text of just the most tokens ends with `stop`; one character more makes it `length`."""
+    assert written(["abcd", "efgh"], [], 2) == ("abcdefgh", "stop", 2)
+    assert written(["abcd", "efgh", "i"], [], 2) == ("abcdefgh", "length", 2)
+
+
+def test_after_its_end_nothing_is_added() -> None:
+    """Whatever an engine still writes is not shown."""
+    reply = Reply([], 1)
+    assert (reply.feed("abcdefgh"), reply.feed("more"), reply.end(), reply.text) == ("abcd", "", "", "abcd")
+
+
+def test_no_token_left_ends_it_at_once() -> None:
+    """A reply of no tokens is empty and ends with `length`."""
+    assert Reply([], 0).finish_reason == "length"
+    assert written(["text"], [], 0) == ("", "length", 0)
+
+
+@pytest.mark.parametrize("size", [20_000])
+def test_long_stop_strings_cost_linear_time(size: int) -> None:
+    """The worst text for a long stop string, one character a piece, is done at once (quadratic takes long)."""
+    reply = Reply(["a" * size + "b"], size * 2)
+    begin = time.process_time()
+    for _ in range(size):
+        reply.feed("a")
+    assert reply.feed("a" * 10) == "a" * 10
+    assert time.process_time() - begin < 5
+    assert reply.end() == "a" * size

@@ -1,0 +1,62 @@
+"""The token rule."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctxcache.gateway import count_tokens
+from ctxcache.gateway.rules.tokens import TokenCounter, message_tokens
+from ctxcache.models import user
+
+# Texts that change between wide and narrow characters often.
+texts = st.text(alphabet=st.sampled_from("ab é你好。한글カ\U00020000"), max_size=30)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", 0),
+        ("a", 1),
+        ("abcd", 1),
+        ("abcde", 2),
+        ("Hello, please tell me a joke.", 8),
+        ("é" * 5, 2),
+        ("你好", 2),
+        ("你好。世界", 5),
+        ("한글 カナ", 5),
+        ("hi你there", 4),
+        ("a你a你", 4),
+        ("\U00020000\U00020001", 2),
+    ],
+)
+def test_the_rule(text: str, tokens: int) -> None:
+    """A wide character is one token; of other text every four characters begun are one, anew after a wide one."""
+    assert count_tokens(text) == tokens
+
+
+@given(st.lists(texts))
+def test_piece_by_piece_is_all_at_once(pieces: list[str]) -> None:
+    """However a text is cut into pieces, it has the same number of tokens."""
+    counter = TokenCounter()
+    for piece in pieces:
+        assert counter.add(piece) == len(piece)
+    assert counter.tokens == count_tokens("".join(pieces))
+
+
+@given(st.lists(texts), st.integers(0, 12))
+def test_a_limit_takes_the_longest_prefix_that_keeps_it(pieces: list[str], most: int) -> None:
+    """What is added under a limit is the longest prefix of the whole text with so many tokens."""
+    counter, taken, text = TokenCounter(), "", "".join(pieces)
+    for piece in pieces:
+        fits = counter.add(piece, most)
+        taken += piece[:fits]
+        if fits < len(piece):
+            break
+    assert text.startswith(taken)
+    assert counter.tokens == count_tokens(taken) <= most
+    assert taken == text or count_tokens(text[: len(taken) + 1]) > most
+
+
+def test_no_message_is_free() -> None:
+    """An empty message counts as one token, so that storing any number of them has a price."""
+    assert message_tokens([user(""), user("abcde")]) == 1 + 2
