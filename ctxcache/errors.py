@@ -101,7 +101,7 @@ class InvalidInputError(CtxCacheError, ValueError):
     Attributes:
         field: the argument, with its place: `ttl`, `messages[2].role`.
         value: the repr of what was given, shortened (None for secrets).
-        allowed: what is allowed, in words.
+        allowed: what it must be, in words.
     """
 
     field: str = ""
@@ -110,7 +110,7 @@ class InvalidInputError(CtxCacheError, ValueError):
 
     @classmethod
     def of(cls, field: str, value: object, allowed: str) -> "InvalidInputError":
-        """Build the one message all such errors share: field, value, what is allowed."""
+        """Build the message that all such errors share: the field, what it must be, what was given."""
         try:
             shown = repr(value)
         except Exception:  # nested too deeply, or a broken __repr__
@@ -118,7 +118,7 @@ class InvalidInputError(CtxCacheError, ValueError):
         if len(shown) > 80:
             shown = shown[:77] + "…"
         # The value is kept as its repr: anything may be given, and the error must pickle.
-        return cls(f"{field}: got {shown}, allowed is {allowed}", field=field, value=shown, allowed=allowed)
+        return cls(f"{field} must be {allowed}, got {shown}", field=field, value=shown, allowed=allowed)
 
 
 class SessionError(CtxCacheError, RuntimeError):
@@ -151,7 +151,7 @@ class APITimeoutError(APIConnectionError):
     @classmethod
     def of(cls, limit: str, seconds: float | None, *, sent: bool = False, hopeless: bool = False) -> "APITimeoutError":
         """Build the one message all such errors share."""
-        text = f"no end of the wait within Timeouts.{limit} = {seconds:g} s"
+        text = f"timed out after {seconds:g} s (Timeouts.{limit})"
         return cls(text, limit=limit, seconds=seconds, sent=sent, hopeless=hopeless)
 
 

@@ -287,7 +287,7 @@ def encode(events: Iterable[ServerSentEvent], last_event_id: str = "") -> bytes:
             last_event_id = event.id
         if event.retry is not None:
             if not 0 <= event.retry < 10**_RETRY_DIGITS:
-                raise InvalidInputError.of(f"events[{index}].retry", event.retry, "0 to 10**15 - 1, in milliseconds")
+                raise InvalidInputError.of(f"events[{index}].retry", event.retry, "in [0, 10**15 - 1], in milliseconds")
             out += b"retry: %d\n" % event.retry
         for line in _carried(index, "data", event.data, "\r").split(b"\n"):
             out += b"data: %b\n" % line if line else b"data:\n"

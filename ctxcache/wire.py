@@ -89,9 +89,9 @@ def chat_request(
     if not isinstance(repeatable, bool):
         raise InvalidInputError.of("repeatable", repeatable, "True or False")
     if serialize is not UNSET and not isinstance(serialize, bool):
-        raise InvalidInputError.of("serialize", serialize, "True or False, or left out")
+        raise InvalidInputError.of("serialize", serialize, "True, False or left out")
     for name in {"stream", "context_id"} & chat.extra.keys():
-        raise InvalidInputError.of(f"extra_body[{name!r}]", chat.extra[name], "nothing: the call itself says it")
+        raise InvalidInputError.of(f"extra_body[{name!r}]", chat.extra[name], "left out (the call sets it)")
     return Request(
         path=CHAT_PATH,
         body=codec.encode(chat),
@@ -121,10 +121,10 @@ def check_headers(headers: object, field: str = "extra_headers") -> dict[str, st
         raise InvalidInputError.of(field, type(headers), "a mapping of strings, or None")
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower() in _FRAMING:
-            raise InvalidInputError.of(field, name, "header names that do not frame the message")
+            raise InvalidInputError.of(field, name, "a header name, and not of a header that frames the message")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
             raise InvalidInputError(
-                f"{field}[{name!r}]: allowed is a string without control characters", field=f"{field}[{name!r}]"
+                f"{field}[{name!r}] must be a string without control characters", field=f"{field}[{name!r}]"
             )
     return {name.title(): value for name, value in headers.items()}
 

@@ -118,7 +118,7 @@ def test_invalid_input():
     """A bad argument's error names field, value and what is allowed, and is a `ValueError`."""
     error = InvalidInputError.of("ttl", 7, "a whole number in [3600, 604800]")
     assert isinstance(error, ValueError)
-    assert str(error) == "ttl: got 7, allowed is a whole number in [3600, 604800]"
+    assert str(error) == "ttl must be a whole number in [3600, 604800], got 7"
     assert (error.field, error.value, error.allowed) == ("ttl", "7", "a whole number in [3600, 604800]")
     assert len(InvalidInputError.of("x", "y" * 1000, "less").value) == 78
     assert pickle.loads(pickle.dumps(InvalidInputError.of("x", lambda: None, "data"))).value.startswith("<function")
@@ -128,7 +128,7 @@ def test_timeout():
     """A time-out's error names its limit and value."""
     error = errors.APITimeoutError.of("head", 0.25, sent=True)
     assert (error.limit, error.seconds, error.sent, error.hopeless) == ("head", 0.25, True, False)
-    assert "Timeouts.head = 0.25 s" in str(error)
+    assert "after 0.25 s (Timeouts.head)" in str(error)
 
 
 def test_secret():
@@ -165,6 +165,6 @@ def test_values_that_cannot_be_shown():
     for _ in range(100_000):
         deep = [deep]
     error = InvalidInputError.of("field", deep, "less")
-    assert error.message == "field: got a list, allowed is less"
+    assert error.message == "field must be less, got a list"
     while deep:  # taken apart by hand: freeing it at once would recurse as well
         deep = deep.pop()  # type: ignore[assignment]

@@ -85,7 +85,7 @@ def test_ranges(field, low, high, step):
     for value in (low, high, float(low), float(high)):
         assert getattr(chat(**{field: value}), field) == value
     for value in (low - step, high + step, float("nan"), float("inf"), -float("inf"), True, "1", None, [1]):
-        with pytest.raises(InvalidInputError, match=rf"^{field}: got .*\[{low:g}, {high:g}\]"):
+        with pytest.raises(InvalidInputError, match=rf"^{field} must be .*\[{low:g}, {high:g}\], got "):
             chat(**{field: value})
 
 
@@ -95,7 +95,7 @@ def test_counts(field):
     assert getattr(chat(**{field: 2.0}), field) == 2
     assert isinstance(getattr(chat(**{field: 2.0}), field), int)
     for value in (0, -1, 1.5, True, "1"):
-        with pytest.raises(InvalidInputError, match=rf"^{field}: .* from 1 up"):
+        with pytest.raises(InvalidInputError, match=rf"^{field} must be a whole number from 1 up"):
             chat(**{field: value})
 
 
@@ -105,7 +105,7 @@ def test_ttl():
         assert isinstance(context(ttl=value).ttl, int)
     assert context(ttl=timedelta(hours=2)).ttl == 7200
     for value in (3599, 604801, 3600.5, timedelta(hours=1, microseconds=1), timedelta(days=8), "3600", True):
-        with pytest.raises(InvalidInputError, match=r"^ttl: .*\[3600, 604800\]"):
+        with pytest.raises(InvalidInputError, match=r"^ttl must be .*\[3600, 604800\]"):
             context(ttl=value)
 
 
@@ -116,7 +116,7 @@ def test_stop():
     assert chat(stop=iter("ab")).stop == ("a", "b")
     assert set(chat(stop={"a", "b"}).stop) == {"a", "b"}
     for value in ("", [], [""], list("abcde"), b"x", 7, None, [None]):
-        with pytest.raises(InvalidInputError, match=r"^stop: "):
+        with pytest.raises(InvalidInputError, match=r"^stop must be "):
             chat(stop=value)
 
 

@@ -426,7 +426,7 @@ class TestLimit:
     @pytest.mark.parametrize("limit", [0, -1])
     def test_invalid(self, limit: int) -> None:
         """A limit below 1 is refused."""
-        with pytest.raises(InvalidInputError, match=f"max_event_bytes: got {limit}, allowed is an int"):
+        with pytest.raises(InvalidInputError, match=f"max_event_bytes must be an integer of at least 1, got {limit}"):
             SSEDecoder(limit)
 
 

@@ -149,7 +149,7 @@ def _key(api_key: object) -> Secret:
     # A header value cannot carry more; and what else was given is not shown, since it may be the key.
     if not isinstance(api_key, str) or not api_key.strip() or not api_key.strip().isprintable():
         raise InvalidInputError(
-            "api_key: none, or not printable text; give api_key=… or set CTXCACHE_API_KEY",
+            "api_key must be printable text: pass api_key=… or set CTXCACHE_API_KEY",
             field="api_key",
             allowed="a non-empty string without control characters",
         )
@@ -166,7 +166,7 @@ def _url(base_url: object) -> str:
     except ValueError:
         valid = False
     if valid and (url.username is not None or url.password is not None):
-        raise InvalidInputError(f"base_url: allowed is {allowed}", field="base_url", allowed=allowed)  # may be secret
+        raise InvalidInputError(f"base_url must be {allowed}", field="base_url", allowed=allowed)  # may be secret
     if not valid or url.query or url.fragment:
         raise InvalidInputError.of("base_url", base_url, allowed)
     return base_url.strip().rstrip("/")

@@ -231,16 +231,16 @@ def _whole(field: str, value: Any, low: int, high: int) -> int:
 def _key(value: Any) -> str:
     if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable() or " " in value:
         allowed = "printable ASCII without spaces"
-        raise InvalidInputError(f"api_key: allowed is {allowed}", field="api_key", allowed=allowed)
+        raise InvalidInputError(f"api_key must be {allowed}", field="api_key", allowed=allowed)
     return value
 
 
 def _windows(models: Any) -> dict[str, int]:
     if isinstance(models, str) or not isinstance(models, Iterable):
-        raise InvalidInputError.of("models", models, "a list of ids, or a mapping of ids to tokens")
+        raise InvalidInputError.of("models", models, "a list of ids, or a mapping from ids to tokens")
     windows = dict(models) if isinstance(models, Mapping) else dict.fromkeys(models, WINDOW)
     for name, window in windows.items():
         if not isinstance(name, str) or not name:
-            raise InvalidInputError.of("models", name, "ids that are non-empty strings")
+            raise InvalidInputError.of("models", name, "a list of non-empty strings")
         _whole(f"models[{name!r}]", window, 2, _MOST_TOKENS)
     return windows

@@ -51,7 +51,7 @@ def read_options(
     for name in (*_OWN, *refused):
         for field, given in ((name, checked), (f"extra_body[{name!r}]", body)):
             if isinstance(given, Mapping) and name in given:
-                raise InvalidInputError.of(field, type(given[name]), "nothing: the managed context itself says it")
+                raise InvalidInputError.of(field, type(given[name]), "left out (the managed context sets it)")
     for name, kind in (("timeouts", Timeouts), ("retry", Retry)):
         if checked.get(name) is not None and not isinstance(checked[name], kind):
             raise InvalidInputError.of(name, checked[name], f"a {kind.__name__}, or None for the session's")

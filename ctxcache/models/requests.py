@@ -243,7 +243,7 @@ class ContextRequest:
         extra: further body fields, sent as they are; they win over the ones above.
 
     Raises:
-        InvalidInputError: names the field, the value and what is allowed.
+        InvalidInputError: names the field, what it must be, and what was given.
     """
 
     model: str
@@ -257,9 +257,11 @@ class ContextRequest:
         _check_context(self)
         last = self.messages[-1]  # type: ignore[index]  # a tuple by now
         if last.role == "assistant":
-            raise InvalidInputError.of("messages[-1].role", last.role, "'system' or 'user' for the last message")
+            raise InvalidInputError.of("messages[-1].role", last.role, "'system' or 'user'")
         if self.mode == "common_prefix" and self.truncation_strategy is not UNSET:
-            raise InvalidInputError.of("truncation_strategy", self.truncation_strategy, "mode 'session' only")
+            raise InvalidInputError.of(
+                "truncation_strategy", self.truncation_strategy, "left out where mode is 'common_prefix'"
+            )
 
 
 _check_context: Final = _Checks(
@@ -297,7 +299,7 @@ class ChatRequest:
         extra: further body fields, sent as they are; they win over the ones above.
 
     Raises:
-        InvalidInputError: names the field, the value and what is allowed.
+        InvalidInputError: names the field, what it must be, and what was given.
     """
 
     context_id: str

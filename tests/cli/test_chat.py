@@ -105,7 +105,7 @@ def test_json_is_one_object(peer: Hostile, run: Run) -> None:
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (("hi", "--temperature", "3"), "temperature: got 3.0, allowed is a number in [0, 2]"),
+        (("hi", "--temperature", "3"), "temperature must be a number in [0, 2], got 3.0"),
         (("hi", "--top-p", "much"), "argument --top-p: invalid float value: 'much'"),
         (("hi", "--stop", "a", "--stop", "b", "--stop", "c", "--stop", "d", "--stop", "e"), "1 to 4 of them"),
         (("hi", "there"), "unrecognized arguments: there"),

@@ -52,7 +52,7 @@ def test_messages_keep_further_keys(file: Path) -> None:
         ('{"role": "user", "content": "x"}\n{"role": "user" "content": "x"}', ", line 2: ", "(column 17)"),
         ('{"role": "user", "content": "x"}\n\n7', ", line 3: ", "an object with role and content, this is 7"),
         ('[{"role": "user", "content": "x"}, {"role": "robot", "content": "x"}]', ", message 2: ", "got 'robot'"),
-        ('{"role": "user"}', ", line 1: ", "content: got None"),
+        ('{"role": "user"}', ", line 1: ", "content must be a string, got None"),
         ("[]", ": ", "no messages"),
         (" \n", ": ", "no messages"),
         ("[" * 100_000, ": ", "not readable as JSON"),

@@ -126,10 +126,10 @@ def test_port_in_use(run: Run) -> None:
         (("--pieces-per-second", "-1"), 2, "-1 is not a number from 0 up"),
         (("--first-token-delay", "nan"), 2, "nan is not a number from 0 up"),
         (("--length", "-1"), 2, "-1 is not a whole number from 0 up"),
-        (("--key", "two words"), 2, "api_key: allowed is printable ASCII without spaces"),
+        (("--key", "two words"), 2, "api_key must be printable ASCII without spaces"),
         (("--key", "a", "--key-file", "b"), 2, "not allowed with argument"),
         (("--key-file", "none"), 2, "none: No such file or directory"),
-        (("--model", ""), 2, "models: got ''"),
+        (("--model", ""), 2, "models must be a list of non-empty strings, got ''"),
     ],
 )
 def test_what_cannot_be_served(run: Run, argv: tuple[str, ...], code: int, told: str) -> None:

@@ -143,7 +143,7 @@ async def test_a_hook_may_close_the_session(hostile, key):
 
 def test_hooks_are_functions():
     """What cannot be called is refused when it is set."""
-    with pytest.raises(InvalidInputError, match=r"Hooks\.on_call: .*'no'"):
+    with pytest.raises(InvalidInputError, match=r"Hooks\.on_call must be .*'no'"):
         Hooks(on_call="no")
     with pytest.raises(InvalidInputError, match="hooks"):
         AsyncSession("sk-test", hooks=len)

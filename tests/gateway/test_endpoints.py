@@ -91,7 +91,7 @@ async def test_create_refuses_what_is_out_of_range(api: Any, fields: dict[str, A
     error = answer.error
     assert (error["code"], error["param"], error["type"]) == (code, param, "BadRequest")
     assert param in error["message"]
-    assert "allowed is" in error["message"]
+    assert "must be" in error["message"]
 
 
 async def test_messages_that_fill_the_window_are_refused(start: Any) -> None:

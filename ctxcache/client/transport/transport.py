@@ -196,5 +196,5 @@ def _proxy_for(base_url: str) -> str | None:
     if "://" not in proxy:
         proxy = f"http://{proxy}"
     if urlsplit(proxy).scheme not in ("http", "https"):
-        raise InvalidInputError("the proxy of the environment: allowed is an http or https URL", field="proxy")
+        raise InvalidInputError("the proxy of the environment must be an http or https URL", field="proxy")
     return proxy

@@ -70,7 +70,7 @@ def bad_field(error: InvalidInputError) -> APIStatusError:
     top = re.match(r"\w*", error.field)
     param = top[0] if top else ""
     if error.value == "UNSET":
-        message = f"The request is missing the parameter {error.field}; allowed is {error.allowed}."
+        message = f"The request is missing the parameter {error.field}, which must be {error.allowed}."
         return BadRequestError(message, status=400, code=f"MissingParameter.{param}", param=param)
     return bad_request(param, f"The parameter {error.message}.")
 

@@ -177,7 +177,7 @@ class ContextTable:
             raise bad_request("model", f"The context was made for the model {context.model}.")
         replies = _or(request.n, 1)
         if replies > MAX_REPLIES:
-            raise bad_request("n", f"The parameter n: got {replies}, allowed is a whole number in [1, {MAX_REPLIES}].")
+            raise bad_request("n", f"The parameter n must be a whole number in [1, {MAX_REPLIES}], got {replies}.")
         if context.mode == "session" and context.running:
             raise busy()
         plan = context.window.plan(message_tokens(_messages(request)))

@@ -286,9 +286,9 @@ def _turn_options(session: AsyncSession, question: tuple[Message, ...], options:
     inside: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     for field, n in (("n", options.get("n", UNSET)), ("extra_body['n']", inside.get("n"))):
         if n not in (UNSET, None, 1):
-            raise InvalidInputError.of(field, n, "1: a conversation goes on from one answer")
+            raise InvalidInputError.of(field, n, "1 (a conversation continues from one answer)")
     if options.get("repeatable", False) is not False:
-        raise InvalidInputError.of("repeatable", options["repeatable"], "False: a turn sent twice may be stored twice")
+        raise InvalidInputError.of("repeatable", options["repeatable"], "False (a turn sent twice may be stored twice)")
     return read_options(session, question, options, refused=("serialize",))
 
 

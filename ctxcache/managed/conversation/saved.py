@@ -98,7 +98,7 @@ class SavedConversation:
             return json.dumps(data, allow_nan=False)
         except (TypeError, ValueError, RecursionError):
             allowed = "messages whose extra fields can be written as JSON"
-        raise InvalidInputError(f"messages: allowed are {allowed}", field="messages", allowed=allowed)
+        raise InvalidInputError(f"messages must be {allowed}", field="messages", allowed=allowed)
 
     @classmethod
     def loads(cls, text: object) -> "SavedConversation":
@@ -109,9 +109,9 @@ class SavedConversation:
         """
         saved = _Reader("", _parse(text))
         if saved.data.get("format") != FORMAT:
-            raise InvalidInputError(f"format: allowed is {FORMAT!r}; this is no saved conversation", field="format")
+            raise InvalidInputError(f"format must be {FORMAT!r}: this is not a saved conversation", field="format")
         if saved.data.get("version") != VERSION:
-            raise InvalidInputError.of("version", saved.data.get("version"), f"{VERSION}; another release wrote this")
+            raise InvalidInputError.of("version", saved.data.get("version"), f"{VERSION} (another release wrote this)")
         strategy = saved.data.get("truncation_strategy")
         settings = ContextRequest(
             model=saved.text("model"),
@@ -170,19 +170,17 @@ def _read_context(saved: "_Reader") -> SavedContext:
 
 def _parse(text: object) -> Any:
     if not isinstance(text, str):
-        raise _wrong("text", text, "the JSON that save() gave")
+        raise _wrong("text", text, "the JSON that save() returned")
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass  # what json says of it may quote it
-    raise InvalidInputError("text: allowed is the JSON that save() gave; this is no JSON", field="text")
+    raise InvalidInputError("text must be the JSON that save() returned: this is not JSON", field="text")
 
 
 def _wrong(field: str, value: object, allowed: str) -> InvalidInputError:
     """Make the error for a value that may be content: its type is shown, it itself is not."""
-    return InvalidInputError(
-        f"{field}: got a {type(value).__name__}, allowed is {allowed}", field=field, allowed=allowed
-    )
+    return InvalidInputError(f"{field} must be {allowed}, got a {type(value).__name__}", field=field, allowed=allowed)
 
 
 class _Reader:

@@ -54,7 +54,7 @@ class Transcript:
         if not isinstance(kept, int) or isinstance(kept, bool) or kept < 1:
             raise InvalidInputError.of("keep_turns", kept, "a whole number from 1 up")
         if all(message.role == "assistant" for message in self.messages):
-            allowed = "at least one message that is not the assistant's: the service creates no context without"
+            allowed = "at least one message that is not the assistant's (the service creates no context without one)"
             raise InvalidInputError.of("messages", [message.role for message in self.messages], allowed)
         if len(self.turns) > kept:
             object.__setattr__(self, "turns", self.turns[-kept:])

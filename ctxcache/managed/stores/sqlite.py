@@ -71,7 +71,7 @@ class SQLiteStore:
     def __init__(self, path: str | os.PathLike[str], *, clock: Callable[[], float] = time.time) -> None:
         name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
         if not isinstance(name, str) or name in ("", ":memory:"):
-            raise InvalidInputError.of("path", path, "the path of a file; for one process there is MemoryStore")
+            raise InvalidInputError.of("path", path, "the path of a file (within one process, use MemoryStore)")
         self._path = os.path.abspath(name)  # the process may change its folder
         self._clock = clock
         self._closed = False
