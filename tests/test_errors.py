@@ -1,6 +1,7 @@
 """The error tree: drawn as it is, plain data, and whole after a journey through pickle or copy."""
 
 import copy
+import inspect
 import pickle
 import re
 
@@ -38,7 +39,7 @@ DETAILS = {
 
 def attributes(kind):
     """The documented data of a class."""
-    return {name for base in kind.__mro__ for name in vars(base).get("__annotations__", {})} - {"message"}
+    return {name for base in kind.__mro__ for name in inspect.get_annotations(base)} - {"message"}
 
 
 def seen(error):

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,16 @@ def test_links_lead_somewhere() -> None:
     """Links to files of the repository are not broken."""
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (REPOSITORY / target).exists(), target
+
+
+def test_links_of_a_release(tmp_path: Path) -> None:
+    """A release's README has absolute links only, and its metadata say where the source is."""
+    for name in ("README.md", "pyproject.toml"):
+        (tmp_path / name).write_text((REPOSITORY / name).read_text("utf-8"), "utf-8")
+    url = "https://forge.example/ctxcache"
+    subprocess.run([sys.executable, REPOSITORY / ".ci" / "links.py", tmp_path, url], check=True)
+    links = re.findall(r"\]\(([^)#]+)\)|(?:src|srcset)=\"([^\"]+)\"", (tmp_path / "README.md").read_text("utf-8"))
+    assert links
+    assert [link for link in links if not "".join(link).startswith("https://")] == []
+    urls = tomllib.loads((tmp_path / "pyproject.toml").read_text("utf-8"))["project"]["urls"]
+    assert urls["Source"] == url

@@ -1,0 +1,168 @@
+"""Check that each module is covered by its own tests, not by chance from afar.
+
+The tests of `ctxcache/a/b.py` are `tests/a/test_b.py` and `tests/a/test_b_*.py`. One run of the suite notes for each
+line and branch which test ran it; this program then asks, for each module, what its own tests left out::
+
+    pytest --cov --cov-context=test && python tests/own_coverage.py
+
+Only the bodies of functions count: an import runs the rest. `ALLOWED` lists the modules that fall short, with the
+lines and branches missing today and the reason. A number there may sink, never rise.
+"""
+
+import ast
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import coverage
+
+# The tests of modules that are not named after them.
+TESTS = {
+    "__init__.py": "test_public_api",
+    "cli/__init__.py": "cli/test_main",
+    "gateway/app.py": "gateway/test_endpoints",
+}
+
+# Module: (lines and branches that its own tests may miss, why).
+ALLOWED: dict[str, tuple[int, str]] = {
+    "__init__.py": (1, "runs in a process, in which no test is noted"),
+    "cli/__init__.py": (3, "commands run as processes, in which no test is noted"),
+    "cli/answer.py": (29, "run by the tests of the commands that use it"),
+    "cli/chat.py": (6, "commands run as processes, in which no test is noted"),
+    "cli/conversation.py": (49, "run by the tests of the commands that use it"),
+    "cli/failures.py": (11, "run by the tests of the commands that use it"),
+    "cli/inputs.py": (11, "run by the tests of the commands that use it"),
+    "cli/journal.py": (108, "run by the tests of the commands that use it"),
+    "cli/map.py": (2, "commands run as processes, in which no test is noted"),
+    "cli/progress.py": (41, "run by the tests of the commands that use it"),
+    "cli/questions.py": (63, "run by the tests of the commands that use it"),
+    "cli/screen.py": (38, "run by the tests of the commands that use it"),
+    "cli/serve.py": (15, "commands run as processes, in which no test is noted"),
+    "cli/service.py": (26, "run by the tests of the commands that use it"),
+    "cli/terminal.py": (21, "run by the tests of the commands that use it"),
+    "client/calls.py": (34, "properties and rare ends that tests of other rooms reach"),
+    "client/hooks.py": (2, "properties and rare ends that tests of other rooms reach"),
+    "client/resources/chat.py": (17, "tested with the calls it makes, in test_requests, test_calls and test_session"),
+    "client/resources/context.py": (9, "tested with the calls it makes, in test_requests, test_calls and test_session"),
+    "client/session.py": (5, "properties and rare ends that tests of other rooms reach"),
+    "client/stream.py": (1, "properties and rare ends that tests of other rooms reach"),
+    "client/transport/body.py": (59, "tested through test_transport, which drives the whole room over real sockets"),
+    "client/transport/exchange.py": (
+        139,
+        "tested through test_transport, which drives the whole room over real sockets",
+    ),
+    "client/transport/failures.py": (
+        19,
+        "tested through test_transport, which drives the whole room over real sockets",
+    ),
+    "client/transport/transport.py": (
+        4,
+        "tested through test_transport, which drives the whole room over real sockets",
+    ),
+    "codec.py": (10, "tested with the rooms that use it"),
+    "config.py": (46, "tested with the rooms that use it"),
+    "gateway/app.py": (
+        37,
+        "tested with the room as a whole: test_endpoints, test_streaming, test_leaving, test_hostile",
+    ),
+    "gateway/engines/scripted.py": (
+        4,
+        "tested with the room as a whole: test_endpoints, test_streaming, test_leaving, test_hostile",
+    ),
+    "gateway/generation.py": (
+        12,
+        "tested with the room as a whole: test_endpoints, test_streaming, test_leaving, test_hostile",
+    ),
+    "gateway/rules/answers.py": (39, "tested at the endpoints that send it"),
+    "gateway/rules/refusals.py": (25, "tested at the endpoints that send it"),
+    "gateway/server.py": (
+        102,
+        "tested with the room as a whole: test_endpoints, test_streaming, test_leaving, test_hostile",
+    ),
+    "managed/conversation/conversation.py": (1, "tested through Conversation"),
+    "managed/conversation/dialogue.py": (121, "tested through Conversation"),
+    "managed/conversation/saved.py": (91, "tested through Conversation"),
+    "managed/conversation/session_context.py": (38, "tested through Conversation"),
+    "managed/costs.py": (1, "tested through Prefix and Conversation"),
+    "managed/keeper.py": (9, "tested through Prefix and Conversation"),
+    "managed/mapping/answers.py": (19, "tested through Prefix.map, in test_mapping"),
+    "managed/mapping/map.py": (27, "tested through Prefix.map, in test_mapping"),
+    "managed/mapping/scheduler.py": (201, "tested through Prefix.map, in test_mapping"),
+    "managed/mapping/source.py": (28, "tested through Prefix.map, in test_mapping"),
+    "managed/prefix/call.py": (62, "tested through Prefix, in test_prefix and test_renewal"),
+    "managed/prefix/renewal.py": (1, "tested through Prefix, in test_prefix and test_renewal"),
+    "managed/prefix/single_flight.py": (35, "tested through Prefix, in test_prefix and test_renewal"),
+    "managed/prefix/store_access.py": (60, "tested through Prefix, in test_prefix and test_renewal"),
+    "managed/question.py": (40, "tested through Prefix and Conversation"),
+    "managed/stores/memory.py": (25, "tested by test_conformance, which every store passes"),
+    "managed/stores/redis.py": (4, "tested by test_conformance, which every store passes"),
+    "managed/stores/sqlite.py": (4, "tested by test_conformance, which every store passes"),
+    "models/answers.py": (44, "tested by tests/test_models.py"),
+    "models/requests.py": (158, "tested by tests/test_models.py"),
+    "structs.py": (22, "tested with the rooms that use it"),
+    "wire.py": (6, "tested with the rooms that use it"),
+}
+
+
+def own_tests(module: str) -> str:
+    """The pattern of the contexts in which a module's own tests run."""
+    path = Path(module)
+    name = TESTS.get(module) or (path.parent / f"test_{path.stem}").as_posix()
+    return rf"(^|/)tests/{name}(_\w+)?\.py::"
+
+
+def function_lines(source: str) -> set[int]:
+    """The lines of all function bodies, those of the `def` and the decorators left out."""
+    found: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.update(range(node.body[0].lineno, (node.end_lineno or 0) + 1))
+    return found
+
+
+def missing(data: coverage.Coverage, path: Path, module: str) -> list[str]:
+    """The lines and branches of one module that its own tests do not run."""
+    bodies = function_lines(path.read_text("utf-8"))
+    with tempfile.NamedTemporaryFile(suffix=".json") as report:
+        try:
+            data.json_report(include=[str(path)], contexts=[own_tests(module)], outfile=report.name)
+        except coverage.exceptions.NoDataError:
+            return [str(line) for line in sorted(bodies)]
+        (found,) = json.load(report)["files"].values()
+    lines = [str(line) for line in found["missing_lines"] if line in bodies]
+    branches = [f"{start}->{end}" for start, end in found["missing_branches"] if start in bodies]
+    return lines + branches
+
+
+def verdicts(package: Path, data: coverage.Coverage) -> Iterator[str]:
+    """What is wrong: modules that miss more than they may, and allowances that are larger than needed."""
+    modules = {path.relative_to(package).as_posix(): path for path in sorted(package.rglob("*.py"))}
+    yield from (
+        f"{module}: there is no such module, take it off the list" for module in ALLOWED.keys() - modules.keys()
+    )
+    for module, path in modules.items():
+        left = missing(data, path, module)
+        allowed, _ = ALLOWED.get(module, (0, ""))
+        if len(left) > allowed:
+            yield f"{module}: {len(left)} lines and branches missing, {allowed} allowed: {', '.join(left)}"
+        elif allowed and not left:
+            yield f"{module}: is covered by its own tests, take it off the list"
+        elif len(left) < allowed:
+            print(f"{module}: {len(left)} lines and branches missing; lower its number from {allowed}")
+
+
+def main() -> int:
+    """Read the data of the last run, print what is wrong; the exit code says whether anything is."""
+    data = coverage.Coverage(messages=False)
+    data.load()
+    measured = data.get_data().measured_files()
+    (package,) = {Path(name).parent for name in measured if name.endswith("/ctxcache/__init__.py")}
+    found = list(verdicts(package, data))
+    print(*found, sep="\n", end="\n" if found else "")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
