@@ -452,7 +452,7 @@ def test_not_json(decode, data):
     ids=["arrays", "objects"],
 )
 def test_deep_json(decode, data):
-    """Valid JSON beyond the recursion limit is a `ProtocolError`, never a crash; Python 3.14 may have the stack for it."""
+    """Valid JSON beyond the recursion limit is a `ProtocolError`; Python 3.14 may have the stack to read it."""
     try:
         decode(data)
     except ProtocolError as error:

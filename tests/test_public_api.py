@@ -36,7 +36,7 @@ def test_the_list_of_names_is_this_one() -> None:
 
 
 def test_the_three_lists_of_names_agree() -> None:
-    """The table of places, `__all__` and the imports that type checkers read name the same things at the same places."""
+    """The table of places, `__all__` and the imports for type checkers name the same things at the same places."""
     module = ast.parse(Path(ctxcache.__file__).read_text("utf-8"))
     (for_checkers,) = (node for node in module.body if isinstance(node, ast.If))
     imported = {
