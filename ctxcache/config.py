@@ -1,4 +1,4 @@
-"""Settings: frozen values, checked when they are made. Seconds and counts; None means no limit where it is allowed."""
+"""Settings: frozen values, checked when made. Times are in seconds; where None is allowed, None means no limit."""
 
 import math
 from enum import Enum
@@ -16,7 +16,7 @@ DEFAULT_BASE_URL: Final = "https://gateway.serevixai.ai/v1"
 
 
 class Unset(Enum):
-    """The type of `UNSET`: «not given», which is not `None`. What is unset is not sent."""
+    """The type of `UNSET`, which means "not given" and is not None. Unset parameters are not sent."""
 
     UNSET = "UNSET"
 
@@ -30,11 +30,11 @@ class Unset(Enum):
 UNSET: Final = Unset.UNSET
 
 
-_REDACTED_FROM: Final = 4  # a shorter key is no secret, and blotting it out would spoil every text
+_REDACTED_FROM: Final = 4  # shorter keys are not redacted: they would match ordinary text
 
 
 class Secret:
-    """A string that neither prints nor pickles."""
+    """A string that cannot be printed or pickled by accident."""
 
     __slots__ = ("_value",)
 
@@ -46,14 +46,14 @@ class Secret:
         return self._value
 
     def is_in(self, *texts: str | None) -> bool:
-        """Whether the secret stands in any of them."""
-        for text in texts:  # noqa: SIM110  # any() takes twice as long, and this is done for every call
+        """Whether any of the texts contains the secret."""
+        for text in texts:  # noqa: SIM110  # any() takes twice as long, and this runs for every call
             if text is not None and self._value in text:
                 return True
         return False
 
     def redact(self, value: Any) -> Any:
-        """Return a text, or JSON data, in which the secret is blotted out."""
+        """Return a text, or JSON data, with the secret replaced by `…`."""
         if isinstance(value, str):
             return value.replace(self._value, "…") if len(self._value) >= _REDACTED_FROM else value
         if isinstance(value, dict):
@@ -93,15 +93,15 @@ def _count(minimum: int) -> Any:
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class Timeouts:
-    """How long to wait for what, in seconds; None: no limit.
+    """Time limits, in seconds; None means no limit.
 
     Attributes:
-        connect: name look-up, TCP and TLS of one new connection.
+        connect: name lookup, TCP and TLS of one new connection.
         pool: waiting for a free connection when `Limits.connections` are in use.
-        head: from the request sent to the response head (a plain answer is thought up in this time).
-        idle: between two data events of a stream (comments do not reset it), or two reads of a body.
-            The time the caller takes between two chunks does not count.
-        total: the whole call: its turn on a session context, all attempts and pauses, the body or stream to its end.
+        head: from the request sent to the response head (the model writes a plain answer in this time).
+        idle: between two data events of a stream, or two reads of a body. Comments in a stream are not data. The time
+            the caller spends on a chunk is not counted.
+        total: the whole call, from queueing for a session context to the end of the body or stream, retries included.
     """
 
     connect: float | None = attrs.field(default=10.0, validator=_seconds(none=True))
@@ -113,14 +113,13 @@ class Timeouts:
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """How much to hold.
+    """Limits on connections and memory.
 
     Attributes:
-        connections: calls and streams under way at once, each on a connection of its own; further ones wait.
-            0: no limit.
+        connections: concurrent calls and streams, each on a connection of its own; further calls wait. 0: no limit.
         keepalive: seconds an idle connection is kept for the next call.
-        event_bytes: the largest server-sent event; a larger one is a `MalformedStreamError`.
-        body_bytes: the largest plain answer; a larger one is a `ProtocolError`.
+        event_bytes: the largest server-sent event; beyond, a `MalformedStreamError`.
+        body_bytes: the largest plain answer; beyond, a `ProtocolError`.
     """
 
     connections: int = attrs.field(default=1000, validator=_count(0))
@@ -131,14 +130,15 @@ class Limits:
 
 @attrs.frozen(kw_only=True)
 class Retry:
-    """When to try again what is safe to repeat: which errors that are, `ctxcache.retry` says.
+    """When to repeat a call. Only errors that are safe to repeat are retried: `ctxcache.retry` has the list.
 
     Attributes:
-        attempts: tries in all, the first included; 1 turns retries off.
-        first_delay: seconds of the first pause, doubled for each further one; each is jittered down to its half.
-        max_delay: the longest such pause, seconds.
-        max_elapsed: no new try starts later than this after the first one began, seconds.
-        max_retry_after: the longest `Retry-After` that is slept, seconds; a longer one is raised.
+        attempts: attempts in all, the first included; 1 turns retries off.
+        first_delay: seconds of the first pause. Each further pause is twice as long; all are shortened at random by
+            up to a half.
+        max_delay: the longest pause, in seconds.
+        max_elapsed: no attempt starts later than this after the first began, in seconds.
+        max_retry_after: the longest `Retry-After` to wait for, in seconds; beyond, the error is raised.
     """
 
     attempts: int = attrs.field(default=3, validator=_count(1))

@@ -1,8 +1,8 @@
-"""The error tree. Plain data only: every error pickles, and none of them holds a key.
+"""The error tree. Errors are plain data: every error pickles, and no error holds a key.
 
-Cut by what the caller can do about it::
+Errors are grouped by what the caller can do::
 
-    CtxCacheError                       everything this package raises on purpose
+    CtxCacheError                       the root: everything this package raises on purpose
     ├── InvalidInputError (ValueError)  fix the argument: nothing was sent
     ├── SessionError (RuntimeError)     fix the code: session closed, wrong event loop, stream misused
     ├── APIConnectionError              no connection, or (where a repeat is harmless) no answer: try later
@@ -12,21 +12,21 @@ Cut by what the caller can do about it::
     │   ├── AuthenticationError         fix the key
     │   ├── PermissionDeniedError       ask for access, pay the bill
     │   ├── NotFoundError               fix the model name
-    │   │   └── ContextGoneError        the context expired or never was: create it again
+    │   │   └── ContextGoneError        the context expired or never existed: create a context
     │   ├── ContextBusyError            another call runs on this session context: wait, then repeat
     │   ├── RateLimitError              slow down, then repeat
     │   ├── QuotaExceededError          raise the quota: repeating does not help
     │   └── InternalServerError         the service failed; also an OutcomeUnknownError
-    ├── OutcomeUnknownError             it may have run: a session turn may have been stored
+    ├── OutcomeUnknownError             the request may have run: a session turn may have been stored
     │   ├── InternalServerError
-    │   └── ProtocolError               the server sent what is not HTTP, JSON or SSE, or too much of it
+    │   └── ProtocolError               the answer is not HTTP, JSON or SSE, or too large
     │       ├── EventTooLargeError      one event passed the decoder's limit
     │       └── MalformedStreamError    … in a stream
-    └── StreamInterruptedError          the stream ended before its end: `partial` is what came
+    └── StreamInterruptedError          the stream ended early: `partial` holds the answer so far
         └── MalformedStreamError
 
-Whatever is *not* an `OutcomeUnknownError` or a `StreamInterruptedError` provably did not add a turn to a session
-(or was sent where that cannot happen), so repeating it is safe.
+A call that failed with any other error than `OutcomeUnknownError` or `StreamInterruptedError` provably added no turn to
+a session (or could not have), so repeating the call is safe.
 """
 
 from typing import Any
@@ -56,21 +56,21 @@ __all__ = [
 
 
 class CtxCacheError(Exception):
-    """The root of the family.
+    """The root of the error tree.
 
     Attributes:
         message: what happened, in one line.
-        cause: the error of this family that led to it, or None.
-        partial: the `ChatCompletion` folded from what a stream delivered before the error; None outside a stream.
-        request_id: the service's id of the request (`X-Request-Id`), None where no answer came.
+        cause: the error of this package that led to this error, or None.
+        partial: the `ChatCompletion` a stream had delivered before the error; None outside a stream.
+        request_id: the service's id of the request (`X-Request-Id`); None if no answer came.
         log_id: the service's log id (`X-Tt-Logid`), or None.
-        client_request_id: our id of the call (`X-Client-Request-Id`), the same over all its attempts.
-        attempts: how many times the request was tried, the last one included; 0 where nothing was tried.
+        client_request_id: this client's id of the call (`X-Client-Request-Id`), the same for all attempts.
+        attempts: the number of attempts made, the last included; 0 if nothing was sent.
     """
 
     message: str
     cause: "CtxCacheError | None" = None
-    partial: Any = None  # a models.ChatCompletion; this floor knows no models
+    partial: Any = None  # a models.ChatCompletion; this floor imports no models
     request_id: str | None = None
     log_id: str | None = None
     client_request_id: str | None = None
@@ -82,7 +82,7 @@ class CtxCacheError(Exception):
         self.__dict__.update(details)
 
     def __str__(self) -> str:
-        known = not self.request_id or self.request_id in self.message  # the service often says it itself
+        known = not self.request_id or self.request_id in self.message  # the service often puts the id into the message
         return self.message if known else f"{self.message} (request id {self.request_id})"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -96,12 +96,12 @@ def _restore(kind: type[CtxCacheError], message: str, details: dict[str, Any]) -
 
 
 class InvalidInputError(CtxCacheError, ValueError):
-    """An argument is out of its range or of the wrong type. Nothing was sent.
+    """An argument is out of range or of the wrong type. Nothing was sent.
 
     Attributes:
         field: the argument, with its place: `ttl`, `messages[2].role`.
-        value: the repr of what was given, shortened (None for secrets).
-        allowed: what it must be, in words.
+        value: the repr of the given value, shortened (None for secrets).
+        allowed: the allowed values, in words.
     """
 
     field: str = ""
@@ -110,27 +110,27 @@ class InvalidInputError(CtxCacheError, ValueError):
 
     @classmethod
     def of(cls, field: str, value: object, allowed: str) -> "InvalidInputError":
-        """Build the message that all such errors share: the field, what it must be, what was given."""
+        """Build the error `{field} must be {allowed}, got {value}`."""
         try:
             shown = repr(value)
         except Exception:  # nested too deeply, or a broken __repr__
             shown = f"a {type(value).__name__}"
         if len(shown) > 80:
             shown = shown[:77] + "…"
-        # The value is kept as its repr: anything may be given, and the error must pickle.
+        # Only the repr is kept: any object may be given, and the error must pickle.
         return cls(f"{field} must be {allowed}, got {shown}", field=field, value=shown, allowed=allowed)
 
 
 class SessionError(CtxCacheError, RuntimeError):
-    """The session or stream cannot be used like this: it is closed, or belongs to another event loop or reader."""
+    """The session or stream is closed, or belongs to another event loop or another reading task."""
 
 
 class APIConnectionError(CtxCacheError):
-    """No connection could be made, or it broke where sending again is harmless and every attempt was used up.
+    """No connection could be made; or the connection broke, a repeat was harmless, and all attempts were used up.
 
     Attributes:
-        sent: whether the request had left before that (then it may have run).
-        hopeless: whether trying again cannot help (a bad certificate).
+        sent: whether the request had been sent by then, and so may have run.
+        hopeless: whether another attempt cannot help (a bad certificate).
     """
 
     sent: bool = False
@@ -141,8 +141,8 @@ class APITimeoutError(APIConnectionError):
     """A time limit of `Timeouts` passed.
 
     Attributes:
-        limit: which one: `connect`, `pool`, `head`, `idle` or `total`.
-        seconds: its value.
+        limit: the name of the limit: `connect`, `pool`, `head`, `idle` or `total`.
+        seconds: the value of the limit.
     """
 
     limit: str = ""
@@ -150,7 +150,7 @@ class APITimeoutError(APIConnectionError):
 
     @classmethod
     def of(cls, limit: str, seconds: float | None, *, sent: bool = False, hopeless: bool = False) -> "APITimeoutError":
-        """Build the one message all such errors share."""
+        """Build the error `timed out after {seconds} s (Timeouts.{limit})`."""
         text = f"timed out after {seconds:g} s (Timeouts.{limit})"
         return cls(text, limit=limit, seconds=seconds, sent=sent, hopeless=hopeless)
 
@@ -160,9 +160,9 @@ class APIStatusError(CtxCacheError):
 
     Attributes:
         status: the HTTP status; for an error event inside a stream the status of the same error outside one;
-            None where this session itself noticed (a context held by the calling task).
-        code: the service's code (`RateLimitExceeded.EndpointRPMExceeded`), "" where it sent none.
-        type, param: as sent, "" where missing.
+            None if this session raised the error itself (a context held by the calling task).
+        code: the service's code (`RateLimitExceeded.EndpointRPMExceeded`), "" if missing.
+        type, param: as sent, "" if missing.
         body: the error's JSON as Python data, or the text of a body that is not JSON.
         retry_after: seconds the service asked to wait, or None.
     """
@@ -176,7 +176,7 @@ class APIStatusError(CtxCacheError):
 
 
 class BadRequestError(APIStatusError):
-    """The request is wrong, or its text was refused (400 and the other 4xx without a class of their own)."""
+    """The request is wrong, or its content was refused (400, and every 4xx that has no class here)."""
 
 
 class AuthenticationError(APIStatusError):
@@ -192,15 +192,15 @@ class NotFoundError(APIStatusError):
 
 
 class ContextGoneError(NotFoundError):
-    """The context expired, or there never was one with this id. Create it again."""
+    """The context expired or never existed. Create a context."""
 
 
 class ContextBusyError(APIStatusError):
-    """Another call is running on this session context (403 `OperationDenied.InvalidState`). This one did not run."""
+    """A call is running on this session context already (403 `OperationDenied.InvalidState`). This call did not run."""
 
 
 class RateLimitError(APIStatusError):
-    """Too many requests (429). This one did not run."""
+    """Too many requests (429). This call did not run."""
 
 
 class QuotaExceededError(APIStatusError):
@@ -210,19 +210,19 @@ class QuotaExceededError(APIStatusError):
 class OutcomeUnknownError(CtxCacheError):
     """The request was sent and no trustworthy answer came: it may have run, a session turn may have been stored.
 
-    Raised instead of sending again, since a turn sent twice may be stored, and billed, twice.
+    The request is not sent again, since a turn sent twice may be stored, and billed, twice.
     """
 
 
 class InternalServerError(APIStatusError, OutcomeUnknownError):
-    """The service failed (5xx): whether before or after it did the work, nobody says."""
+    """The service failed (5xx), before or after doing the work."""
 
 
 class ProtocolError(OutcomeUnknownError):
-    """The server sent what is not HTTP, not JSON, not SSE, of the wrong shape, or too large.
+    """The answer is not HTTP, JSON or SSE, has the wrong shape, or is too large.
 
     Attributes:
-        body: the beginning of what it sent, as text (at most 2,000 characters); never part of the message.
+        body: the first 2,000 characters of the answer; never part of the message.
     """
 
     body: str = ""
@@ -233,8 +233,8 @@ class EventTooLargeError(ProtocolError):
 
 
 class StreamInterruptedError(CtxCacheError):
-    """The stream ended before its end. `partial` is the folded `ChatCompletion` so far; `cause` says why, if known."""
+    """The stream ended early. `partial` is the `ChatCompletion` so far; `cause` is the reason, if known."""
 
 
 class MalformedStreamError(StreamInterruptedError, ProtocolError):
-    """The stream ended before its end because what came was no event stream of chat completion chunks."""
+    """The stream ended early: the server did not send an event stream of chat completion chunks."""

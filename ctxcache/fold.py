@@ -1,4 +1,4 @@
-"""Chunks → one completion. Pure, and linear: fragments are collected as they come and joined when somebody asks."""
+"""Merges the chunks of a stream into one completion. Pure and linear: fragments are collected, and joined on demand."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -35,8 +35,23 @@ class _Reply:
 class Fold:
     """The completion so far.
 
+    >>> from ctxcache.models import ChoiceDelta, ChunkChoice
+    >>> def chunk(text, finish_reason=None):
+    ...     choice = ChunkChoice(delta=ChoiceDelta(content=text), finish_reason=finish_reason)
+    ...     return ChatCompletionChunk(choices=(choice,))
+    >>> fold = Fold()
+    >>> fold.add([chunk("Hel"), chunk("lo")])
+    >>> fold.completion().text, fold.finished
+    ('Hello', False)
+    >>> fold.add([chunk("!", "stop")])
+    >>> fold.completion().text, fold.finished
+    ('Hello!', True)
+
+    Args:
+        expected: the number of choices that were asked for (`n`).
+
     Attributes:
-        usage: the last usage a chunk carried, wherever the gateway put it, or None.
+        usage: the usage of the newest chunk that carried one, else None.
     """
 
     __slots__ = ("_expected", "_first", "_replies", "_service_tier", "usage")
@@ -49,7 +64,7 @@ class Fold:
         self.usage: Usage | None = None
 
     def add(self, chunks: Sequence[ChatCompletionChunk]) -> None:
-        """Take in the next chunks."""
+        """Add the next chunks."""
         if self._first is None and chunks:
             self._first = chunks[0]
         replies = self._replies
@@ -73,17 +88,17 @@ class Fold:
                     reply.tool_calls.extend(delta.tool_calls)
                 if choice.logprobs:
                     reply.logprobs.append(choice.logprobs)
-                if choice.finish_reason:  # some send "" until the end
+                if choice.finish_reason:  # some services send "" until the end
                     reply.finish_reason = choice.finish_reason
 
     @property
     def finished(self) -> bool:
-        """Whether every choice that was asked for has its finish reason."""
+        """Whether every expected choice has a finish reason."""
         replies = self._replies.values()
         return len(replies) >= self._expected and all(reply.finish_reason is not None for reply in replies)
 
     def completion(self, **ids: Any) -> ChatCompletion:
-        """Join what came so far; choices by index."""
+        """Build the completion so far, with choices in order of index; `ids` are further fields."""
         first = self._first or ChatCompletionChunk()
         return ChatCompletion(
             id=first.id,
@@ -108,7 +123,7 @@ _NOT_JOINED = frozenset({"id", "type", "index"})
 
 
 def _merge(fragments: list[dict[str, Any]]) -> dict[str, Any]:
-    """Objects into one: texts and lists are joined, objects merged, of anything else the last counts."""
+    """Merge objects: strings and lists are joined, objects merged; of other values the last one counts."""
     merged: dict[str, Any] = {}
     values: dict[str, list[Any]] = {}
     for fragment in fragments:

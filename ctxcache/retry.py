@@ -1,6 +1,6 @@
-"""When to try again. Pure: clock and randomness are arguments.
+"""The retry rules. Pure: clock and randomness are arguments.
 
-A call is repeated where that provably cannot store a turn twice, or where the caller said it does no harm:
+A request is sent again where a second copy provably cannot run, or where the caller declared a repeat harmless:
 
 =================================  ====================================================================
 did not run: always                no connection; a kept-alive connection found closed before a byte of
@@ -9,7 +9,7 @@ may have run: `repeatable` only    sent, then no answer, half an answer or too l
 pointless: never                   every other error; quota; a bad certificate; no free connection; `total`
 =================================  ====================================================================
 
-What may have run and is not repeatable becomes an `OutcomeUnknownError`.
+A request that may have run and is not repeatable ends in an `OutcomeUnknownError`.
 """
 
 from collections.abc import Mapping
@@ -43,13 +43,25 @@ def may_repeat(error: CtxCacheError, *, repeatable: bool) -> bool:
 
 
 def next_delay(policy: Retry, error: CtxCacheError, *, attempt: int, elapsed: float, jitter: float) -> float | None:
-    """Seconds to wait before the next try, or None to give up.
+    """Return the seconds to wait before the next attempt, or None to give up.
+
+    The delay doubles with each attempt up to `max_delay`, is shortened at random by up to a half, and is never shorter
+    than the service's `Retry-After`:
+
+    >>> next_delay(Retry(), APIConnectionError("refused"), attempt=1, elapsed=0, jitter=0)
+    0.5
+    >>> next_delay(Retry(attempts=9), APIConnectionError("refused"), attempt=4, elapsed=10, jitter=0.5)
+    3.0
+    >>> next_delay(Retry(), RateLimitError("slow down", retry_after=20), attempt=1, elapsed=0, jitter=0)
+    20
+    >>> next_delay(Retry(), APIConnectionError("refused"), attempt=3, elapsed=2, jitter=0) is None  # 3 attempts in all
+    True
 
     Args:
         policy: the settings.
-        error: what the last try ended in.
-        attempt: its number, from 1.
-        elapsed: seconds since the first try began.
+        error: the failure of the last attempt.
+        attempt: the number of the last attempt, from 1.
+        elapsed: seconds since the first attempt began.
         jitter: a random number in [0, 1).
     """
     if attempt >= policy.attempts:
@@ -65,7 +77,7 @@ def next_delay(policy: Retry, error: CtxCacheError, *, attempt: int, elapsed: fl
 
 
 def final_error(error: CtxCacheError, *, repeatable: bool) -> CtxCacheError:
-    """The error to raise when nothing more is tried: says so where the request may have run."""
+    """Return the error to raise after the last attempt: an `OutcomeUnknownError` where the request may have run."""
     if isinstance(error, APIConnectionError) and error.sent and not repeatable:
         unknown = OutcomeUnknownError(
             f"the request was sent, but {error.message}: it may have run, a session turn may have been stored",
@@ -77,11 +89,16 @@ def final_error(error: CtxCacheError, *, repeatable: bool) -> CtxCacheError:
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Read how long the service asks to wait, in seconds: `retry-after-ms`, or `Retry-After` in seconds or as a date.
+    """Return the seconds the service asks to wait: `Retry-After-Ms`, else `Retry-After` in seconds or as a date.
+
+    >>> parse_retry_after({"Retry-After": "2.5"}, now=0)
+    2.5
+    >>> parse_retry_after({"Retry-After": "Thu, 01 Jan 1970 00:01:00 GMT"}, now=50)
+    10.0
 
     Args:
         headers: a case-insensitive mapping.
-        now: the time, in Unix seconds, that a date is compared with.
+        now: the current time in Unix seconds; a date counts from then.
     """
     delays = (_delay(headers.get("Retry-After-Ms"), now, 1000), _delay(headers.get("Retry-After"), now, 1))
     return next((delay for delay in delays if delay is not None), None)

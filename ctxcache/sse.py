@@ -2,24 +2,24 @@ r"""Server-sent events: bytes to events, and back. Pure: it reads nothing, waits
 
 Goals
     The rules of the WHATWG to the letter (https://html.spec.whatwg.org/multipage/server-sent-events.html, "Parsing an
-    event stream", "Interpreting an event stream"; the comments quote them). What comes out depends on the bytes alone,
-    never on how the network cut them, errors included. Linear time, bounded memory.
+    event stream", "Interpreting an event stream"; the comments quote them). The events depend on the bytes alone, never
+    on how the network cut the bytes; so do the errors. Linear time, bounded memory.
 
 Invariants, between any two calls
     * Bytes are split before they are decoded, on CR and LF only: no code point is ever cut, and U+2028 ends no line.
-      CR, LF and colon are no part of a longer UTF-8 sequence, so decoding each value is the same as decoding all first.
-    * `_line` is the incomplete last line, without a terminator. Every complete line has left its mark in `_data`,
-      `_fields` or `retry`, and is gone: nothing is looked at twice.
-    * `buffered <= max_event_bytes`. An event is too large when a line (without its terminator; comments do not count)
-      and what is held for the event before it are longer than the limit together. A line never leaves more than its
-      own length, so while `buffered + len(data)` is within the limit nothing need be counted: then `tight` is False.
+      CR, LF and colon never occur inside a longer UTF-8 sequence, so decoding value by value equals decoding first.
+    * `_line` is the incomplete last line, without a terminator. Every complete line was taken up into `_data`,
+      `_fields` or `retry` and dropped: no byte is scanned twice.
+    * `buffered <= max_event_bytes`. An event is too large when a line (without terminator; comments do not count) and
+      the bytes already held for the event exceed the limit together. A line never adds more than its own length, so
+      as long as `buffered + len(data)` is within the limit, nothing is counted: `tight` is False.
 
 Cost
-    Each byte is searched for CR, split, and copied: into `_line` if its line is incomplete, and into its event.
-    bytearrays grow by a share of their size, so appending to them is linear in sum, also byte by byte. split(b"\n")
-    looks for one byte (memchr), in less than half the time split(b"\n\n") takes to look for two: hence one path,
-    by lines, with the line most streams consist of, `data: …`, tried first. Lines that one read brings for one event
-    are joined at once: half the time it takes to append them one by one.
+    Each byte is searched for CR, split, and copied: into `_line` for an incomplete line, then into the event.
+    A bytearray grows by a share of its size, so appending is linear in sum, even byte by byte. split(b"\n")
+    looks for one byte (memchr) and takes less than half the time of split(b"\n\n"), which looks for two: hence a single
+    path, line by line, that tries the most frequent line, `data: …`, first. Lines of one event that arrive in one read
+    are joined at once, in half the time of appending line by line.
 """
 
 from collections.abc import Iterable
@@ -31,13 +31,13 @@ from .structs import struct
 __all__ = ["RawEvent", "SSEDecoder", "ServerSentEvent", "encode"]
 
 _BOM = b"\xef\xbb\xbf"
-# Bytes are looked for by their numbers: with `b"\n" in data` CPython first tries b"\n" as a number, and takes ten times
-# as long over the exception.
+# Searches name bytes by number: for `b"\n" in data` CPython first tries to read b"\n" as a number, and the exception
+# costs ten times the search.
 _COLON, _LF, _CR, _NUL = b":\n\r\0"
 _RETRY_DIGITS = 15  # 31,000 years in ms, exact as a float; int() is quadratic, and refuses more than 4,300 digits
 
-# (data, event, id, retry) as in ServerSentEvent, with data as bytes. A plain tuple: a class would cost more than all
-# the decoding of an event.
+# (data, event, id, retry) as in ServerSentEvent, with data as bytes. A plain tuple: making an object of a class would
+# cost more than decoding the event.
 RawEvent: TypeAlias = tuple[bytes, str, str, int | None]
 
 
@@ -46,10 +46,10 @@ class ServerSentEvent:
     """One event.
 
     Attributes:
-        data: its data; several `data` lines are joined by LF.
-        event: its type.
-        id: the last event ID as it stands at this event, also where an earlier event set it; "" if none did.
-        retry: the reconnection time in milliseconds, if this event's own lines set it.
+        data: the data; several `data` lines are joined by LF.
+        event: the type.
+        id: the last event ID, set by this event or an earlier event; "" before the first.
+        retry: the reconnection time in milliseconds, if this event set one.
     """
 
     data: str = ""
@@ -59,25 +59,35 @@ class ServerSentEvent:
 
 
 class SSEDecoder:
-    """An incremental decoder of one stream, from its first byte on.
+    r"""An incremental decoder of one stream, from its first byte on.
 
-    An event that is incomplete at the end of the input is discarded by the standard: there is nothing to call.
-    `buffered` and `leftover()` tell whether there was one.
+    Bytes may be cut anywhere, inside a character too:
+
+    >>> decoder = SSEDecoder()
+    >>> decoder.feed(b"data: caf\xc3")
+    []
+    >>> decoder.feed(b"\xa9\n\nevent: error\nda")
+    [ServerSentEvent(data='café', event='message', id='', retry=None)]
+    >>> decoder.feed(b"ta: no\n\n")
+    [ServerSentEvent(data='no', event='error', id='', retry=None)]
+
+    The standard discards an event that is incomplete at the end of the input, so there is no method to call then.
+    `buffered` and `leftover()` tell whether there was such an event.
 
     Attributes:
         last_event_id: the last event ID as of the last blank line; "" at first.
-        retry: the reconnection time in milliseconds as of the last `retry` line; None at first. Of more than 15
-            digits it is ignored, as if it were no number.
+        retry: the reconnection time in milliseconds as of the last `retry` line; None at first. A value of more than
+            15 digits is ignored, like any other text that is not a number.
         too_large: whether an event passed `max_event_bytes`: the next `feed` raises.
     """
 
     def __init__(self, max_event_bytes: int = 16 * 1024 * 1024) -> None:
-        """Set the most bytes to hold of one event; `InvalidInputError` if below 1."""
+        """Set how many bytes of one event may be held; `InvalidInputError` if below 1."""
         if max_event_bytes < 1:
             raise InvalidInputError.of("max_event_bytes", max_event_bytes, "an integer of at least 1")
         self._limit = max_event_bytes
-        self._bom: bytes | None = b""  # the part of a BOM seen so far; None when that is settled
-        self._after_cr = False  # the last byte was CR: an LF that follows belongs to it
+        self._bom: bytes | None = b""  # the part of a BOM seen so far; None once decided
+        self._after_cr = False  # the last byte was CR: a following LF belongs to the same line end
         self.too_large = False
         self.last_event_id = ""
         self.retry: int | None = None
@@ -90,18 +100,18 @@ class SSEDecoder:
         self._held = 0  # bytes in _data and _fields
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Take the next bytes, return the events they complete. Invalid UTF-8 becomes U+FFFD.
+        """Take the next bytes; return the completed events. Invalid UTF-8 becomes U+FFFD.
 
         Raises:
-            EventTooLargeError: an event passed `max_event_bytes`. Events that the same bytes completed before it are
-                returned first: then the next call raises, be it `feed(b"")`. So does every later one.
+            EventTooLargeError: an event passed `max_event_bytes`. Events completed earlier by the same bytes are
+                returned first; the next call raises (`feed(b"")` too), and so does every later call.
         """
         events = self.feed_raw(data)
         if not events:
             return []
         try:
             return [ServerSentEvent(value.decode(), event, id_, retry) for value, event, id_, retry in events]
-        except UnicodeDecodeError:  # only now told to replace: decode() of one argument more takes twice as long
+        except UnicodeDecodeError:  # "replace" only now: with an argument decode() takes twice as long
             pass
         return [
             ServerSentEvent(value.decode(errors="replace"), event, id_, retry) for value, event, id_, retry in events
@@ -270,9 +280,13 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
 
 
 def encode(events: Iterable[ServerSentEvent], last_event_id: str = "") -> bytes:
-    """Write events such that a decoder returns the same events.
+    r"""Encode events; a decoder returns the same events.
 
-    An `id` line is written where the ID changes; `last_event_id` is what the reader has, if this continues a stream.
+    >>> encode([ServerSentEvent("two\nlines", event="note")])
+    b'event: note\ndata: two\ndata: lines\n\n'
+
+    An `id` line is written where the ID changes. `last_event_id` is the ID the reader already has, if the events
+    continue a stream.
 
     Raises:
         InvalidInputError: CR in data; CR or LF in type or ID; NUL in ID; a lone surrogate; an empty type; a retry
@@ -296,7 +310,7 @@ def encode(events: Iterable[ServerSentEvent], last_event_id: str = "") -> bytes:
 
 
 def _carried(index: int, field: str, value: str, refused: str) -> bytes:
-    """Return the value in UTF-8, if a field can carry it. No line tells an empty type from none."""
+    """Return the value in UTF-8, if a field can carry the value. On the wire an empty type is the same as no type."""
     if not any(character in value for character in refused) and (value or field != "event"):
         try:
             return value.encode()

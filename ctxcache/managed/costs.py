@@ -36,16 +36,16 @@ def _price(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None
 
 @attrs.frozen
 class Prices:
-    """What the service asks for a million tokens, in the currency of your choice.
+    """Prices of a million tokens, in any currency.
 
     Attributes:
-        input: of a prompt, not read from the cache.
-        cached: of a prompt, read from the cache.
-        output: of an answer.
-        storage_per_hour: kept in the cache, for each clock hour.
+        input: for prompt tokens not read from the cache.
+        cached: for prompt tokens read from the cache.
+        output: for tokens of an answer.
+        storage_per_hour: for tokens kept in the cache, for each clock hour.
 
     Raises:
-        InvalidInputError: for what is not a number from 0 up.
+        InvalidInputError: a price is not a number from 0 up.
     """
 
     input: float = attrs.field(validator=_price)
@@ -56,7 +56,11 @@ class Prices:
 
 @attrs.frozen(kw_only=True)
 class Cost:
-    """What calls on a managed context cost, and what they would have cost without one; `str()` says it in a line.
+    """The bill of a managed context, beside the bill of the same calls without a context; `str()` is one line.
+
+    >>> cost = Cost(calls=100, input=0.9, cached=1.6, output=0.4, storage=0.1, without=8.4, break_even_calls=14)
+    >>> print(cost)
+    100 calls cost 3.0000, without a context 8.4000: caching saved 64 %, it pays from call 14 on
 
     Attributes:
         calls: chats on the context; those that create it are not among them.

@@ -68,7 +68,11 @@ class TokenCounter:
 
 
 def count_tokens(text: str) -> int:
-    """Count the tokens of a whole text, by the rule above."""
+    """Count the tokens of a text, by the rule above.
+
+    >>> count_tokens("Hello"), count_tokens("你好"), count_tokens("hi你there")
+    (2, 2, 4)
+    """
     counter = TokenCounter()
     counter.add(text)
     return counter.tokens
