@@ -1,5 +1,6 @@
 """The README's blocks, run as they stand."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import ctxcache
+from ctxcache import Prices, PromptTokensDetails, Usage
+from ctxcache.managed.costs import Ledger
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text("utf-8")
@@ -86,3 +89,45 @@ def test_links_of_a_release(tmp_path: Path) -> None:
     assert [link for link in links if not "".join(link).startswith("https://")] == []
     urls = tomllib.loads((tmp_path / "pyproject.toml").read_text("utf-8"))["project"]["urls"]
     assert urls["Source"] == url
+
+
+def test_the_bill() -> None:
+    """The bill at the top is what `Prefix.cost` would say of those calls at the prices stated above it."""
+    found = re.search(
+        r"([\d.]+) for input,\s+([\d.]+) for cached input, ([\d.]+) for output, and ([\d.]+) an hour for storage",
+        README,
+    )
+    assert found
+    prices = Prices(*map(float, found.groups()))
+    ledger = Ledger()
+    ledger.created("ctx-1", usage(30_000), 0, 3600)
+    for _ in range(5000):
+        ledger.used("ctx-1", usage(30_050, 30_000, 150), 1800)
+    cost = ledger.cost(prices, now=7200)
+    whole, answers = 5000 * 30_000 * prices.input / 1e6, cost.output
+    rows = re.findall(r"^\| .*? \| \**([\d.]+)\** \| \**([\d.]+)\** \|$", README, re.MULTILINE)
+    assert rows == [
+        (f"{whole:.2f}", f"{cost.cached:.2f}"),
+        (f"{cost.without - whole - answers:.2f}", f"{cost.input + cost.storage:.2f}"),
+        (f"{answers:.2f}", f"{answers:.2f}"),
+        (f"{cost.without:.2f}", f"{cost.total:.2f}"),
+    ]
+
+
+def usage(prompt: int, cached: int = 0, completion: int = 0) -> Usage:
+    """The usage of one call."""
+    details = PromptTokensDetails(cached_tokens=cached)
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, prompt_tokens_details=details)
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_no_import_is_unused(block: str) -> None:
+    """A block imports only names that it uses."""
+    tree = ast.parse(block)
+    imported = {
+        name.asname or name.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in node.names
+    }
+    assert imported <= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
