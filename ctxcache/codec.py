@@ -1,91 +1,124 @@
-"""JSON ↔ models. The only file that knows msgspec and cattrs.
+"""JSON ↔ models. Only this file knows cattrs; only this file and `structs` know msgspec.
 
-Reading goes through msgspec, straight from bytes into attrs classes. What it refuses as a type is off (`null` for a
-list, a number as text deep inside) goes once more through cattrs, which coerces; what that refuses too is an error.
-cattrs costs more to import than all the rest of this floor, so it is imported when the first such answer comes.
+Reading goes through msgspec, straight from bytes into attrs classes. JSON that msgspec refuses because a type is off
+(`null` for a list, a number as text) is read once more by cattrs, which coerces. cattrs takes longer to import than
+every other file of this floor together, so the import waits for the first such answer.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from math import isfinite
 from operator import attrgetter
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import attrs
 import msgspec
 
+from . import checks
 from .config import UNSET, Unset
 from .errors import InvalidInputError, ProtocolError
 from .models import ChatCompletion, ChatCompletionChunk, ChatRequest, Context, ContextRequest, Message
-from .structs import put
+from .structs import force
 
-__all__ = ["decode_chunk", "decode_completion", "decode_context", "decode_json", "decode_request", "encode"]
+__all__ = [
+    "decode_chunk",
+    "decode_completion",
+    "decode_context",
+    "decode_json",
+    "decode_request",
+    "encode",
+    "encode_fields",
+    "encode_messages",
+]
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", ContextRequest, ChatRequest)
 
-# What msgspec raises: bytes that are not JSON, a type that is off; deep nesting ends in a RecursionError.
-_REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_SHOWN_BODY = 2000
+# msgspec's refusals: bytes that are not JSON, a type that is off; deep nesting ends in a RecursionError.
+_REFUSED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_UNENCODABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
+_SHOWN_BODY: Final = 2000
 NO_IDS: Mapping[str, str | None] = {}
 
-_encoder = msgspec.json.Encoder()
-_any = msgspec.json.Decoder()
+_encoder: Final = msgspec.json.Encoder()
+_any: Final = msgspec.json.Decoder()
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def encode(value: object) -> bytes:
-    """Encode a request or an answer as JSON; what is `UNSET` is left out.
+    """Encode models and plain data as JSON; fields that are `UNSET` are left out.
 
     Raises:
         InvalidInputError: for a value JSON has no form for.
     """
     try:
-        if type(value) is ChatRequest and not _is_open(value):
-            return _encoder.encode(value)  # checked, and a struct: a third of the time
         return _encoder.encode(_plain(value))
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except _UNENCODABLE as error:
         problem = f"{type(error).__name__}: {error}"
-    raise InvalidInputError(f"body: not encodable as JSON: {problem}", field="body", allowed="what JSON can carry")
+    if isinstance(value, ContextRequest):
+        _find_fault(value.messages)
+    raise InvalidInputError(f"body must be JSON: {problem}", field="body", allowed="JSON")
 
 
-def _is_open(request: ChatRequest) -> bool:
-    """Whether it holds what the caller is free in: fields beside ours, and values that are not checked."""
-    if request.extra or request.stream_options is not UNSET:
-        return True
-    messages: Any = request.messages  # Message objects, once checked
-    for message in messages:  # noqa: SIM110  # any() takes twice as long, and this is done for every call
-        if message.extra:
-            return True
-    return False
+def encode_fields(fields: Mapping[str, Any]) -> bytes:
+    """Encode fields in plain types as a JSON object: `encode` without the search for models.
+
+    Raises:
+        InvalidInputError: for a value JSON has no form for; names the field.
+    """
+    try:
+        return _encoder.encode(fields)
+    except _UNENCODABLE:
+        pass
+    return _encoder.encode(checks.json_fields(fields))
+
+
+def encode_messages(messages: Iterable[Message]) -> bytes:
+    """Encode messages as JSON objects with commas between, without `[` and `]`, so that more can be put in front.
+
+    Raises:
+        InvalidInputError: for text that UTF-8 cannot carry; names the place: `messages[1].content`.
+    """
+    try:
+        return _encoder.encode([_plain_message(message) for message in messages])[1:-1]
+    except _UNENCODABLE as error:
+        problem = f"{type(error).__name__}: {error}"
+    _find_fault(messages)
+    raise InvalidInputError(f"messages must be JSON: {problem}", field="messages", allowed="JSON")
+
+
+def _find_fault(messages: Iterable[Message]) -> None:
+    for index, message in enumerate(messages):
+        for name, value in _plain_message(message).items():
+            checks.json_value(f"messages[{index}].{name}", value)
+
+
+def _plain_message(message: Message) -> dict[str, Any]:
+    plain = {"role": message.role, "content": message.content}
+    return {**plain, **message.extra} if message.extra else plain
 
 
 # Bookkeeping of ours that is no part of the JSON.
-_OURS = frozenset({"extra", "request_id", "log_id", "client_request_id", "raw_json"})
-_NOT_SENT = _OURS | {"error"}  # errors have an envelope of their own
+_NOT_JSON_FIELDS: Final = frozenset({"extra", "request_id", "log_id", "client_request_id", "raw_json"})
+_NOT_WRITTEN: Final = _NOT_JSON_FIELDS | {"error"}  # errors have an envelope of their own
 
 
-_sent: dict[type, tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]] = {}
-
-
-def _sent_fields(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
-    """The fields of a model that are sent: their names, and how to read them all at once, since most are unset."""
-    if kind not in _sent:
-        names = tuple(field.name for field in attrs.fields(cast("Any", kind)) if field.name not in _NOT_SENT)
-        _sent[kind] = names, attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
-    return _sent[kind]
+@cache
+def _wire_fields(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """The fields of a model that are written: their names, and a function that reads all at once."""
+    names = tuple(field.name for field in attrs.fields(kind) if field.name not in _NOT_WRITTEN)
+    return names, attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
 
 
 def _plain(value: Any) -> Any:
-    """Models as dicts and lists; the rest as it is."""
+    """Models as dicts and lists; any other value as it is."""
     kind = type(value)
     if kind is str or kind is int or value is None:
         return value
     if kind is Message:
-        plain = {"role": value.role, "content": value.content}
-        return {**plain, **_plain(value.extra)} if value.extra else plain
+        return _plain_message(value)
     if kind is float:
         if not isfinite(value):
             raise ValueError(f"{value} is no JSON number")  # msgspec would write null
@@ -95,7 +128,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if attrs.has(kind):
-        names, values = _sent_fields(kind)
+        names, values = _wire_fields(kind)
         plain = {name: _plain(item) for name, item in zip(names, values(value), strict=True) if item is not UNSET}
         extra = getattr(value, "extra", None)
         return {**plain, **_plain(extra)} if extra else plain
@@ -115,7 +148,7 @@ def decode_json(data: bytes) -> Any:
         return _any.decode(data)
     except _REFUSED as error:
         problem = str(error)
-    raise _not_the_promised("JSON", problem, data)
+    raise _unexpected_body("JSON", problem, data)
 
 
 def decode_request(kind: type[RequestT], data: bytes) -> RequestT:
@@ -127,9 +160,10 @@ def decode_request(kind: type[RequestT], data: bytes) -> RequestT:
     """
     body = decode_json(data)
     if not isinstance(body, dict):
-        raise _not_the_promised("a JSON object", f"got a {type(body).__name__}", data)
+        raise _unexpected_body("a JSON object", f"got a {type(body).__name__}", data)
     given = {name: value for name, value in body.items() if value is not None}
-    known = {name: given.pop(name, UNSET) for name in _sent_fields(kind)[0]}
+    fields: Any = kind
+    known = {name: given.pop(name, UNSET) for name in _wire_fields(fields)[0]}
     return kind(extra=given, **known)
 
 
@@ -141,7 +175,7 @@ def decode_context(data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> Conte
     """
     context = _stamped(_structure(Context, data), data, ids)
     if not context.id:
-        raise _not_the_promised("a context", "it has no id", data)
+        raise _unexpected_body("a context", "it has no id", data)
     return context
 
 
@@ -157,7 +191,7 @@ def decode_completion(data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> Ch
         completion = _coerce(ChatCompletion, data, refusal)
     completion = _stamped(completion, data, ids)
     if not completion.choices:
-        raise _not_the_promised("a chat completion", "it has no choices", data)
+        raise _unexpected_body("a chat completion", "it has no choices", data)
     return completion
 
 
@@ -171,7 +205,7 @@ def decode_chunk(data: bytes) -> ChatCompletionChunk:
         chunk = _decode_chunk(data)
     except _REFUSED as refusal:
         chunk = _coerce(ChatCompletionChunk, data, refusal)
-    put(chunk, "raw_json", data)  # as _stamped, without its call
+    force(chunk, "raw_json", data)
     return chunk
 
 
@@ -183,7 +217,7 @@ def _coerce(kind: type[T], data: bytes, refusal: Exception) -> T:
     """Read once more, tolerantly, what msgspec refused; what is not JSON stays refused."""
     if isinstance(refusal, msgspec.ValidationError):
         return _structure(kind, data)
-    raise _not_the_promised("JSON", str(refusal), data) from None
+    raise _unexpected_body("JSON", str(refusal), data) from None
 
 
 def _structure(kind: type[T], data: bytes) -> T:
@@ -195,20 +229,20 @@ def _structure(kind: type[T], data: bytes) -> T:
         problem = "; ".join(explain(error))
     else:
         return decoded
-    raise _not_the_promised(kind.__name__, problem, data)
+    raise _unexpected_body(kind.__name__, problem, data)
 
 
-def _stamped(answer: T, data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> T:
-    """Put on an answer what is not in its JSON: it is frozen, but nobody's yet."""
-    put(answer, "raw_json", data)
+def _stamped(answer: T, data: bytes, ids: Mapping[str, str | None]) -> T:
+    """Put the JSON and the ids on an answer: it is frozen, but nobody else holds it yet."""
+    object.__setattr__(answer, "raw_json", data)
     for name, value in ids.items():
-        put(answer, name, value)
+        object.__setattr__(answer, name, value)
     return answer
 
 
-def _not_the_promised(promised: str, problem: str, data: bytes) -> ProtocolError:
+def _unexpected_body(promised: str, problem: str, data: bytes) -> ProtocolError:
     shown = data[:_SHOWN_BODY].decode("utf-8", "replace")
-    return ProtocolError(f"the server sent what is not {promised}: {problem}", body=shown)
+    return ProtocolError(f"the server's answer is not {promised}: {problem}", body=shown)
 
 
 @cache
@@ -224,7 +258,7 @@ def _converter() -> tuple[Callable[[Any, type], Any], Callable[[BaseException], 
         def tolerant(value: Any, _: Any) -> Any:
             if not isinstance(value, dict):
                 raise TypeError(f"expected an object, got {type(value).__name__}")
-            given = {name: item for name, item in value.items() if item is not None and name not in _OURS}
+            given = {name: item for name, item in value.items() if item is not None and name not in _NOT_JSON_FIELDS}
             if "last_history_token" in given:  # seen in answers of the service
                 given.setdefault("last_history_tokens", given["last_history_token"])
             return structure(given, kind)

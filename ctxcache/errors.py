@@ -120,6 +120,12 @@ class InvalidInputError(CtxCacheError, ValueError):
         # Only the repr is kept: any object may be given, and the error must pickle.
         return cls(f"{field} must be {allowed}, got {shown}", field=field, value=shown, allowed=allowed)
 
+    def within(self, place: str) -> "InvalidInputError":
+        """Return the same error for a field that is part of another: `role` within `messages[2]`."""
+        field = f"{place}.{self.field}"
+        message = f"{field}{self.message.removeprefix(self.field)}"
+        return type(self)(message, field=field, value=self.value, allowed=self.allowed)
+
 
 class SessionError(CtxCacheError, RuntimeError):
     """The session or stream is closed, or belongs to another event loop or another reading task."""

@@ -23,7 +23,7 @@ Cost
 """
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import TypeAlias, final
 
 from .errors import EventTooLargeError, InvalidInputError
 from .structs import struct
@@ -41,7 +41,8 @@ _RETRY_DIGITS = 15  # 31,000 years in ms, exact as a float; int() is quadratic, 
 RawEvent: TypeAlias = tuple[bytes, str, str, int | None]
 
 
-@struct(kw_only=False, gc=False)
+@final
+@struct
 class ServerSentEvent:
     """One event.
 

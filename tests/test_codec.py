@@ -193,7 +193,7 @@ def test_extra_fields_win():
 )
 def test_unencodable(value):
     """What JSON has no form for is an `InvalidInputError`."""
-    with pytest.raises(InvalidInputError, match="not encodable"):
+    with pytest.raises(InvalidInputError, match="must be JSON"):
         encode({"x": value})
 
 

@@ -35,7 +35,7 @@ def hold(session: AsyncSession, options: dict[str, Any], terminal: Terminal) -> 
     Raises:
         InvalidInputError: for options out of their range, before the first question.
     """
-    session.chat.stream(**options, messages=[user("?")])  # checks the options; what is not opened, is not sent
+    session.chat.prepare(**{name: value for name, value in options.items() if name != "context_id"})
     _enable_editing(terminal)
     terminal.note(f"on {options['context_id']}; Ctrl-C stops an answer, Ctrl-D ends")
     with asyncio.Runner() as runner:

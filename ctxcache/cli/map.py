@@ -147,7 +147,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     store = None if args.store is None else SQLiteStore(args.store)
     prefix = Prefix(session, model=model, messages=[system(text)], ttl=args.ttl, store=store)
     options = {name: value for name in _option_names() if (value := getattr(args, name)) is not None}
-    prefix.stream("?", **options)  # checks them; what is not opened, is not sent
+    prefix.check(**options)
     prices = None if args.prices is None else Prices(**args.prices)
     journal = _open_journal(args)
     try:

@@ -10,7 +10,7 @@ import attrs
 
 from ..config import UNSET
 from ..errors import InvalidInputError
-from ..models import ChatRequest, Message, user
+from ..models import Message, read_messages, user
 
 __all__ = ["NumberedQuestion", "read_questions"]
 
@@ -79,8 +79,7 @@ def _messages(where: str, given: Any) -> tuple[Message, ...]:
         raise InvalidInputError(f"{where}: a question is {_ALLOWED}", field=where)
     try:
         if "messages" in fields:
-            checked = ChatRequest(context_id="-", model="-", messages=fields["messages"])
-            return tuple(checked.messages)  # type: ignore[arg-type]  # Message objects by now
+            return read_messages(fields["messages"])
         message = user(fields["question"])
     except InvalidInputError as error:
         problem = error.message

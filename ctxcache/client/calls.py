@@ -9,7 +9,7 @@ from itertools import count
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .. import retry, wire
+from .. import retry, service_errors, wire
 from ..config import UNSET, Limits, Retry, Secret, Timeouts
 from ..errors import (
     APIConnectionError,
@@ -185,7 +185,7 @@ class Calls:
         async def receive(exchange: "Exchange") -> "Exchange":
             if exchange.content_type in ("application/json", "text/html"):
                 body = await exchange.read_all(self.limits.body_bytes)
-                raise wire.error_instead_of_stream(body, exchange.content_type)
+                raise service_errors.error_instead_of_stream(body, exchange.content_type)
             return exchange
 
         try:
@@ -358,7 +358,7 @@ class Calls:
         except CtxCacheError:
             body = b""  # the status says enough
         asked = retry.parse_retry_after(exchange.headers, self._now())
-        raise wire.error_from_answer(exchange.status, body, retry_after=asked)
+        raise service_errors.error_from_answer(exchange.status, body, retry_after=asked)
 
     def _final(self, call: Call, failure: CtxCacheError) -> CtxCacheError:
         return self.annotate(retry.final_error(failure, repeatable=call.request.repeatable), call)

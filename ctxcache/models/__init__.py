@@ -1,4 +1,4 @@
-"""What travels: requests, checked strictly; answers, read tolerantly. Frozen attrs classes, shared with the gateway."""
+"""Requests, checked strictly, and answers, read tolerantly: frozen attrs classes, shared with the gateway."""
 
 from .answers import (
     AssistantMessage,
@@ -20,6 +20,8 @@ from .requests import (
     MessageLike,
     TruncationStrategy,
     assistant,
+    check_options,
+    read_messages,
     system,
     user,
 )
@@ -42,6 +44,8 @@ __all__ = [
     "TruncationStrategy",
     "Usage",
     "assistant",
+    "check_options",
+    "read_messages",
     "system",
     "user",
 ]

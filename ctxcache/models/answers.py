@@ -5,7 +5,9 @@ The JSON itself is kept as the bytes that came and parsed only when somebody ask
 """
 
 import json
-from typing import Any
+from typing import Any, final
+
+import attrs
 
 from ..errors import ProtocolError
 from ..structs import struct
@@ -27,21 +29,24 @@ __all__ = [
 ]
 
 
-@struct(gc=False)
+@final
+@struct(kw_only=True)
 class PromptTokensDetails:
     """Of the prompt's tokens, how many came from the cache."""
 
     cached_tokens: int = 0
 
 
-@struct(gc=False)
+@final
+@struct(kw_only=True)
 class CompletionTokensDetails:
     """Of the completion's tokens, how many were reasoning."""
 
     reasoning_tokens: int = 0
 
 
-@struct(gc=False)
+@final
+@struct(kw_only=True)
 class Usage:
     """What a call was counted at, in tokens.
 
@@ -88,8 +93,8 @@ class Usage:
         )
 
 
-class _Read:
-    """What was read from JSON, and has it still."""
+class _FromJSON:
+    """An object parsed from JSON that keeps the original bytes."""
 
     __slots__ = ()
     raw_json: bytes
@@ -116,8 +121,8 @@ def _parse_int(digits: str) -> int | float:
     return int(digits) if len(digits) < _LONG_NUMBER else float(digits)  # int() refuses more than 4,300 digits
 
 
-@struct(gc=False)
-class Context(_Read):
+@attrs.frozen(kw_only=True)
+class Context(_FromJSON):
     """A context, as `/context/create` answered. There is no way to ask for it again: keep what you need.
 
     Attributes:
@@ -139,23 +144,23 @@ class Context(_Read):
     model: str | None = None
     truncation_strategy: TruncationStrategy | None = None
     usage: Usage | None = None
-    request_id: str | None = None
-    log_id: str | None = None
-    client_request_id: str | None = None
-    raw_json: bytes = b""
+    request_id: str | None = attrs.field(default=None, eq=False)
+    log_id: str | None = attrs.field(default=None, eq=False, repr=False)
+    client_request_id: str | None = attrs.field(default=None, eq=False, repr=False)
+    raw_json: bytes = attrs.field(default=b"", eq=False, repr=False)
 
 
-@struct(gc=False)
+@attrs.frozen(kw_only=True)
 class AssistantMessage:
     """The message of an answer. `tool_calls` are as the service sent them."""
 
     role: str = "assistant"
     content: str | None = None
     reasoning_content: str | None = None
-    tool_calls: tuple[dict[str, Any], ...] | None = None
+    tool_calls: tuple[dict[str, Any], ...] | None = attrs.field(default=None, hash=False)
 
 
-@struct(gc=False)
+@attrs.frozen(kw_only=True)
 class Choice:
     """One reply.
 
@@ -165,11 +170,11 @@ class Choice:
     index: int = 0
     message: AssistantMessage
     finish_reason: str | None = None
-    logprobs: dict[str, Any] | None = None
+    logprobs: dict[str, Any] | None = attrs.field(default=None, hash=False)
 
 
-@struct(gc=False)
-class ChatCompletion(_Read):
+@attrs.frozen(kw_only=True)
+class ChatCompletion(_FromJSON):
     """A whole answer, received at once or folded from a stream.
 
     Attributes:
@@ -188,10 +193,10 @@ class ChatCompletion(_Read):
     choices: tuple[Choice, ...] = ()
     usage: Usage | None = None
     service_tier: str | None = None
-    request_id: str | None = None
-    log_id: str | None = None
-    client_request_id: str | None = None
-    raw_json: bytes = b""
+    request_id: str | None = attrs.field(default=None, eq=False)
+    log_id: str | None = attrs.field(default=None, eq=False, repr=False)
+    client_request_id: str | None = attrs.field(default=None, eq=False, repr=False)
+    raw_json: bytes = attrs.field(default=b"", eq=False, repr=False)
 
     @property
     def text(self) -> str:
@@ -210,28 +215,31 @@ class ChatCompletion(_Read):
         return None
 
 
-@struct(gc=False)
+@final
+@struct(kw_only=True)
 class ChoiceDelta:
     """What one chunk adds to one reply. `tool_calls` are fragments as the service sent them, each with its `index`."""
 
     role: str | None = None
     content: str | None = None
     reasoning_content: str | None = None
-    tool_calls: tuple[dict[str, Any], ...] | None = None
+    tool_calls: tuple[dict[str, Any], ...] | None = attrs.field(default=None, hash=False)
 
 
-@struct(gc=False)
+@final
+@struct(kw_only=True)
 class ChunkChoice:
     """One reply's part of a chunk."""
 
     index: int = 0
     delta: ChoiceDelta = ChoiceDelta()
     finish_reason: str | None = None
-    logprobs: dict[str, Any] | None = None
+    logprobs: dict[str, Any] | None = attrs.field(default=None, hash=False)
 
 
-@struct(gc=False)
-class ChatCompletionChunk(_Read):
+@final
+@struct(kw_only=True)
+class ChatCompletionChunk(_FromJSON):
     """One event of a stream.
 
     Attributes:
@@ -249,8 +257,8 @@ class ChatCompletionChunk(_Read):
     model: str = ""
     object: str = "chat.completion.chunk"
     service_tier: str | None = None
-    error: Any = None
-    raw_json: bytes = b""
+    error: Any = attrs.field(default=None, hash=False)
+    raw_json: bytes = attrs.field(default=b"", eq=False, repr=False)
 
     @property
     def text(self) -> str:

@@ -1,21 +1,19 @@
-"""What is asked: the requests of both endpoints, strict.
+"""The requests of both endpoints, strict: every range of the API's documents is checked.
 
-Every range of the API's documents is checked when the object is made, on both ends of the wire: the client checks
-before it sends, the gateway as it reads. What was left out stays `UNSET` and is not sent.
+A field and its check stand on one line. The classes check when they are made, as the gateway makes them of a body;
+`check_options` checks the options that a caller gave without making an object, as the client does before it sends.
+A field that was left out is `UNSET` and is not sent.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
 import attrs
 
+from .. import checks
 from ..config import UNSET, Unset
 from ..errors import InvalidInputError
-from ..structs import as_tuple, empty, put, struct
-
-Check: TypeAlias = Callable[[str, Any], Any]
 
 ROLES: Final = ("system", "user", "assistant")
 MODES: Final = ("session", "common_prefix")
@@ -24,96 +22,46 @@ DEFAULT_TTL: Final = 86400
 STRATEGIES: Final = ("last_history_tokens", "rolling_tokens")
 MAX_STOPS: Final = 4
 
-
-# --- checks -----------------------------------------------------------------------------------------------------------
-
-
-def _text(field: str, value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise InvalidInputError.of(field, value, "a non-empty string")
-    return value
-
-
-def _one_of(field: str, value: object, allowed: Iterable[str]) -> str:
-    if not isinstance(value, str) or value not in allowed:
-        raise InvalidInputError.of(field, value, " or ".join(repr(name) for name in allowed))
-    return value
-
-
-def _flag(field: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidInputError.of(field, value, "True or False")
-    return value
-
-
-def _number(field: str, value: object, low: float, high: float) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= value <= high:  # type: ignore[operator]  # NaN fails the comparison
-        raise InvalidInputError.of(field, value, f"a number in [{low:g}, {high:g}]")
-    return value  # type: ignore[return-value]
-
-
-def _integer(field: str, value: object, low: int, high: float = math.inf) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # JSON has one kind of number: 3600.0 is a whole one
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        allowed = f"a whole number from {low} up" if high == math.inf else f"a whole number in [{low}, {high:g}]"
-        raise InvalidInputError.of(field, value, allowed)
-    return value
-
-
-def _mapping(field: str, value: object) -> dict[str, Any]:
-    if type(value) is dict and not value:
-        return value
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise InvalidInputError.of(field, value, "a mapping with string keys")
-    return dict(value)
-
-
-def _seconds(field: str, value: object) -> int:
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    return _integer(field, value, *TTL_RANGE)
-
-
-def _stop(field: str, value: object) -> str | tuple[str, ...]:
-    if isinstance(value, str):
-        return _text(field, value)
-    stops = tuple(value) if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping) else ()
-    if not 1 <= len(stops) <= MAX_STOPS or not all(isinstance(stop, str) and stop for stop in stops):
-        raise InvalidInputError.of(field, value, f"a non-empty string, or 1 to {MAX_STOPS} of them")
-    return stops
+Check: TypeAlias = Callable[[str, Any], Any]
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-@struct(kw_only=False)
+def _role(value: str) -> str:
+    return value if type(value) is str and value in ROLES else checks.one_of("role", value, ROLES)
+
+
+def _content(value: str) -> str:
+    return value if type(value) is str else checks.string("content", value)
+
+
+def _extra(value: Mapping[str, Any]) -> dict[str, Any]:
+    if type(value) is dict and not value:
+        return value
+    extra = checks.json_mapping("extra", value)
+    for name in ("role", "content"):
+        if name in extra:
+            raise InvalidInputError.of(f"extra[{name!r}]", extra[name], "left out (the message has that field itself)")
+    return extra
+
+
+@attrs.frozen
 class Message:
     """One message of a request.
 
     Attributes:
         role: `system`, `user` or `assistant`.
-        content: its text.
+        content: the text.
         extra: further keys of the message, sent as they are (`name`, …).
 
     Raises:
-        InvalidInputError: for any other role, or content that is not a string.
+        InvalidInputError: for any other role, content that is not a string, or extra keys that JSON cannot carry.
     """
 
-    role: str
-    content: str
-    extra: Mapping[str, Any] = empty()
-
-    def __post_init__(self) -> None:
-        _check_message("", self.role, self.content)
-
-
-def _check_message(prefix: str, role: object, content: object) -> None:
-    if role not in ROLES or not isinstance(role, str):
-        _one_of(f"{prefix}role", role, ROLES)
-    if not isinstance(content, str):
-        raise InvalidInputError.of(f"{prefix}content", content, "a string")
+    role: str = attrs.field(converter=_role)
+    content: str = attrs.field(converter=_content)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_extra, hash=False)
 
 
 MessageLike: TypeAlias = Message | Mapping[str, Any]
@@ -134,28 +82,93 @@ def assistant(content: str) -> Message:
     return Message("assistant", content)
 
 
-def _messages(field: str, value: object) -> tuple[Message, ...]:
-    plain = type(value) is list  # as it mostly is: the question which protocols it obeys is a dear one
+def read_messages(value: Iterable[MessageLike]) -> tuple[Message, ...]:
+    """Return messages as `Message` objects.
+
+    Raises:
+        InvalidInputError: for no messages, or an item that is not a message: `messages[2].role` names the place.
+    """
+    plain = type(value) is list  # the usual case; `isinstance` against the ABCs is slow
     if not plain and (isinstance(value, str | bytes | Mapping | Message) or not isinstance(value, Iterable)):
-        raise InvalidInputError.of(field, value, "a list of messages")
-    items: tuple[Any, ...] = tuple(value)  # type: ignore[arg-type]  # an iterable
+        raise InvalidInputError.of("messages", value, "a list of messages")
+    items = tuple(value)
     if not items:
-        raise InvalidInputError.of(field, value, "at least one message")
-    for item in items:
-        if type(item) is not Message:
-            return tuple(_message(f"{field}[{index}]", item) for index, item in enumerate(items))
-    return items
+        raise InvalidInputError.of("messages", value, "a list of at least one message")
+    return tuple([item if type(item) is Message else _message(index, item) for index, item in enumerate(items)])
 
 
-def _message(field: str, value: object) -> Message:
+def _message(index: int, value: object) -> Message:
     if isinstance(value, Message):
         return value
+    place = f"messages[{index}]"
     if not isinstance(value, Mapping):
-        raise InvalidInputError.of(field, value, "a Message, or a mapping with role and content")
-    extra = _mapping(field, value)
+        raise InvalidInputError.of(place, value, "a Message, or a mapping with role and content")
+    extra = dict(value)
     role, content = extra.pop("role", UNSET), extra.pop("content", UNSET)
-    _check_message(f"{field}.", role, content)
-    return Message(role, content, extra=extra)
+    try:
+        return Message(role, content, extra)
+    except InvalidInputError as error:
+        wrong = error.within(place)
+    raise wrong
+
+
+# --- fields -----------------------------------------------------------------------------------------------------------
+
+
+def _context_id(value: str) -> str:
+    return checks.text("context_id", value)
+
+
+def _model(value: str) -> str:
+    return checks.text("model", value)
+
+
+def _optional(check: Check) -> Any:
+    """A field that may be left out; `check(name, value)` returns the value to keep."""
+
+    def convert(value: Any, attribute: "attrs.Attribute[Any]") -> Any:
+        return value if value is UNSET else check(attribute.name, value)
+
+    return attrs.field(
+        default=UNSET, converter=attrs.Converter(convert, takes_field=True), hash=False, metadata={"check": check}
+    )
+
+
+def _number(low: float, high: float) -> Any:
+    return _optional(lambda field, value: checks.number(field, value, low, high))
+
+
+def _whole(low: int, high: float = float("inf")) -> Any:
+    return _optional(lambda field, value: checks.whole(field, value, low, high))
+
+
+def _ttl(value: int | timedelta | Unset) -> int | Unset:
+    if value is UNSET:
+        return value
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    return checks.whole("ttl", seconds, *TTL_RANGE)
+
+
+def _stop(field: str, value: object) -> str | tuple[str, ...]:
+    if isinstance(value, str):
+        return checks.text(field, value)
+    stops = tuple(value) if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping) else ()
+    if not 1 <= len(stops) <= MAX_STOPS or not all(isinstance(stop, str) and stop for stop in stops):
+        raise InvalidInputError.of(field, value, f"a non-empty string, or a list of 1 to {MAX_STOPS} of them")
+    return tuple(checks.text(field, stop) for stop in stops)
+
+
+def _logit_bias(field: str, value: object) -> dict[str, Any]:
+    return {
+        token: checks.number(f"{field}[{token!r}]", bias, -100, 100)
+        for token, bias in checks.json_mapping(field, value).items()
+    }
+
+
+def _further(value: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise InvalidInputError.of("extra_body", value, "a mapping with string keys")
+    return dict(value)
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -182,109 +195,70 @@ class TruncationStrategy:
     rolling_window_tokens: int | Unset = UNSET
 
 
-def _strategy(field: str, value: object) -> TruncationStrategy:
+def _strategy(value: TruncationStrategy | Mapping[str, Any] | Unset) -> TruncationStrategy | Unset:
+    if value is UNSET:
+        return value
+    field = "truncation_strategy"
     if isinstance(value, Mapping):
-        given = _mapping(field, value)
         known = [attribute.name for attribute in attrs.fields(TruncationStrategy)]
-        for name in given:
-            _one_of(f"{field}: key", name, known)
-        value = TruncationStrategy(**{"type": UNSET, **given})
+        for name in value:
+            checks.one_of(f"{field}: key", name, known)
+        value = TruncationStrategy(**{"type": UNSET, **value})
     if not isinstance(value, TruncationStrategy):
         raise InvalidInputError.of(field, value, "a TruncationStrategy or a mapping")
-    _one_of(f"{field}.type", value.type, STRATEGIES)
+    checked: dict[str, Any] = {"type": checks.one_of(f"{field}.type", value.type, STRATEGIES)}
     for name in ("last_history_tokens", "max_window_tokens", "rolling_window_tokens"):
-        if (number := getattr(value, name)) is not UNSET:
-            _integer(f"{field}.{name}", number, 1)
+        if (size := getattr(value, name)) is not UNSET:
+            checked[name] = checks.whole(f"{field}.{name}", size, 1)
     if value.rolling_tokens is not UNSET:
-        _flag(f"{field}.rolling_tokens", value.rolling_tokens)
-    return value
+        checked["rolling_tokens"] = checks.flag(f"{field}.rolling_tokens", value.rolling_tokens)
+    return TruncationStrategy(**checked)
 
 
-def _logit_bias(field: str, value: object) -> dict[str, Any]:
-    biases = _mapping(field, value)
-    for token, bias in biases.items():
-        _number(f"{field}[{token!r}]", bias, -100, 100)
-    return biases
+def _mode(field: str, value: object) -> str:
+    return checks.one_of(field, value, MODES)
 
 
-def _extra(_: str, value: object) -> dict[str, Any]:
-    return _mapping("extra_body", value)
-
-
-class _Checks:
-    """The checks of one class, by field."""
-
-    def __init__(self, kind: type, checks: Mapping[str, Check]) -> None:
-        fields = attrs.fields(kind)
-        self._checks = [(field.name, checks[field.name]) for field in fields]
-        self._defaults = [field.default for field in fields]  # UNSET, or what no value is
-
-    def __call__(self, request: object) -> None:
-        """Check, and bring to its one form, every field that was given."""
-        defaults = self._defaults
-        for index, value in enumerate(as_tuple(request)):  # zip(strict=True) takes half as long again
-            if value is not defaults[index]:
-                name, check = self._checks[index]
-                checked = check(name, value)
-                if checked is not value:
-                    put(request, name, checked)
-
-
-@struct()
+@attrs.frozen(kw_only=True)
 class ContextRequest:
     """The body of `POST /context/create`.
 
     Attributes:
         model: the model's id.
-        messages: what the context begins with; the last one may not be the assistant's (vendor documentation).
+        messages: the first messages of the context; the last may not be the assistant's (vendor documentation).
         mode: `session` (the service keeps the conversation) or `common_prefix` (a shared, immutable prefix).
         ttl: idle seconds after which the context is removed, whole, in [3600, 604800]; the service's default is 86400.
         truncation_strategy: for `session` only.
-        extra: further body fields, sent as they are; they win over the ones above.
+        extra: further body fields, sent as they are, in place of a field above that has the same name.
 
     Raises:
         InvalidInputError: names the field, what it must be, and what was given.
     """
 
-    model: str
-    messages: Iterable[MessageLike]
-    mode: str | Unset = UNSET
-    ttl: int | timedelta | Unset = UNSET
-    truncation_strategy: TruncationStrategy | Mapping[str, Any] | Unset = UNSET
-    extra: Mapping[str, Any] = empty()
+    model: str = attrs.field(converter=_model)
+    messages: tuple[Message, ...] = attrs.field(converter=read_messages)
+    mode: str | Unset = _optional(_mode)
+    ttl: int | Unset = attrs.field(default=UNSET, converter=_ttl)
+    truncation_strategy: TruncationStrategy | Unset = attrs.field(default=UNSET, converter=_strategy)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_further, hash=False)
 
-    def __post_init__(self) -> None:
-        _check_context(self)
-        last = self.messages[-1]  # type: ignore[index]  # a tuple by now
+    def __attrs_post_init__(self) -> None:
+        last = self.messages[-1]
         if last.role == "assistant":
             raise InvalidInputError.of("messages[-1].role", last.role, "'system' or 'user'")
         if self.mode == "common_prefix" and self.truncation_strategy is not UNSET:
-            raise InvalidInputError.of(
-                "truncation_strategy", self.truncation_strategy, "left out where mode is 'common_prefix'"
-            )
+            allowed = "left out where mode is 'common_prefix'"
+            raise InvalidInputError.of("truncation_strategy", self.truncation_strategy, allowed)
 
 
-_check_context: Final = _Checks(
-    ContextRequest,
-    {
-        "model": _text,
-        "messages": _messages,
-        "mode": lambda field, value: _one_of(field, value, MODES),
-        "ttl": _seconds,
-        "truncation_strategy": _strategy,
-        "extra": _extra,
-    },
-)
-
-
-@struct()
+@attrs.frozen(kw_only=True)
 class ChatRequest:
     """The body of `POST /context/chat/completions`.
 
     Attributes:
         context_id: the id of a context, as `/context/create` gave it.
         model: the model's id, the one the context was made for.
-        messages: on a session context the newest turn only; on a prefix all that follows the prefix.
+        messages: on a session context the newest turn only; on a prefix every message after the prefix.
         temperature: in [0, 2].
         top_p: in [0, 1].
         n: how many replies, from 1 up.
@@ -296,53 +270,41 @@ class ChatRequest:
         user: your own id of the end user.
         logprobs: whether to return log probabilities; `top_logprobs` says how many, 0 to 20.
         logit_bias: token id to bias in [-100, 100].
-        extra: further body fields, sent as they are; they win over the ones above.
+        extra: further body fields, sent as they are, in place of a field above that has the same name.
 
     Raises:
         InvalidInputError: names the field, what it must be, and what was given.
     """
 
-    context_id: str
-    model: str
-    messages: Iterable[MessageLike]
-    temperature: float | Unset = UNSET
-    top_p: float | Unset = UNSET
-    n: int | Unset = UNSET
-    stream: bool | Unset = UNSET
-    stop: str | Iterable[str] | Unset = UNSET
-    max_tokens: int | Unset = UNSET
-    presence_penalty: float | Unset = UNSET
-    frequency_penalty: float | Unset = UNSET
-    stream_options: Mapping[str, Any] | Unset = UNSET
-    user: str | Unset = UNSET
-    logprobs: bool | Unset = UNSET
-    top_logprobs: int | Unset = UNSET
-    logit_bias: Mapping[str, float] | Unset = UNSET
-    extra: Mapping[str, Any] = empty()
-
-    def __post_init__(self) -> None:
-        _check_chat(self)
+    context_id: str = attrs.field(converter=_context_id)
+    model: str = attrs.field(converter=_model)
+    messages: tuple[Message, ...] = attrs.field(converter=read_messages)
+    temperature: float | Unset = _number(0, 2)
+    top_p: float | Unset = _number(0, 1)
+    n: int | Unset = _whole(1)
+    stream: bool | Unset = _optional(checks.flag)
+    stop: str | tuple[str, ...] | Unset = _optional(_stop)
+    max_tokens: int | Unset = _whole(1)
+    presence_penalty: float | Unset = _number(-2, 2)
+    frequency_penalty: float | Unset = _number(-2, 2)
+    stream_options: Mapping[str, Any] | Unset = _optional(checks.json_mapping)
+    user: str | Unset = _optional(checks.text)
+    logprobs: bool | Unset = _optional(checks.flag)
+    top_logprobs: int | Unset = _whole(0, 20)
+    logit_bias: Mapping[str, float] | Unset = _optional(_logit_bias)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_further, hash=False)
 
 
-_check_chat: Final = _Checks(
-    ChatRequest,
-    {
-        "context_id": _text,
-        "model": _text,
-        "messages": _messages,
-        "temperature": lambda field, value: _number(field, value, 0, 2),
-        "top_p": lambda field, value: _number(field, value, 0, 1),
-        "n": lambda field, value: _integer(field, value, 1),
-        "stream": _flag,
-        "stop": _stop,
-        "max_tokens": lambda field, value: _integer(field, value, 1),
-        "presence_penalty": lambda field, value: _number(field, value, -2, 2),
-        "frequency_penalty": lambda field, value: _number(field, value, -2, 2),
-        "stream_options": _mapping,
-        "user": _text,
-        "logprobs": _flag,
-        "top_logprobs": lambda field, value: _integer(field, value, 0, 20),
-        "logit_bias": _logit_bias,
-        "extra": _extra,
-    },
-)
+_CHAT_CHECKS: Final[Mapping[str, Check]] = {
+    field.name: field.metadata["check"] for field in attrs.fields(ChatRequest) if "check" in field.metadata
+}
+
+
+def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the optional fields of a chat as `ChatRequest` does, without making one; leave out what is `UNSET`.
+
+    Raises:
+        InvalidInputError: names the field, what it must be, and what was given.
+        KeyError: for a name that is no optional field of `ChatRequest`.
+    """
+    return {name: _CHAT_CHECKS[name](name, value) for name, value in options.items() if value is not UNSET}

@@ -154,7 +154,7 @@ def test_answers_piped(context_id: str, on_terminal: OnTerminal, tmp_path: Any) 
 
 @pytest.mark.parametrize(
     ("errors", "told", "redirect"),
-    [("strict", "not UTF-8", ""), ("strict", "not UTF-8", ">/dev/null"), ("surrogateescape", "not encodable", "")],
+    [("strict", "not UTF-8", ""), ("strict", "not UTF-8", ">/dev/null"), ("surrogateescape", "lone surrogates", "")],
 )
 def test_bytes_that_are_no_text(
     context_id: str,

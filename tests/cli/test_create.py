@@ -88,7 +88,7 @@ def test_json_has_everything(peer: Hostile, run: Run) -> None:
         (("--system-file", "none.md"), "none.md: No such file or directory"),
         (("--system-file", "-", "--messages", "-"), "stdin: it can be read only once"),
         (("--messages", "-"), "stdin, line 1: not JSON: "),
-        (("--system", "\udcff"), "not encodable"),
+        (("--system", "\udcff"), "lone surrogates"),
         (
             ("--system", "x", "--base-url", "gateway.example/v1"),
             "base_url must be an http or https URL",

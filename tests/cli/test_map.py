@@ -385,7 +385,7 @@ def test_a_file_of_something_else(peer: Hostile, run: Run, files: Files, content
         (b'{"question": "a", "messages": []}', "a question is a JSON string"),
         (b'{"question": 5}', "content must be a string, got 5"),
         (b'{"question": " "}', "the question is empty"),
-        (b'{"messages": []}', "messages must be at least one message, got []"),
+        (b'{"messages": []}', "messages must be a list of at least one message, got []"),
         (b'{"messages": [{"role": "robot", "content": "x"}]}', "'assistant', got 'robot'"),
         (b'{"question": "a", "id": [1]}', "an id is a string or a number"),
         (b'"\\ud800"', "it holds what cannot be sent as UTF-8"),

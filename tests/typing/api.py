@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any, assert_type
 
+import attrs
+
 import ctxcache
 from ctxcache import (
     APIStatusError,
@@ -67,6 +69,26 @@ async def calls() -> None:
         assert_type(stream.usage, Usage | None)
         assert_type(stream.completion(), ChatCompletion)
         assert_type(stream.text(), AsyncIterator[str])
+
+
+def models(
+    reply: ChatCompletion, chunk: ChatCompletionChunk, usage: Usage, context: Context, event: ServerSentEvent
+) -> None:
+    """To a type checker, too, the models are attrs classes."""
+    assert_type(attrs.asdict(usage), dict[str, Any])
+    assert_type(attrs.evolve(usage, prompt_tokens=1), Usage)
+    assert_type(attrs.evolve(reply, model="m"), ChatCompletion)
+    assert_type(attrs.evolve(chunk, model="m"), ChatCompletionChunk)
+    assert_type(attrs.evolve(context, ttl=None), Context)
+    assert_type(attrs.evolve(event, data=""), ServerSentEvent)
+    attrs.astuple(reply)
+    attrs.fields(Usage)
+    attrs.fields(Message)
+    attrs.asdict(user("a"))
+    assert_type(hash(user("a")), int)
+    assert_type(Message("user", "a", extra={"name": "b"}).content, str)
+    assert_type(Usage(prompt_tokens=1).prompt_tokens, int)
+    assert_type(ServerSentEvent("a", "b", "c", 1).retry, int | None)
 
 
 async def errors(session: AsyncSession) -> None:

@@ -1,23 +1,17 @@
 """`POST /context/chat/completions`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NotRequired, TypedDict, Unpack, overload
+from typing import Any, Literal, NotRequired, TypedDict, Unpack, cast, overload
 
 from ... import wire
-from ...config import UNSET, Retry, Timeouts, Unset
+from ...config import Retry, Timeouts, Unset
 from ...errors import InvalidInputError
-from ...models import ChatCompletion, ChatRequest, MessageLike
+from ...models import ChatCompletion, Message, MessageLike, read_messages
 from ..calls import Calls
 from ..stream import ChatStream
 
 __all__ = ["ChatEndpoint", "ChatOptions", "ChatParameters"]
-
-
-class _Target(TypedDict):
-    context_id: str
-    model: str
-    messages: Iterable[MessageLike]
 
 
 class ChatParameters(TypedDict):
@@ -65,14 +59,20 @@ class ChatParameters(TypedDict):
     retry: NotRequired[Retry | None]
 
 
-class ChatOptions(_Target, ChatParameters):
+class _Required(TypedDict):
+    context_id: str
+    model: str
+    messages: Iterable[MessageLike]
+
+
+class ChatOptions(_Required, ChatParameters):
     """The parameters of `chat.create` and `chat.stream`: those of `ChatParameters`, and the required ones.
 
     Attributes:
         context_id: the id of a context.
         model: the model the context was made for.
         messages: `Message` objects or mappings with `role` and `content`: on a session context the newest turn only,
-            on a prefix all that follows it.
+            on a prefix every message after the prefix.
     """
 
 
@@ -104,14 +104,14 @@ class ChatEndpoint:
             return await self.stream(**options).open()
         if stream is not False:
             raise InvalidInputError.of("stream", stream, "True or False")
-        request = _request(stream=False, **options)
-        return await self._calls.send(request, wire.read_completion, options.get("timeouts"), options.get("retry"))
+        context_id, prepared = _prepare(options, stream=False)
+        return await self.send(prepared, context_id)
 
     def stream(self, **options: Unpack[ChatOptions]) -> ChatStream:
         """Chat on a context and stream the answer: `async with` the result, or iterate it straight.
 
-        Nothing is sent before that. What goes wrong until the head of the answer has come is retried as in `create`;
-        a stream that has begun is never asked for again.
+        Nothing is sent before that. Failures up to the head of the answer are retried as in `create`; a stream that
+        has begun is never asked for again.
 
         Args:
             **options: see `ChatOptions` and `ChatParameters`.
@@ -119,26 +119,89 @@ class ChatEndpoint:
         Raises:
             InvalidInputError: for an argument out of its range.
         """
-        request = _request(stream=True, **options)
-        n = {"n": options.get("n"), **(options.get("extra_body") or {})}["n"]
-        begin = partial(self._calls.begin, request, options.get("timeouts"), options.get("retry"))
-        return ChatStream(self._calls, begin, expected_choices=n if isinstance(n, int) else 1)
+        context_id, prepared = _prepare(options, stream=True)
+        return self._stream(prepared, prepared.on(context_id))
+
+    # --- checked once, sent on any context
+
+    def prepare(
+        self,
+        *,
+        model: str,
+        messages: Iterable[MessageLike] | None = None,
+        stream: bool = False,
+        **options: Unpack[ChatParameters],
+    ) -> wire.PreparedChat:
+        """Check and encode a chat; `send` and `open_stream` send it, on any context, any number of times.
+
+        Args:
+            model: the model the context was made for.
+            messages: as in `ChatOptions`; None where they come later, with `PreparedChat.asking`.
+            stream: whether the answer is to be streamed.
+            **options: see `ChatParameters`.
+
+        Raises:
+            InvalidInputError: for an argument out of its range.
+        """
+        checked = () if messages is None else read_messages(messages)
+        return _prepared(model, checked, cast("dict[str, Any]", options), stream=stream)
+
+    async def send(
+        self, prepared: wire.PreparedChat, context_id: str, *, before: Sequence[Message] = ()
+    ) -> ChatCompletion:
+        """Send a prepared chat on a context and wait for the whole answer.
+
+        Args:
+            prepared: made by `prepare`, not to be streamed.
+            context_id: the id of a context.
+            before: messages to send in front of the chat's own.
+
+        Raises:
+            CtxCacheError: as `create`.
+        """
+        request = prepared.on(context_id, before=before)
+        return await self._calls.send(request, wire.read_completion, prepared.timeouts, prepared.retry)
+
+    async def open_stream(
+        self, prepared: wire.PreparedChat, context_id: str, *, before: Sequence[Message] = ()
+    ) -> ChatStream:
+        """Send a prepared chat on a context and wait for the head of its stream.
+
+        Args:
+            prepared: made by `prepare`, with `stream=True`.
+            context_id, before: as in `send`.
+
+        Raises:
+            CtxCacheError: as `create`.
+        """
+        return await self._stream(prepared, prepared.on(context_id, before=before)).open()
+
+    def _stream(self, prepared: wire.PreparedChat, request: wire.Request) -> ChatStream:
+        begin = partial(self._calls.begin, request, prepared.timeouts, prepared.retry)
+        return ChatStream(self._calls, begin, expected_choices=prepared.replies)
 
 
-def _request(
-    *,
-    stream: bool,
-    repeatable: bool = False,
-    serialize: bool | Unset = UNSET,
-    extra_headers: Mapping[str, str] | None = None,
-    extra_body: Mapping[str, Any] | None = None,
-    timeouts: Timeouts | None = None,
-    retry: Retry | None = None,
-    **body: Any,
-) -> wire.Request:
-    chat = ChatRequest(
-        stream=True if stream else UNSET,  # what is left out is not sent
-        extra={} if extra_body is None else extra_body,
-        **body,
-    )
-    return wire.chat_request(chat, repeatable=repeatable, serialize=serialize, headers=extra_headers)
+def _prepare(given: Mapping[str, Any], *, stream: bool) -> tuple[str, wire.PreparedChat]:
+    options = dict(given)
+    required = [_taken(options, name) for name in ("context_id", "model", "messages")]
+    context_id, model, messages = required
+    return context_id, _prepared(model, read_messages(messages), options, stream=stream)
+
+
+def _taken(options: dict[str, Any], name: str) -> Any:
+    try:
+        return options.pop(name)
+    except KeyError:
+        pass
+    raise TypeError(f"a chat needs the keyword argument {name!r}")
+
+
+_SETTINGS = ("repeatable", "serialize", "extra_headers", "extra_body", "timeouts", "retry")
+
+
+def _prepared(model: str, messages: Iterable[Message], given: dict[str, Any], *, stream: bool) -> wire.PreparedChat:
+    settings = {name: given.pop(name) for name in _SETTINGS if name in given}
+    for name in given:
+        if name not in ChatParameters.__annotations__:
+            raise TypeError(f"a chat has no parameter {name!r}")
+    return wire.prepare_chat(model, messages, stream=stream, options=given, **settings)

@@ -5,9 +5,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Literal
 
-from ... import wire
+from ... import checks, wire
 from ...config import UNSET, Retry, Timeouts, Unset
-from ...models import Context, ContextRequest, MessageLike, TruncationStrategy
+from ...models import Context, ContextRequest, MessageLike, TruncationStrategy, read_messages
 from ..calls import Calls
 
 __all__ = ["ContextEndpoint"]
@@ -56,16 +56,16 @@ class ContextEndpoint:
             InvalidInputError: for an argument out of its range; nothing was sent.
             CtxCacheError: any other of the family.
         """
-        asked = ContextRequest(
+        request = ContextRequest(
             model=model,
-            messages=messages,
+            messages=read_messages(messages),
             mode=mode,
             ttl=ttl,
             truncation_strategy=truncation_strategy,
-            extra={} if extra_body is None else extra_body,
+            extra={} if extra_body is None else checks.json_mapping("extra_body", extra_body),
         )
-        request = wire.create_request(asked, extra_headers)
-        context = await self._calls.send(request, partial(wire.read_context, asked=asked), timeouts, retry)
+        post = wire.create_request(request, extra_headers)
+        context = await self._calls.send(post, partial(wire.read_context, request=request), timeouts, retry)
         if context.mode == "session":
             self._calls.turns.mark_serial(context.id)
         return context

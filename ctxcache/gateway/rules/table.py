@@ -14,7 +14,7 @@ anew but put back when it comes up: O(log n) a context and ttl, nothing is scann
 import heapq
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
 import attrs
 
@@ -25,7 +25,6 @@ from ...models import (
     ContextRequest,
     Message,
     PromptTokensDetails,
-    TruncationStrategy,
     Usage,
     assistant,
 )
@@ -92,7 +91,7 @@ class AcceptedChat:
     @property
     def question(self) -> tuple[Message, ...]:
         """The messages that came with the call."""
-        return _messages(self.request)
+        return self.request.messages
 
     def complete(self) -> Usage:
         """Every reply ended: store the turn where the context is a session, the first of `n` replies as its answer."""
@@ -150,9 +149,9 @@ class ContextTable:
         if len(self._live) >= self._most:
             raise full(self._most)
         mode = _or(request.mode, "session")
-        ttl = cast("int", _or(request.ttl, DEFAULT_TTL))  # checked, and seconds, since the request was made
+        ttl = _or(request.ttl, DEFAULT_TTL)
         strategy = _or(request.truncation_strategy, DEFAULT_STRATEGY) if mode == "session" else None
-        window = Window(size, cast("TruncationStrategy | None", strategy), _messages(request))
+        window = Window(size, strategy, request.messages)
         context = ServedContext(
             id=self._new_id(now), model=request.model, mode=mode, ttl=ttl, window=window, deadline=now + ttl
         )
@@ -180,7 +179,7 @@ class ContextTable:
             raise bad_request("n", f"The parameter n must be a whole number in [1, {MAX_REPLIES}], got {replies}.")
         if context.mode == "session" and context.running:
             raise busy()
-        plan = context.window.plan(message_tokens(_messages(request)))
+        plan = context.window.plan(message_tokens(request.messages))
         context.running += 1
         limit = min(plan.room, _or(request.max_tokens, plan.room))
         return AcceptedChat(
@@ -247,10 +246,6 @@ def _suffix(number: int) -> str:
         number, digit = divmod(number, len(_DIGITS))
         characters = _DIGITS[digit] + characters
     return characters
-
-
-def _messages(request: ContextRequest | ChatRequest) -> tuple[Message, ...]:
-    return cast("tuple[Message, ...]", request.messages)  # which they are since the request was made
 
 
 def _stops(request: ChatRequest) -> tuple[str, ...]:

@@ -16,18 +16,19 @@ from ...config import UNSET, Unset
 from ...errors import CtxCacheError, InvalidInputError
 from ...models import (
     ChatCompletion,
-    ChatRequest,
     Context,
     ContextRequest,
     Message,
     MessageLike,
     TruncationStrategy,
     Usage,
+    read_messages,
 )
+from ...wire import PreparedChat
 from ..costs import Cost, Prices
 from ..expiry import DEFAULT_MARGIN
 from ..keeper import ContextKeeper
-from ..question import Question, read_options, read_question
+from ..question import Question, read_question, refuse_own_options
 from ..stream import ManagedStream
 from .dialogue import Dialogue, StreamedTurn
 from .saved import SavedConversation
@@ -92,7 +93,7 @@ class Conversation:
         is_gone: Callable[[CtxCacheError], bool] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        transcript = Transcript(messages=_initial(messages, model), keep_turns=keep_turns)
+        transcript = Transcript(messages=_initial(messages), keep_turns=keep_turns)
         asked = ContextRequest(
             model=model,
             messages=transcript.split()[0],
@@ -121,11 +122,11 @@ class Conversation:
             ContextBusyError: this task itself holds a stream of this conversation open.
             CtxCacheError: any other of the family: the turn did not run.
         """
-        messages = read_question(question, self._keeper.asked.model)
-        call = partial(self._session.chat.create, **_turn_options(self._session, messages, options))
+        messages = read_question(question)
+        prepared = self._prepare(messages, options)
         turn = await self._dialogue.take()
         try:
-            answer: ChatCompletion = await self._dialogue.send(messages, call)
+            answer = await self._dialogue.send(messages, partial(self._session.chat.send, prepared))
             self._dialogue.answered(answer)
             return answer
         finally:
@@ -144,9 +145,22 @@ class Conversation:
             InvalidInputError: for an argument out of its range. All other errors of `ask` come from entering or
                 iterating, with those of a stream.
         """
-        messages = read_question(question, self._keeper.asked.model)
-        checked = _turn_options(self._session, messages, {"stream_options": {"include_usage": True}, **options})
-        return ManagedStream(StreamedTurn(self._dialogue, messages, partial(self._session.chat.stream, **checked)))
+        messages = read_question(question)
+        own: ChatParameters = {"stream_options": {"include_usage": True}, **options}
+        prepared = self._prepare(messages, own, stream=True)
+        return ManagedStream(StreamedTurn(self._dialogue, messages, partial(self._session.chat.open_stream, prepared)))
+
+    def _prepare(self, question: tuple[Message, ...], options: ChatParameters, *, stream: bool = False) -> PreparedChat:
+        """Check and encode a turn: it has one answer, is made once, and waits for its turn."""
+        refuse_own_options(options, "serialize")
+        if options.get("repeatable", False) is not False:
+            allowed = "False (a turn sent twice may be stored twice)"
+            raise InvalidInputError.of("repeatable", options["repeatable"], allowed)
+        own: ChatParameters = {"serialize": True, **options}
+        prepared = self._session.chat.prepare(model=self._keeper.asked.model, messages=question, stream=stream, **own)
+        if prepared.replies != 1:
+            raise InvalidInputError.of("n", prepared.replies, "1 (a conversation continues from one answer)")
+        return prepared
 
     async def warm(self) -> Context:
         """Create the context now, or again if it is gone, and return it; no question is asked.
@@ -224,9 +238,6 @@ class Conversation:
 
         It may be called at any time. A turn under way, its question sent and its outcome not known yet, is doubtful in
         what is saved. What was used so far (`usage`, `cost`) is not saved.
-
-        Raises:
-            InvalidInputError: a message has an extra field that cannot be written as JSON.
         """
         asked: Any = self._keeper.asked  # its fields are in their one form by now
         return SavedConversation(
@@ -280,20 +291,7 @@ class Conversation:
         return loaded
 
 
-def _turn_options(session: AsyncSession, question: tuple[Message, ...], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a turn as `read_options` does; it has one answer, is made once, and waits for its turn."""
-    body = options.get("extra_body")
-    inside: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
-    for field, n in (("n", options.get("n", UNSET)), ("extra_body['n']", inside.get("n"))):
-        if n not in (UNSET, None, 1):
-            raise InvalidInputError.of(field, n, "1 (a conversation continues from one answer)")
-    if options.get("repeatable", False) is not False:
-        raise InvalidInputError.of("repeatable", options["repeatable"], "False (a turn sent twice may be stored twice)")
-    return read_options(session, question, options, refused=("serialize",))
-
-
-def _initial(messages: object, model: str) -> tuple[Message, ...]:
+def _initial(messages: Iterable[MessageLike]) -> tuple[Message, ...]:
     if isinstance(messages, list | tuple) and not messages:
         return ()  # the transcript says why that cannot be
-    checked = ChatRequest(context_id="-", model=model, messages=messages)  # type: ignore[arg-type]  # it checks
-    return tuple(checked.messages)  # type: ignore[arg-type]  # Message objects by now
+    return read_messages(messages)

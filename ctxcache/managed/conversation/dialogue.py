@@ -21,7 +21,7 @@ Which errors prove that a turn did not run, `ctxcache.errors` says: all but the 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from ...client.queues import ContextQueue, ContextQueues
 from ...client.stream import ChatStream
@@ -98,7 +98,7 @@ class Dialogue:
 
         Args:
             question: its messages.
-            call: makes the call, given the context, the model and the messages.
+            call: sends the question, given the context's id and the messages that go in front.
             again: whether it may be sent once more.
 
         Raises:
@@ -116,12 +116,7 @@ class Dialogue:
     async def _send(self, context: Context, question: tuple[Message, ...], call: Callable[..., Awaitable[T]]) -> T:
         self.asked, self._sent_at = question, self.contexts.clock()
         try:
-            return await call(
-                context_id=context.id,
-                model=self.contexts.asked.model,
-                messages=(*self.context.carried, *question),
-                serialize=True,
-            )
+            return await call(context.id, before=self.context.carried)
         except BaseException as error:
             self.failed(error)
             raise
@@ -185,10 +180,12 @@ class StreamedTurn:
     Args:
         dialogue: whose turn it is.
         question: its messages.
-        stream: makes the stream, given the context, the model and the messages.
+        stream: opens the stream, given the context's id and the messages that go in front.
     """
 
-    def __init__(self, dialogue: Dialogue, question: tuple[Message, ...], stream: Callable[..., ChatStream]) -> None:
+    def __init__(
+        self, dialogue: Dialogue, question: tuple[Message, ...], stream: Callable[..., Awaitable[ChatStream]]
+    ) -> None:
         self._dialogue = dialogue
         self._question = question
         self._stream = stream
@@ -200,9 +197,9 @@ class StreamedTurn:
         self._turn = await self._dialogue.take()
         return await self._dialogue.send(self._question, self._open)
 
-    async def _open(self, **where: Any) -> ChatStream:
+    async def _open(self, context_id: str, *, before: tuple[Message, ...]) -> ChatStream:
         self._sent += 1
-        return await self._stream(**where).open()
+        return await self._stream(context_id, before=before)
 
     async def again(self, error: CtxCacheError) -> ChatStream | None:
         """Send the question once more if the context is gone and nothing of the answer came."""

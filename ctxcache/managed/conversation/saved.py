@@ -12,7 +12,7 @@ import attrs
 
 from ...config import UNSET, Unset
 from ...errors import InvalidInputError
-from ...models import ContextRequest, Message, TruncationStrategy, user
+from ...models import ContextRequest, Message, TruncationStrategy
 from .transcript import Transcript, TranscriptTurn
 
 __all__ = ["SavedContext", "SavedConversation"]
@@ -73,11 +73,7 @@ class SavedConversation:
     doubtful: tuple[Message, ...] | None = attrs.field(default=None, repr=False)
 
     def dumps(self) -> str:
-        """Write it as JSON.
-
-        Raises:
-            InvalidInputError: a message has an extra field that is no JSON.
-        """
+        """Return the conversation as JSON."""
         data = {
             "format": FORMAT,
             "version": VERSION,
@@ -94,11 +90,7 @@ class SavedConversation:
             "context": None if self.context is None else attrs.asdict(self.context),
             "doubtful": None if self.doubtful is None else _messages_json(self.doubtful),
         }
-        try:
-            return json.dumps(data, allow_nan=False)
-        except (TypeError, ValueError, RecursionError):
-            allowed = "messages whose extra fields can be written as JSON"
-        raise InvalidInputError(f"messages must be {allowed}", field="messages", allowed=allowed)
+        return json.dumps(data, allow_nan=False)
 
     @classmethod
     def loads(cls, text: object) -> "SavedConversation":
@@ -113,17 +105,18 @@ class SavedConversation:
         if saved.data.get("version") != VERSION:
             raise InvalidInputError.of("version", saved.data.get("version"), f"{VERSION} (another release wrote this)")
         strategy = saved.data.get("truncation_strategy")
+        transcript = _read_transcript(saved)
         settings = ContextRequest(
             model=saved.text("model"),
-            messages=[user("")],
+            messages=transcript.split()[0],
             ttl=_unset_if_none(saved.data.get("ttl")),
             truncation_strategy=_unset_if_none(strategy),
         )
         return cls(
             model=settings.model,
-            transcript=_read_transcript(saved),
-            ttl=settings.ttl,  # type: ignore[arg-type]  # seconds by now
-            truncation_strategy=settings.truncation_strategy,  # type: ignore[arg-type]  # and the class
+            transcript=transcript,
+            ttl=settings.ttl,
+            truncation_strategy=settings.truncation_strategy,
             margin=saved.number("margin"),
             context=None if saved.data.get("context") is None else _read_context(saved.inner("context")),
             doubtful=None if saved.data.get("doubtful") is None else saved.messages("doubtful", least=1),

