@@ -1,8 +1,8 @@
-"""The `ctxcache` command, also as `python -m ctxcache`.
+"""The `ctxcache` command, also run by `python -m ctxcache`.
 
-One file a command, with its options, their help and its `run`. What they share: `terminal` (styled or plain output),
-`inputs` (files, stdin, values), `service` (key, base URL, model), `failures` (what is said, exit codes). aiohttp and
-rich are imported where they are used, so that a `--help` is quick.
+One file a command, with options, help and `run`; the parts of `map` are in `batch/`. Shared by the commands: `terminal`
+(styled or plain output), `inputs` (files, stdin, values), `service` (key, base URL, model), `sampling` (options of a
+chat), `usage` and `failures` (wording, exit codes). aiohttp and rich are imported on use, so `--help` is quick.
 """
 
 import argparse
@@ -22,40 +22,40 @@ __all__ = ["main"]
 
 _COMMANDS: Final = {"demo": demo, "serve": serve, "create": create, "chat": chat, "map": map}
 _DESCRIPTION: Final = """\
-Context caching from the command line: keep a long prompt on the model's side,
-chat on it many times."""
+Context caching from the command line: keep a long prompt on the model's side
+and chat on it many times."""
 _EPILOG: Final = f"""\
 environment:
-  CTXCACHE_API_KEY   the key of the service
-  CTXCACHE_BASE_URL  its URL, up to and with the version
-  CTXCACHE_MODEL     the model, where --model is not given
-  NO_COLOR           plain text on terminals, too; elsewhere it is plain anyway
+  CTXCACHE_API_KEY   API key of the service
+  CTXCACHE_BASE_URL  base URL of the service, version included
+  CTXCACHE_MODEL     model, unless --model is given
+  NO_COLOR           plain text on terminals; pipes and files get it anyway
 
 exit codes:
-  0 good, {FAILED} the call failed, {USAGE} bad usage, {INTERRUPTED} stopped by Ctrl-C,
-  {BROKEN_PIPE} nobody reads the output any more
+  0 success, {FAILED} a call failed, {USAGE} bad input, {INTERRUPTED} stopped by Ctrl-C,
+  {BROKEN_PIPE} the reader of the output left
 
 first steps:
-  ctxcache demo             shows it all on a local gateway: no key, no network
-  ctxcache COMMAND --help   each command, its options, examples"""
+  ctxcache demo             a tour on a local gateway: no key, no network
+  ctxcache COMMAND --help   options and examples of a command"""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells errors in one line."""
+    """Reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"ctxcache: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
 class _CommandParser(_Parser):
-    """Takes options between positional arguments, too: `chat ID --model M QUESTION`."""
+    """Accepts options between positional arguments: `chat ID --model M QUESTION`."""
 
     _mixing = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         if self._mixing:
             return super().parse_known_args(args, namespace)
-        self._mixing = True  # what is called next calls this again
+        self._mixing = True  # parse_known_intermixed_args calls this method again
         try:
             return self.parse_known_intermixed_args(args, namespace)
         finally:
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; nothing is raised."""
+    """Run the command and return its exit code; raises nothing."""
     terminal = Terminal()
     try:
         code = _run(argv, terminal)
@@ -107,7 +107,7 @@ def _run(argv: Sequence[str] | None, terminal: Terminal) -> int:
         args = _parser().parse_args(argv)
         with _logging(terminal, verbose=args.verbose):
             return int(args.run(args, terminal))
-    except SystemExit as end:  # argparse's, after --help or bad usage
+    except SystemExit as end:  # from argparse, after --help or bad usage
         return int(end.code or 0)
     except KeyboardInterrupt:
         terminal.out.end_line()
@@ -123,7 +123,7 @@ def _run(argv: Sequence[str] | None, terminal: Terminal) -> int:
 
 
 def _place(error: Exception) -> str:
-    """Where a bug showed: enough to report it, and no traceback."""
+    """Return the file and line of the exception, for a bug report."""
     *_, (frame, line) = walk_tb(error.__traceback__)
     return f"{frame.f_code.co_filename}, line {line}"
 
@@ -135,13 +135,13 @@ class _Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        with suppress(OSError):  # whoever logs is no place to learn that stderr is gone
+        with suppress(OSError):  # a broken stderr must not fail the code that logs
             self._terminal.note(f"ctxcache: {record.getMessage()}{f': {error!r}' if error else ''}")
 
 
 @contextmanager
 def _logging(terminal: Terminal, *, verbose: bool) -> Iterator[None]:
-    """Show what the package logs: warnings, such as of retries, and with `verbose` each call."""
+    """Show the package's warnings, such as retries, on stderr, and with `verbose` each call."""
     log, handler = logging.getLogger("ctxcache"), _Log(terminal)
     level = log.level
     log.addHandler(handler)

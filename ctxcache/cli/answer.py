@@ -1,11 +1,12 @@
-"""One streamed answer on the terminal: its text on stdout as it comes, its usage on stderr."""
+"""One streamed answer on the terminal: text to stdout as it arrives, usage to stderr."""
 
 from typing import Any, Final
 
 from ..client.session import AsyncSession
 from ..errors import CtxCacheError
 from ..models import ChatCompletion
-from .terminal import Terminal, usage_line
+from .terminal import Terminal
+from .usage import usage_line
 
 __all__ = ["stream_answer"]
 
@@ -13,14 +14,14 @@ _WHOLE: Final = (None, "stop")
 
 
 async def stream_answer(session: AsyncSession, options: dict[str, Any], terminal: Terminal) -> None:
-    """Ask, and write the answer while it comes. Of several replies the first is streamed, the others follow whole.
+    """Ask, and write the answer as it arrives. The first of several replies is streamed, the others follow whole.
 
     Raises:
-        CtxCacheError: any of the family; what came before it is written.
+        CtxCacheError: any of the family, after the text that arrived before it was written.
     """
     replies = options.get("n", 1)
     async with session.chat.stream(**options, stream_options={"include_usage": True}) as stream:
-        _head(terminal, 1, replies)
+        _heading(terminal, 1, replies)
         try:
             async for chunk in stream:
                 terminal.out.write(chunk.text)
@@ -37,11 +38,11 @@ def _write_others(terminal: Terminal, answer: ChatCompletion, replies: int) -> N
     terminal.out.end_line()
     for choice in answer.choices:
         if choice.index > 0:
-            _head(terminal, choice.index + 1, replies)
+            _heading(terminal, choice.index + 1, replies)
             terminal.out.write(choice.message.content or "")
             terminal.out.end_line()
 
 
-def _head(terminal: Terminal, number: int, replies: int) -> None:
+def _heading(terminal: Terminal, number: int, replies: int) -> None:
     if replies > 1:
         terminal.out.line(f"--- reply {number} of {replies} ---", "dim")

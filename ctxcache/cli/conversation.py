@@ -1,8 +1,8 @@
 """A conversation on the terminal: a prompt, a streamed answer, a line of usage, and again.
 
-The event loop runs while an answer comes and only then; at the prompt it stands still. So the prompt is Python's own
-`input`, with readline's editing and history where there is readline, and Ctrl-C means what it means everywhere: at the
-prompt a `KeyboardInterrupt`, in an answer the cancelling of its task, which closes the stream and frees the context.
+The event loop runs only while an answer arrives, so the prompt is Python's own `input`, with readline's editing and
+history where readline exists. Ctrl-C raises `KeyboardInterrupt` at the prompt; during an answer it cancels the answer's
+task, which closes the stream and frees the context.
 """
 
 import asyncio
@@ -14,23 +14,22 @@ from typing import Any, Final
 
 from ..client.session import AsyncSession
 from ..config import Retry
-from ..errors import AuthenticationError, CtxCacheError, NotFoundError, PermissionDeniedError
+from ..errors import CtxCacheError
 from ..models import user
 from .answer import stream_answer
-from .failures import FAILED, describe
+from .failures import FAILED, HOPELESS, describe
 from .terminal import Terminal
 
 __all__ = ["RETRY", "hold"]
 
-# A service may need a moment to notice that an answer was stopped; until then the context is busy.
+# After a stopped answer the context stays busy until the service notices.
 RETRY: Final = Retry(attempts=6)
 _PROMPT: Final = "you> "
-_BEAT: Final = 0.2  # seconds
-_HOPELESS: Final = (AuthenticationError, NotFoundError, PermissionDeniedError)
+_HEARTBEAT: Final = 0.2  # seconds
 
 
 def hold(session: AsyncSession, options: dict[str, Any], terminal: Terminal) -> int:
-    """Ask and answer until Ctrl-D, Ctrl-C at the prompt, or an error that every further question would meet.
+    """Ask and answer until Ctrl-D, Ctrl-C at the prompt, or an error that would meet every further question.
 
     Raises:
         InvalidInputError: for options out of their range, before the first question.
@@ -51,46 +50,46 @@ def hold(session: AsyncSession, options: dict[str, Any], terminal: Terminal) -> 
 def _answer(
     runner: asyncio.Runner, session: AsyncSession, options: dict[str, Any], question: str, terminal: Terminal
 ) -> bool:
-    """Write one answer; False where asking on makes no sense."""
+    """Write one answer; return False if every further question would fail, too."""
     try:
         runner.run(stream_answer(session, {**options, "messages": [user(question)]}, terminal))
     except KeyboardInterrupt:
-        terminal.note("stopped; the service may keep this turn or not")
+        terminal.note("stopped; the service may or may not keep this turn")
     except CtxCacheError as error:
         terminal.error(describe(error))
-        return not isinstance(error, _HOPELESS)
+        return not isinstance(error, HOPELESS)
     return True
 
 
 def _read_question(terminal: Terminal) -> str | None:
-    """Return the next question, None at the end."""
+    """Return the next question, or None at the end."""
     try:
         with _heartbeat():
             if terminal.out.is_terminal:
                 return input(_PROMPT)
-            terminal.err.write(_PROMPT)  # the answers are piped, and are to be alone there
+            terminal.err.write(_PROMPT)  # stdout is piped, and only answers go there
             line = sys.stdin.readline()
             return line.rstrip("\n") if line else None
     except (EOFError, KeyboardInterrupt):
         terminal.err.line()
         return None
     except UnicodeDecodeError:
-        terminal.error("that was not UTF-8 text")
+        terminal.error("the question is not UTF-8 text")
         return ""
 
 
 @contextmanager
 def _heartbeat() -> Iterator[None]:
-    """Interrupt the wait for a key now and then.
+    """Interrupt the wait for a key five times a second.
 
-    A Ctrl-C that comes after the prompt was shown and before that wait has begun is not noticed by CPython until
-    something interrupts the wait, which nothing would.
+    A Ctrl-C between the showing of the prompt and the beginning of the wait is not noticed by CPython until something
+    interrupts the wait.
     """
-    if not hasattr(signal, "setitimer"):  # Windows, where the wait is another
+    if not hasattr(signal, "setitimer"):  # Windows, where the wait works differently
         yield
         return
     usual = signal.signal(signal.SIGALRM, lambda *_: None)
-    signal.setitimer(signal.ITIMER_REAL, _BEAT, _BEAT)
+    signal.setitimer(signal.ITIMER_REAL, _HEARTBEAT, _HEARTBEAT)
     try:
         yield
     finally:
@@ -101,4 +100,4 @@ def _heartbeat() -> Iterator[None]:
 def _enable_editing(terminal: Terminal) -> None:
     if terminal.out.is_terminal:
         with suppress(ImportError):  # not on every platform
-            import readline  # noqa: F401  # is all it takes: `input` uses it from then on
+            import readline  # noqa: F401  # `input` uses readline once it is imported

@@ -1,4 +1,4 @@
-"""`ctxcache create`: make a context."""
+"""`ctxcache create`: create a context."""
 
 import argparse
 import asyncio
@@ -15,15 +15,15 @@ from .terminal import Terminal
 
 __all__ = ["add_options", "run"]
 
-SUMMARY: Final = "make a context, print its id"
+SUMMARY: Final = "create a context and print its id"
 DESCRIPTION: Final = """\
-Make a context: a conversation or a prefix that the service keeps, so that its
-tokens are cached. Its id goes to stdout, alone, for `ctxcache chat`. It ends
-when it was not used for its ttl; nothing ends it earlier, and its storage is
-billed until then.
+Create a context: a conversation or a prefix whose tokens the service keeps in
+its cache. The id goes to stdout, which gets nothing else, for `ctxcache chat`.
+A context ends once it has been idle for its ttl. No call ends it earlier, and
+its storage is billed until then.
 
 Messages are sent in the order of their options, which can be repeated and
-mixed. The FILE - is stdin."""
+mixed. FILE may be - for stdin."""
 EXAMPLES: Final = """\
 examples:
   ctxcache create --model Doubao-1.5-pro-32k --system "Be brief" --ttl 1h
@@ -33,64 +33,64 @@ examples:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    _add_messages(parser.add_argument_group("messages"))
-    _add_context(parser.add_argument_group("context"))
+    _add_message_options(parser)
+    _add_context_options(parser)
     add_service_options(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="print the whole answer as one JSON object instead of the id"
-    )
+    parser.add_argument("--json", action="store_true", help="print the whole answer as one JSON object, not the id")
 
 
-def _add_messages(group: argparse._ArgumentGroup) -> None:
+def _add_message_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("messages")
     for role in ("system", "user", "assistant"):
         group.add_argument(
-            f"--{role}", dest="sources", action=AddMessage, metavar="TEXT", help=f"a message, role {role}"
+            f"--{role}", dest="sources", action=AddMessage, metavar="TEXT", help=f"message with role {role}"
         )
         group.add_argument(
-            f"--{role}-file", dest="sources", action=AddMessage, metavar="FILE", help="the same, the text from a file"
+            f"--{role}-file", dest="sources", action=AddMessage, metavar="FILE", help="the same, with text from a file"
         )
     group.add_argument(
         "--messages",
         dest="sources",
         action=AddMessage,
         metavar="FILE",
-        help='messages as JSON: an array of {"role": "user", "content": "Hi"}, or one such object a line',
+        help='messages in JSON: an array of {"role": "user", "content": "Hi"}, or one such object a line',
     )
 
 
-def _add_context(group: argparse._ArgumentGroup) -> None:
+def _add_context_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("context")
     group.add_argument(
         "--mode",
         choices=("session", "common_prefix"),
         default="session",
-        help="session: the service keeps the conversation, one call at a time. common_prefix: an immutable prefix, any "
-        "number of calls at once (default: session)",
+        help="session: a conversation, one call at a time; common_prefix: an immutable prefix, any number of calls at "
+        "once (default: session)",
     )
     group.add_argument(
         "--ttl",
         type=seconds,
         default=UNSET,
         metavar="TIME",
-        help="idle time after which it is gone: 3600 to 604800 seconds, or like 1h, 7d (default: the service's, 1d)",
+        help="idle time after which the context ends, from 1h to 7d: 3600, 1h, 1h30m (default: the service's, 1d)",
     )
     group.add_argument(
         "--truncation",
         type=truncation,
         default=UNSET,
         metavar="TYPE[=VALUE]",
-        help="session only, when the history outgrows the window: last_history_tokens=N keeps the newest N tokens; "
-        "rolling_tokens drops the oldest, rolling_tokens=false stops there (default: the service's)",
+        help="session mode only, for a history longer than the window: last_history_tokens=N keeps the newest N "
+        "tokens, rolling_tokens drops the oldest, rolling_tokens=false ends the answer (default: the service's)",
     )
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
-    """Make the context."""
+    """Create the context."""
     model, session = model_of(args), open_session(args)
     if not args.sources:
-        raise InvalidInputError("no messages: give --system TEXT, --system-file FILE or --messages FILE, ...")
-    # Read before there is an event loop: a read that waits for a keyboard must end at Ctrl-C.
+        raise InvalidInputError("no messages: give --system TEXT, --system-file FILE or --messages FILE")
+    # Input is read before the event loop runs, so that Ctrl-C ends a read from the keyboard.
     context = asyncio.run(_create(session, model, read_messages(args.sources), args))
-    terminal.out.line(json.dumps(_everything(context)) if args.json else context.id)
+    terminal.out.line(json.dumps(_all_fields(context)) if args.json else context.id)
     return 0
 
 
@@ -101,8 +101,8 @@ async def _create(session: AsyncSession, model: str, messages: list[Message], ar
         )
 
 
-def _everything(context: Context) -> dict[str, Any]:
-    """What the service sent, with what it left out and we know."""
+def _all_fields(context: Context) -> dict[str, Any]:
+    """Return the answer of the service, completed with the request's fields."""
     known = {"id": context.id, "model": context.model, "mode": context.mode, "ttl": context.ttl}
     ids = {"request_id": context.request_id, "client_request_id": context.client_request_id}
     return {**known, **context.raw, **known, **ids}

@@ -1,4 +1,4 @@
-"""`ctxcache demo`: everything once, on a gateway in this process, over real HTTP."""
+"""`ctxcache demo`: a tour on a gateway in this process, over real HTTP."""
 
 import argparse
 import asyncio
@@ -16,28 +16,29 @@ from ..config import Retry
 from ..errors import ContextBusyError, ContextGoneError
 from ..models import Context, Usage, system, user
 from .screen import Screen
-from .terminal import Terminal, usage_line
+from .terminal import Terminal
+from .usage import usage_line
 
 if TYPE_CHECKING:
-    from ..gateway import Gateway
+    from ..gateway import Engine, Gateway
 
 __all__ = ["add_options", "run"]
 
-SUMMARY: Final = "see it all in a few seconds: no key, no network"
+SUMMARY: Final = "take a tour of a few seconds: no key, no network"
 DESCRIPTION: Final = """\
 Start a gateway in this process and show, over real HTTP and through the
 AsyncSession that you would use: a session context and a prefix context,
-streamed answers, a call that waits for another, an expired context, and what
-the cache saved. The answers are scripted; no language model writes them."""
+streamed answers, a call that waits for another, an expired context, and the
+saving by the cache. The answers are scripted; no language model writes them."""
 EXAMPLES: Final = """\
 examples:
   ctxcache demo
   ctxcache demo | less"""
 
 _MODEL: Final = "Doubao-1.5-pro-32k"
-_PIECES_PER_SECOND: Final = 42  # near what models do, so that one sees the tokens come
+_PIECES_PER_SECOND: Final = 42  # about the speed of a model, so that tokens are seen to arrive
 _FIRST_TOKEN_DELAY: Final = 0.2
-_CACHED_PRICE: Final = 0.2  # of a cached token, where a new one costs 1: assumed, and said so
+_CACHED_PRICE: Final = 0.2  # of a cached token, relative to a new one: an assumption, and shown as one
 _CLAUSES: Final = (
     "The lamp is guaranteed for thirty-six months from the day it was bought, its battery for twelve.",
     "Repairs are made in our own workshop; the owner is told the price before any work begins.",
@@ -49,24 +50,24 @@ _HANDBOOK: Final = "\n".join(f"Clause {n + 1}. {_CLAUSES[n % len(_CLAUSES)]}" fo
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """There are none."""
+    """Do nothing: the demo has no options."""
 
 
-def run(args: argparse.Namespace, terminal: Terminal) -> int:
-    """Show everything."""
+def run(args: argparse.Namespace, terminal: Terminal, engine: "Engine | None" = None) -> int:
+    """Show everything; `engine` writes the answers (default: the scripted one)."""
     with _without_proxy():
         try:
-            asyncio.run(_show(terminal))
-        except ExceptionGroup as group:  # of a section with several calls at once
+            asyncio.run(_show(terminal, engine))
+        except ExceptionGroup as group:  # from a section with concurrent calls
             raise group.exceptions[0] from None
     return 0
 
 
 @contextmanager
 def _without_proxy() -> Iterator[None]:
-    """Leave out the environment's proxy, which cannot reach a server on this machine."""
+    """Bypass the environment's proxy, which cannot reach a server on this machine."""
     before = os.environ.get("no_proxy")
-    os.environ["no_proxy"] = "127.0.0.1"  # in this spelling it wins over the other
+    os.environ["no_proxy"] = "127.0.0.1"  # the lower-case spelling takes precedence
     try:
         yield
     finally:
@@ -75,11 +76,11 @@ def _without_proxy() -> Iterator[None]:
             os.environ["no_proxy"] = before
 
 
-async def _show(terminal: Terminal) -> None:
-    from ..gateway import Gateway, ScriptedEngine  # aiohttp: not for the sake of a --help
+async def _show(terminal: Terminal, engine: "Engine | None") -> None:
+    from ..gateway import Gateway, ScriptedEngine  # imports aiohttp, which would slow --help
 
-    screen = Screen(terminal)
-    engine = ScriptedEngine(pieces_per_second=_PIECES_PER_SECOND, first_token_delay=_FIRST_TOKEN_DELAY)
+    if engine is None:
+        engine = ScriptedEngine(pieces_per_second=_PIECES_PER_SECOND, first_token_delay=_FIRST_TOKEN_DELAY)
     async with (
         Gateway(engine=engine) as gateway,
         AsyncSession(gateway.api_key, gateway.base_url) as session,
@@ -88,7 +89,7 @@ async def _show(terminal: Terminal) -> None:
         terminal.out.line(f"A gateway runs in this process, at {gateway.base_url}; requests")
         terminal.out.line("go to it over real HTTP, through the AsyncSession that you would use.")
         terminal.out.line("Its answers are scripted: no language model wrote them.", "yellow")
-        demo = _Demo(screen, gateway, session)
+        demo = _Demo(Screen(terminal), gateway, session)
         conversation = await demo.session_context()
         prefix = await demo.prefix_context()
         await demo.overlap(conversation)
@@ -98,7 +99,7 @@ async def _show(terminal: Terminal) -> None:
 
 @attrs.define
 class _Demo:
-    """The demo's sections, and what they were counted at."""
+    """The demo's sections, and the usage of their calls."""
 
     screen: Screen
     gateway: "Gateway"
@@ -109,7 +110,7 @@ class _Demo:
     # --- sections
 
     async def session_context(self) -> Context:
-        """A conversation."""
+        """Hold a conversation on a session context."""
         self.screen.heading("A session context: the service keeps the conversation, you send the new turn")
         context = await self.create("session")
         for question in ("How long is the lamp guaranteed?", "And who pays the postage?"):
@@ -117,7 +118,7 @@ class _Demo:
         return context
 
     async def prefix_context(self) -> Context:
-        """A prefix, and many questions on it."""
+        """Ask several questions at once on a prefix context."""
         self.screen.heading("A prefix context: one long text, many questions at once")
         context = await self.create("common_prefix")
         began = time.monotonic()
@@ -135,74 +136,74 @@ class _Demo:
         return context
 
     async def overlap(self, context: Context) -> None:
-        """Two calls at once, of which one waits, and a third from a client that does not know of them."""
+        """Make two calls at once, of which one waits, and a third from an unrelated client."""
         self.screen.heading("Two calls at once on the session context: B waits until A is answered")
         began = time.monotonic()
 
-        def tell(text: str, style: str = "") -> None:
+        def show(text: str, style: str = "") -> None:
             self.screen.paragraph(f"{time.monotonic() - began:.2f} s", text, style)
 
         underway = asyncio.Event()
 
         async def call(name: str, style: str) -> None:
-            tell(f"{name} is called", style)
+            show(f"{name} is called", style)
             async with self.stream(context, f"Question {name}") as stream:
                 await anext(stream)
-                tell(f"{name}: first token", style)
+                show(f"{name}: first token", style)
                 underway.set()
                 async for _ in stream:
                     pass
             self.answers.append(stream.usage or Usage())
-            tell(f"{name}: last token", style)
+            show(f"{name}: last token", style)
 
         async with asyncio.TaskGroup() as calls:
             calls.create_task(call("A", "green"))
             await underway.wait()
             calls.create_task(call("B", "magenta"))
             try:
-                await self.as_stranger(context)
+                await self.from_another_program(context)
             except ContextBusyError as error:
-                tell(f"another program: refused, {error.status} {error.code}", "red")
+                show(f"another program: refused, {error.status} {error.code}", "red")
         self.screen.paragraph("", "The service refuses overlapping calls; one AsyncSession queues them.")
 
-    async def as_stranger(self, context: Context) -> None:
-        """Call as a program would that shares nothing with this session, and that does not try again."""
+    async def from_another_program(self, context: Context) -> None:
+        """Call from a session of its own, without retries, as another program would."""
         retry = Retry(attempts=1)
-        async with AsyncSession(self.gateway.api_key, self.gateway.base_url, retry=retry) as stranger:
-            await stranger.chat.create(context_id=context.id, model=_MODEL, messages=[user("Me too")])
+        async with AsyncSession(self.gateway.api_key, self.gateway.base_url, retry=retry) as other:
+            await other.chat.create(context_id=context.id, model=_MODEL, messages=[user("Me too")])
 
     async def expiry(self, context: Context) -> None:
-        """A context that is gone, noticed and made again."""
-        self.screen.heading("An expired context is noticed, and made again")
+        """Ask on an expired context, then create a new one."""
+        self.screen.heading("An expired context is noticed, and created again")
         self.gateway.expire(context.id)
         self.screen.paragraph("gateway", f"{context.id} has expired, as after {context.ttl} s without a call")
         try:
             await self.ask(context, "Is the shade washable?")
         except ContextGoneError as error:
-            told = error.message.partition(" Request id")[0]
-            self.screen.paragraph("raised", f"{type(error).__name__}: {told}", "red")
+            message = error.message.partition(" Request id")[0]
+            self.screen.paragraph("raised", f"{type(error).__name__}: {message}", "red")
             await self.ask(await self.create("common_prefix"), "Is the shade washable?")
 
     def savings(self) -> None:
-        """Show what the calls together were counted at."""
+        """Add up the usage of all calls, and show the saving."""
         self.screen.heading("What the cache saved")
         prompt = sum(usage.prompt_tokens for usage in self.answers)
         cached = sum(usage.cached_tokens for usage in self.answers)
         created = sum(usage.prompt_tokens for usage in self.creates)
         new = created + prompt - cached
         saved = 1 - (new + _CACHED_PRICE * cached) / prompt
-        say = self.screen.paragraph
-        whole = f"{cached:,} of the {prompt:,} prompt tokens of {len(self.answers)} answers: {cached / prompt:.1%}"
-        say("cached", whole, "bold green")
-        say("new", f"{new:,}: {created:,} to make {len(self.creates)} contexts, {prompt - cached:,} of questions")
-        say("without", f"all {prompt:,} would have been new, sent and read each time")
-        assumed = f"if a cached token costs {_CACHED_PRICE:.0%} of a new one (assumed: see your price list)"
-        say("price", f"{saved:.0%} less for input, {assumed}; storage, billed by the hour, not counted")
+        show = self.screen.paragraph
+        whole = f"{prompt:,} prompt tokens of {len(self.answers)} answers"
+        show("cached", f"{cached:,} of the {whole}: {cached / prompt * 100:.1f} %", "bold green")
+        show("new", f"{new:,}: {created:,} to create {len(self.creates)} contexts, {prompt - cached:,} in questions")
+        show("without", f"all {prompt:,} would have been new, sent and processed each time")
+        assumed = f"if a cached token costs {_CACHED_PRICE * 100:.0f} % of a new one (assumed: see your price list)"
+        show("price", f"{saved * 100:.0f} % less for input, {assumed}; storage, billed by the hour, not counted")
 
     # --- steps
 
     async def create(self, mode: Literal["session", "common_prefix"]) -> Context:
-        """Make a context that begins with the handbook."""
+        """Create a context that begins with the handbook."""
         context = await self.session.context.create(model=_MODEL, messages=[system(_HANDBOOK)], mode=mode, ttl=3600)
         usage = context.usage or Usage()
         self.creates.append(usage)
@@ -222,7 +223,7 @@ class _Demo:
         self.screen.paragraph("", usage_line(usage), "dim")
 
     def stream(self, context: Context, question: str) -> ChatStream:
-        """Begin a streamed answer."""
+        """Return a streamed answer with usage; nothing is sent yet."""
         return self.session.chat.stream(
             context_id=context.id,
             model=_MODEL,

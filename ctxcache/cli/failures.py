@@ -1,25 +1,36 @@
-"""What a failed command says, and its exit code."""
+"""Exit codes, and the wording of failures."""
 
 from typing import Final
 
-from ..errors import ContextGoneError, CtxCacheError, InvalidInputError, StreamInterruptedError
+from ..errors import (
+    AuthenticationError,
+    ContextGoneError,
+    CtxCacheError,
+    InvalidInputError,
+    NotFoundError,
+    PermissionDeniedError,
+    StreamInterruptedError,
+)
 
-__all__ = ["BROKEN_PIPE", "FAILED", "INTERRUPTED", "USAGE", "describe", "exit_code"]
+__all__ = ["BROKEN_PIPE", "FAILED", "HOPELESS", "INTERRUPTED", "USAGE", "describe", "exit_code"]
 
 FAILED: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130  # by Ctrl-C: 128 + SIGINT, as shells count
 BROKEN_PIPE: Final = 141  # the reader of our output left: 128 + SIGPIPE
 
+# Every further call with the same key, model and context would fail like this.
+HOPELESS: Final = (AuthenticationError, NotFoundError, PermissionDeniedError)
+
 
 def exit_code(error: CtxCacheError) -> int:
-    """Return 2 where nothing was sent because of what the user gave, else 1."""
+    """Return 2 for bad input, of which nothing was sent, else 1."""
     return USAGE if isinstance(error, InvalidInputError) else FAILED
 
 
 def describe(error: CtxCacheError) -> str:
-    """Return what to tell the user."""
-    # Many services put the request id into the message, too.
+    """Return the error in words, and say what to do where that is known."""
+    # Many services repeat the request id in the message.
     text = error.message if (error.request_id or "") in error.message else str(error)
     if isinstance(error, ContextGoneError):
         return f"the context is gone, make it again with `ctxcache create`: {text}"

@@ -1,4 +1,4 @@
-"""The demo's layout: headings, facts, and streamed text that is wrapped while it comes."""
+"""The demo's layout: headings, facts, and streamed text that is wrapped as it arrives."""
 
 import re
 import textwrap
@@ -18,10 +18,10 @@ def _margin(label: str) -> str:
 
 
 class Paragraph:
-    """A labelled paragraph whose text comes in pieces.
+    """A labelled paragraph whose text arrives in pieces.
 
-    What is written cannot be taken back, and a word's end may come later than its beginning: so a word begins on a new
-    line where the line is nearly full already, and only one that is longer than what is left there is broken.
+    Written text cannot be taken back, and a word may arrive in several pieces. So a word begins on a new line if the
+    current line is nearly full, and only a word longer than the rest of its line is broken.
     """
 
     def __init__(self, terminal: Terminal, label: str, style: str = "") -> None:
@@ -73,5 +73,5 @@ class Screen:
             out.line(line if number == 0 else " " * _LABEL + line, style)
 
     def begin(self, label: str, style: str = "") -> Paragraph:
-        """Begin a paragraph whose text is yet to come."""
+        """Begin a paragraph of streamed text."""
         return Paragraph(self.terminal, label, style)

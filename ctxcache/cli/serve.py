@@ -1,8 +1,7 @@
-"""`ctxcache serve`: the gateway on this machine, until it is told to stop."""
+"""`ctxcache serve`: the gateway on this machine, until a signal stops it."""
 
 import argparse
 import asyncio
-import math
 import shlex
 import signal
 from collections.abc import Iterator
@@ -10,22 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from .inputs import non_negative, port, whole_number
 from .service import read_key
 from .terminal import Terminal
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
 
-__all__ = ["add_options", "run"]
+__all__ = ["add_options", "run", "stop_signals"]
 
 SUMMARY: Final = "run a local gateway with both endpoints"
 DESCRIPTION: Final = """\
 Run a gateway on this machine: both endpoints of the Context API over real
-HTTP, its contexts in memory. The answers are scripted; no language model
+HTTP, with contexts in memory. The answers are scripted; no language model
 writes them.
 
-Two lines go to stdout, to be pasted into the shell where the client runs.
-Ctrl-C or SIGTERM stops it at once, with exit code 0."""
+Two lines for the client's shell go to stdout; paste them there. Ctrl-C or
+SIGTERM stops the gateway at once, with exit code 0."""
 EXAMPLES: Final = """\
 examples:
   ctxcache serve
@@ -34,83 +34,67 @@ examples:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    group = parser.add_argument_group("where")
+    group = parser.add_argument_group("address and key")
     group.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    group.add_argument("--port", type=_port, default=8000, metavar="N", help="0 is a free one (default: 8000)")
+    group.add_argument("--port", type=port, default=8000, metavar="N", help="port; 0: any free one (default: 8000)")
     keys = group.add_mutually_exclusive_group()
     keys.add_argument(
         "--key",
         metavar="KEY",
-        help="the API key clients must send; command lines can be read by every user of a machine (default: a random "
-        "one; CTXCACHE_API_KEY is not read, since it is likely your key for a real service)",
+        help="API key for clients; every user of a machine can read command lines (default: a random key; "
+        "CTXCACHE_API_KEY is ignored, since it is likely your key for a real service)",
     )
-    keys.add_argument("--key-file", metavar="FILE", help="a file that holds the key; then it is not printed")
+    keys.add_argument("--key-file", metavar="FILE", help="file with the key, which is then not printed")
+    _add_answer_options(parser)
+    parser.add_argument("-v", "--verbose", action="store_true", help="log each request to stderr; no content, no key")
+
+
+def _add_answer_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("answers")
     group.add_argument(
         "--pieces-per-second",
-        type=_number,
+        type=non_negative,
         default=40.0,
         metavar="X",
-        help="speed of each reply; a piece is a word of up to 8 characters, 0 is as fast as possible (default: 40)",
+        help="speed of each reply in words of up to 8 characters; 0: as fast as possible (default: 40)",
     )
     group.add_argument(
-        "--first-token-delay", type=_number, default=0.2, metavar="SECONDS", help="before each reply (default: 0.2)"
+        "--first-token-delay",
+        type=non_negative,
+        default=0.2,
+        metavar="SECONDS",
+        help="wait before each reply (default: 0.2)",
     )
     group.add_argument(
-        "--length", type=_count, metavar="N", help="pieces of each reply (default: as long as the script's text is)"
+        "--length", type=whole_number(0), metavar="N", help="pieces of each reply (default: the whole script)"
     )
     group.add_argument(
-        "--model",
-        action="append",
-        metavar="ID",
-        help="a model to serve, repeatable (default: the three documented ones)",
+        "--model", action="append", metavar="ID", help="model to serve; repeatable (default: the three documented ones)"
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="log each request on stderr; no content, no key")
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is no port: 0 to 65535")
-    return port
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 up")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 up")
-    return number
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
-    """Serve."""
+    """Serve until a signal arrives."""
     asyncio.run(_serve(args, terminal))
     return 0
 
 
 async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
-    from ..gateway import MODELS, Gateway, ScriptedEngine  # aiohttp: not for the sake of a --help
+    from ..gateway import MODELS, Gateway, ScriptedEngine  # imports aiohttp, which would slow --help
 
     engine = ScriptedEngine(
         pieces_per_second=args.pieces_per_second, first_token_delay=args.first_token_delay, length=args.length
     )
     key = args.key if args.key_file is None else read_key(args.key_file)
     gateway = Gateway(host=args.host, port=args.port, api_key=key, engine=engine, models=args.model or MODELS)
-    with _stop_signals() as stop:
+    with stop_signals() as stop:
         async with gateway:
-            _tell(gateway, args, terminal)
+            _print_exports(gateway, args, terminal)
             await stop.wait()
     terminal.note("stopped")
 
 
-def _tell(gateway: "Gateway", args: argparse.Namespace, terminal: Terminal) -> None:
+def _print_exports(gateway: "Gateway", args: argparse.Namespace, terminal: Terminal) -> None:
     key = shlex.quote(gateway.api_key)
     if args.key_file is not None:
         key = f'"$(cat {shlex.quote(str(Path(args.key_file).absolute()))})"'
@@ -119,8 +103,8 @@ def _tell(gateway: "Gateway", args: argparse.Namespace, terminal: Terminal) -> N
 
 
 @contextmanager
-def _stop_signals() -> Iterator[asyncio.Event]:
-    """Give an event that SIGINT and SIGTERM set; the second signal has its usual effect."""
+def stop_signals() -> Iterator[asyncio.Event]:
+    """Yield an event that SIGINT or SIGTERM sets; a second signal has its usual effect."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,4 +1,4 @@
-"""What the commands that call a service share: where it is, with which key, for which model."""
+"""Options of the commands that call a service: URL, key, model."""
 
 import argparse
 import os
@@ -21,21 +21,21 @@ def add_service_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="ID",
         default=os.environ.get("CTXCACHE_MODEL"),
-        help="the model, such as Doubao-1.5-pro-32k (default: CTXCACHE_MODEL; required)",
+        help="model, such as Doubao-1.5-pro-32k (default: CTXCACHE_MODEL; required)",
     )
     group.add_argument(
         "--base-url",
         metavar="URL",
-        help=f"the gateway, up to and with its version (default: CTXCACHE_BASE_URL, else {DEFAULT_BASE_URL})",
+        help=f"base URL, version included (default: CTXCACHE_BASE_URL, else {DEFAULT_BASE_URL})",
     )
     group.add_argument(
         "--api-key-file",
         metavar="FILE",
-        help="a file that holds the API key (default: the key in CTXCACHE_API_KEY). There is no option for the key "
-        "itself, since every user of a machine can read command lines",
+        help="file with the API key (default: the key in CTXCACHE_API_KEY). The key itself is no option: every user of "
+        "a machine can read command lines",
     )
     group.add_argument(
-        "-v", "--verbose", action="store_true", help="log each call on stderr: ids, times, tokens; no content, no key"
+        "-v", "--verbose", action="store_true", help="log each call to stderr: ids, times, tokens; no content, no key"
     )
 
 
@@ -51,15 +51,15 @@ def open_session(args: argparse.Namespace, retry: Retry = _RETRY) -> AsyncSessio
 
 
 def read_key(name: str) -> str:
-    """Return the key a file holds, without the white space around it."""
+    """Return the key in a file, without surrounding white space."""
     key = read_text(name).strip()
     if not key or not key.isprintable():
-        raise InvalidInputError(f"{name}: it is to hold an API key and nothing else", field="api_key")
+        raise InvalidInputError(f"{name}: must contain only the API key", field="api_key")
     return key
 
 
 def model_of(args: argparse.Namespace) -> str:
-    """Return the model that was asked for."""
+    """Return the model from the command line or the environment."""
     if not args.model:
         raise InvalidInputError("no model: give --model ID, or set CTXCACHE_MODEL", field="model")
     return str(args.model)

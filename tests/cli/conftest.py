@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import io
+import json
 import os
 import re
 import select
@@ -14,10 +15,12 @@ import termios
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
+from ctxcache import AsyncSession, Retry, user
 from ctxcache.cli import main
 from ctxcache.gateway import Gateway, Prompt
 
@@ -43,7 +46,7 @@ class Result(NamedTuple):
 
 
 class CuedEngine:
-    """Answers `echo: QUESTION`; a question that begins with `endless` is answered without end."""
+    """Answers `echo: QUESTION`; the answer to a question that begins with `endless` never ends."""
 
     async def generate(self, prompt: Prompt) -> AsyncIterator[str]:
         """Write a reply, word by word."""
@@ -102,15 +105,14 @@ class Service:
         return [(message.role, message.content) for message in self._thread.run(look())]
 
     def until_free(self, context_id: str) -> None:
-        """Wait until no call runs on a context."""
+        """Ask on a context until the service no longer refuses because of another call."""
 
-        async def look() -> None:
-            async with asyncio.timeout(PATIENCE):
-                # The gateway has no event for it.
-                while self._gateway._contexts.get(context_id).running:  # type: ignore[union-attr]  # noqa: ASYNC110
-                    await asyncio.sleep(0.001)
+        async def ask() -> None:
+            impatient = Retry(attempts=10_000, first_delay=0.001, max_delay=0.001)
+            async with asyncio.timeout(PATIENCE), AsyncSession(KEY, self.url, retry=impatient) as session:
+                await session.chat.create(context_id=context_id, model=MODEL, messages=[user("Free?")])
 
-        self._thread.run(look())
+        self._thread.run(ask())
 
 
 @pytest.fixture(scope="session")
@@ -276,3 +278,48 @@ def on_terminal() -> Iterator[Callable[..., TerminalProcess]]:
     yield start
     for process in started:
         process.close()
+
+
+# --- the files of a map -----------------------------------------------------------------------------------------------
+
+SOURCE = '"one"\n\n{"question": "two", "id": "q-2"}\r\n{"messages": [{"role": "user", "content": "three"}], "id": 3}'
+
+
+class Files:
+    """A prefix, questions and a place for answers, in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.prefix = folder / "manual.md"
+        self.questions = folder / "q.jsonl"
+        self.out = folder / "answers.jsonl"
+        self.store = folder / "contexts.db"
+        self.prefix.write_text("# Manual\nThe warranty is two years.\n")
+        self.ask(SOURCE)
+
+    def ask(self, *questions: str) -> None:
+        """Write the file of questions, as lines."""
+        self.questions.write_bytes("\n".join(questions).encode())
+
+    def ask_many(self, count: int) -> None:
+        """Write so many questions, each another."""
+        self.ask(*(json.dumps(f"question {number}") for number in range(1, count + 1)))
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The command with its three files."""
+        return (
+            *("map", "--prefix", str(self.prefix)),
+            *("--questions", str(self.questions), "--out", str(self.out)),
+        )
+
+    def answers(self) -> list[dict[str, Any]]:
+        """The answers in the file, by line of the question; all lines must be whole."""
+        text = self.out.read_text()
+        assert not text or text.endswith("\n")
+        return sorted((json.loads(line) for line in text.splitlines()), key=lambda one: one["line"])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """Three questions over a short manual."""
+    return Files(tmp_path)

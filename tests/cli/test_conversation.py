@@ -1,15 +1,20 @@
 """`ctxcache chat` without a question: a conversation on a terminal."""
 
 import asyncio
+import io
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from ctxcache import AsyncSession
 from ctxcache.cli import conversation
+from ctxcache.cli.terminal import Terminal
 
 from ..hostile import CLOSE, SSE, STALL, Hostile, after, chunk, pieces, refusal, streamed
+from .conftest import KEY, MODEL
 
 OnTerminal = Callable[..., Any]
 
@@ -49,7 +54,7 @@ def test_ctrl_c_stops_the_answer_only(context_id: str, on_terminal: OnTerminal, 
 
 
 def test_ctrl_c_before_the_answer_begins(peer: Hostile, on_terminal: OnTerminal, thread: Any) -> None:
-    """Ctrl-C works as well while nothing has come yet."""
+    """Ctrl-C stops an answer before the first text."""
     peer.plays([STALL], [streamed()])
     terminal = on_terminal("chat", "ctx-1")
     terminal.expect("you> ")
@@ -79,7 +84,7 @@ def test_line_editing_and_history(context_id: str, on_terminal: OnTerminal) -> N
 
 
 def test_errors_do_not_end_it(peer: Hostile, on_terminal: OnTerminal, thread: Any) -> None:
-    """An answer that breaks off and a call that failed are told; the next question can be asked."""
+    """After an interrupted answer or a failed call the error is shown, and the next question can be asked."""
     cut = asyncio.Event()
     peer.plays(
         [SSE, *pieces(chunk("Once")), after(cut), CLOSE], [refusal(429, "QuotaExceeded", "used up")], [streamed()]
@@ -111,7 +116,7 @@ def test_errors_do_not_end_it(peer: Hostile, on_terminal: OnTerminal, thread: An
     ],
 )
 def test_hopeless_errors_end_it(peer: Hostile, on_terminal: OnTerminal, status: int, code: str, told: str) -> None:
-    """What every further question would meet as well ends the conversation, exit code 1."""
+    """An error that would meet every further question ends the conversation, exit code 1."""
     peer.plays([refusal(status, code)])
     terminal = on_terminal("chat", "ctx-1")
     terminal.expect("you> ")
@@ -121,7 +126,7 @@ def test_hopeless_errors_end_it(peer: Hostile, on_terminal: OnTerminal, status: 
 
 
 def test_bad_options_are_told_before_the_prompt(service: Any, on_terminal: OnTerminal) -> None:
-    """An option out of its range, or one that makes no sense here, is told at once, exit code 2."""
+    """A bad option is reported before the first prompt, exit code 2."""
     for option, told in (
         (("--temperature", "3"), "temperature must be a number in [0, 2]"),
         (("--json",), "no question: --json"),
@@ -132,15 +137,20 @@ def test_bad_options_are_told_before_the_prompt(service: Any, on_terminal: OnTer
         assert "you>" not in terminal.shown
 
 
-def test_prompt_without_interval_timers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a platform has no interval timers, the prompt does without."""
+def test_prompt_without_interval_timers(
+    context_id: str, service: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a platform has no interval timers, a conversation goes on without them."""
     monkeypatch.delattr(signal, "setitimer")
-    with conversation._heartbeat():
-        assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\n"))
+    options = {"context_id": context_id, "model": MODEL}
+    assert conversation.hold(AsyncSession(KEY, service.url), options, Terminal()) == 0
+    assert capsys.readouterr().out == "echo: one \n"
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 
 
 def test_answers_piped(context_id: str, on_terminal: OnTerminal, tmp_path: Any) -> None:
-    """With stdin on a terminal and stdout in a file, the file gets the answers alone; the prompt is on the terminal."""
+    """With stdin on a terminal and stdout in a file, the file gets only the answers, the terminal the prompt."""
     terminal = on_terminal("chat", context_id, redirect=f">'{tmp_path}/answers'")
     for question in ("one", "two"):
         terminal.expect("you> ")
@@ -164,7 +174,7 @@ def test_bytes_that_are_no_text(
     told: str,
     redirect: str,
 ) -> None:
-    """A line that is not UTF-8 is refused and the prompt comes back, whatever the locale makes of such bytes."""
+    """A line that is not UTF-8 is refused and the prompt returns, however the locale decodes such bytes."""
     monkeypatch.setenv("PYTHONIOENCODING", f"utf-8:{errors}")
     terminal = on_terminal("chat", context_id, redirect=redirect)
     terminal.expect("you> ")
@@ -178,7 +188,7 @@ def test_bytes_that_are_no_text(
 def test_no_escape_codes_with_no_color(
     context_id: str, on_terminal: OnTerminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`NO_COLOR` makes a terminal plain, readline's own codes aside."""
+    """With `NO_COLOR` nothing is styled on a terminal."""
     monkeypatch.setenv("NO_COLOR", "1")
     terminal = on_terminal("chat", context_id, "hi")
     assert terminal.wait() == 0

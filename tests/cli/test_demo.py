@@ -1,20 +1,21 @@
 """`ctxcache demo`: what it must show, on a terminal and in a pipe."""
 
+import argparse
 import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from ctxcache import APIConnectionError
+from ctxcache import InternalServerError
 from ctxcache.cli import demo
+from ctxcache.cli.terminal import Terminal
+from ctxcache.gateway import Engine, Prompt, ScriptedEngine
 
 from .conftest import ESCAPES
-
-Run = Callable[..., Any]
 
 IN_ORDER = (
     r"A gateway runs in this process, at http://127\.0\.0\.1:\d+/v1",
@@ -41,13 +42,13 @@ IN_ORDER = (
     r"created +ctx-",
     r"answer +This is a scripted answer",
     r"5\. What the cache saved",
-    r"cached +[\d,]+ of the [\d,]+ prompt tokens of 9 answers: 99\.\d%",
-    r"\d+% less for input, if a cached token costs 20% of a new one\s+\(assumed",
+    r"cached +[\d,]+ of the [\d,]+ prompt tokens of 9 answers: 99\.\d %",
+    r"\d+ % less for input, if a cached token costs 20 % of a new one\s+\(assumed",
 )
 
 
 def assert_shows_everything(text: str) -> None:
-    """Check what the demo shows, and in which order."""
+    """Check the contents of the demo, and their order."""
     place = 0
     for pattern in IN_ORDER:
         found = re.compile(pattern).search(text, place)
@@ -71,42 +72,56 @@ def test_demo(spawn: Callable[..., "subprocess.Popen[str]"], on_terminal: Callab
     assert_shows_everything(ESCAPES.sub("", terminal.shown))
 
 
-def test_second_call_waits_for_the_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The times it shows prove the queue: B begins after A has ended. A proxy in the environment is not asked."""
+class FailingEngine:
+    """Answers, but not the question for clause 3."""
+
+    async def generate(self, prompt: Prompt) -> AsyncIterator[str]:
+        """Write a reply, or fail."""
+        if "clause 3" in prompt.question[-1].content:
+            raise ValueError("no such clause")
+        yield "Yes."
+
+
+def show(capsys: pytest.CaptureFixture[str], engine: Engine) -> str:
+    """Run the demo with an engine; return its output."""
+    capsys.readouterr()
+    assert demo.run(argparse.Namespace(), Terminal(), engine) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    return shown.out
+
+
+def test_second_call_waits_for_the_first(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the times shown, B begins after A has ended. A proxy in the environment is bypassed."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "example.org")
-    monkeypatch.setattr(demo, "_PIECES_PER_SECOND", 100)
-    monkeypatch.setattr(demo, "_FIRST_TOKEN_DELAY", 0.05)
-    shown = run("demo")
-    assert (shown.code, shown.err) == (0, "")
-    assert_shows_everything(shown.out)
-    times = {what: float(time) for time, what in re.findall(r"(\d+\.\d\d) s +([AB]: \w+ token)", shown.out)}
+    shown = show(capsys, ScriptedEngine(pieces_per_second=100, first_token_delay=0.05))
+    assert_shows_everything(shown)
+    times = {what: float(time) for time, what in re.findall(r"(\d+\.\d\d) s +([AB]: \w+ token)", shown)}
     assert times["A: first token"] < times["A: last token"] < times["B: first token"] < times["B: last token"]
     assert os.environ["no_proxy"] == "example.org"
 
 
-def test_counts_add_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it says was cached, new and saved follows from what each call was counted at."""
-    monkeypatch.setattr(demo, "_PIECES_PER_SECOND", 0)
-    monkeypatch.setattr(demo, "_FIRST_TOKEN_DELAY", 0.02)
-    text = run("demo").out.replace(",", "")
+def test_counts_add_up(capsys: pytest.CaptureFixture[str]) -> None:
+    """The totals of cached, new and saved tokens follow from the usage of each call."""
+    text = show(capsys, ScriptedEngine(pieces_per_second=0, first_token_delay=0.02)).replace(",", "")
     calls = [tuple(map(int, call)) for call in re.findall(r"(\d+) tokens in \((\d+) cached \+ (\d+) new\)", text)]
     assert all(tokens == cached + new for tokens, cached, new in calls)
     found = re.search(
-        r"cached +(\d+) of the (\d+) prompt tokens .* new +(\d+): (\d+) to make 3 contexts (\d+)", text, re.S
+        r"cached +(\d+) of the (\d+) prompt tokens .* new +(\d+): (\d+) to create 3 contexts (\d+)", text, re.S
     )
     assert found
     cached, prompt, new, created, asked = map(int, found.groups())
     assert new == created + asked
     assert prompt == cached + asked
     assert sum(int(tokens) for tokens in re.findall(r"(?:session|common_prefix) (\d+) tokens", text)) == created
-    saved = re.search(r"(\d+)% less for input", text)
+    saved = re.search(r"(\d+) % less for input", text)
     assert saved
     assert int(saved[1]) == round(100 * (1 - (new + 0.2 * cached) / prompt))
 
 
 def test_ctrl_c_ends_the_demo(spawn: Callable[..., "subprocess.Popen[str]"]) -> None:
-    """SIGINT ends it with exit code 130, without a word on stderr."""
+    """SIGINT ends the demo with exit code 130 and an empty stderr."""
     process = spawn("demo")
     assert process.stdout is not None
     while "answer" not in process.stdout.readline():
@@ -117,14 +132,8 @@ def test_ctrl_c_ends_the_demo(spawn: Callable[..., "subprocess.Popen[str]"]) -> 
     assert process.wait(20) == 130
 
 
-def test_failure_in_a_section(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that fails beside others is told as itself, exit code 1."""
-
-    async def fail(*_: object) -> None:
-        raise APIConnectionError("the network is gone")
-
-    monkeypatch.setattr(demo, "_PIECES_PER_SECOND", 0)
-    monkeypatch.setattr(demo, "_FIRST_TOKEN_DELAY", 0)
-    monkeypatch.setattr(demo._Demo, "as_stranger", fail)
-    failed = run("demo")
-    assert (failed.code, failed.err) == (1, "ctxcache: the network is gone\n")
+def test_failure_in_a_section(capsys: pytest.CaptureFixture[str]) -> None:
+    """A call that fails beside others raises its own error, not a group."""
+    with pytest.raises(InternalServerError):
+        demo.run(argparse.Namespace(), Terminal(), FailingEngine())
+    assert "2. A prefix context" in capsys.readouterr().out

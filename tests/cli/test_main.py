@@ -22,7 +22,7 @@ COMMANDS = ("demo", "serve", "create", "chat", "map")
 
 
 def test_version(run: Run) -> None:
-    """`--version` tells name and version."""
+    """`--version` prints name and version."""
     assert run("--version") == (0, f"ctxcache {ctxcache.__version__}\n", "")
 
 
@@ -37,7 +37,7 @@ def test_help_of_the_whole(run: Run) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command(run: Run, command: str) -> None:
-    """A command's help says what it does, what every option defaults to, and shows an example, within 80 columns."""
+    """The help of a command has a description, defaults and examples, within 80 columns."""
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
     assert f"examples:\n  ctxcache {command}" in out
@@ -59,7 +59,7 @@ def test_help_is_quick() -> None:
 
 @pytest.mark.parametrize("argv", [(), ("fly",), ("--fly",), ("chat",), ("demo", "now"), ("serve", "--port", "x")])
 def test_bad_usage_is_one_line(run: Run, argv: tuple[str, ...]) -> None:
-    """Bad usage is told in one line that names the help, with exit code 2."""
+    """Bad usage is reported in one line that names the help, with exit code 2."""
     code, out, err = run(*argv)
     assert (code, out) == (2, "")
     assert err.startswith("ctxcache: ")
@@ -77,7 +77,7 @@ def test_as_a_module() -> None:
 
 
 def test_no_traceback_for_a_bug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of ours is one line, too: what and where; exit code 1."""
+    """An unexpected exception is one line with its type and place, exit code 1."""
 
     def broken(*_: object) -> int:
         raise KeyError("oops\n")
@@ -91,7 +91,7 @@ def test_no_traceback_for_a_bug(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_ctrl_c_anywhere(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Ctrl-C that no command handles is exit code 130, without a word."""
+    """A Ctrl-C that no command handles is exit code 130, silently."""
 
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
@@ -109,24 +109,40 @@ def test_log_is_as_it_was_afterwards(service: Any, run: Run) -> None:
 
 
 def test_log_tells_an_exception_in_one_line(service: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is logged with an exception shows it without a traceback; a stderr that is gone does not matter to it."""
+    """A logged exception is shown without a traceback, and a stderr that fails does not fail the code that logs."""
+    stderr = BreakableStream()
 
-    def logging_run(_: Any, terminal: Any) -> int:
+    def logging_run(*_: object) -> int:
         log = logging.getLogger("ctxcache.gateway")
         try:
             raise ValueError("odd")
         except ValueError:
             log.exception("it failed")
-        monkeypatch.setattr(terminal.err, "_stream", BrokenStream())
+        stderr.broken = True
         log.warning("unheard")
+        stderr.broken = False
         return 0
 
+    monkeypatch.setattr(sys, "stderr", stderr)
     monkeypatch.setattr(create, "run", logging_run)
-    assert run("create") == (0, "", "ctxcache: it failed: ValueError('odd')\n")
+    assert run("create").code == 0
+    assert stderr.getvalue() == "ctxcache: it failed: ValueError('odd')\n"
+
+
+class BreakableStream(io.StringIO):
+    """A stream that fails while it is broken."""
+
+    broken = False
+
+    def write(self, text: str) -> int:
+        """Write, or fail."""
+        if self.broken:
+            raise BrokenPipeError
+        return super().write(text)
 
 
 class BrokenStream(io.StringIO):
-    """A stream that cannot be written, and has no file behind it."""
+    """A stream that cannot be written and has no file descriptor."""
 
     error: OSError = BrokenPipeError()
 
@@ -148,14 +164,14 @@ class FullStream(BrokenStream):
 
 @pytest.mark.parametrize(("stream", "code"), [(BrokenStream(), 141), (FullStream(), 1)])
 def test_output_that_fails(monkeypatch: pytest.MonkeyPatch, stream: Any, code: int) -> None:
-    """Where neither stdout nor stderr can be written, the exit code is all that is left."""
+    """With neither stdout nor stderr writable, the exit code tells of the failure."""
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(sys, "stderr", stream)
     assert main(["--version"]) == code
 
 
 def test_help_into_a_closed_pipe(spawn: Spawn) -> None:
-    """`ctxcache --help | true` ends without a word."""
+    """`ctxcache --help | true` ends silently."""
     process = spawn("chat", "--help", env={**os.environ, "PYTHONUNBUFFERED": ""}, stdout=closed_pipe())
     assert process.stderr is not None
     assert process.stderr.read() == ""
@@ -180,7 +196,7 @@ def test_full_disk(spawn: Spawn, service: Any) -> None:
 
 
 def test_nothing_to_abandon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream that the shell closed can be given up like any other."""
+    """A stream that the shell closed can be abandoned like any other."""
     monkeypatch.setattr(sys, "stdout", None)
     out = Terminal().out
     out.line("unheard")
@@ -188,6 +204,6 @@ def test_nothing_to_abandon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_closed_streams(service: Any) -> None:
-    """With stdout and stderr closed by the shell, the command does its work and says nothing."""
+    """With stdout and stderr closed by the shell, the command does its work silently."""
     shell = 'exec "$0" -m ctxcache create --system x >&- 2>&-'
     assert subprocess.run(["/bin/sh", "-c", shell, sys.executable], check=False).returncode == 0

@@ -20,7 +20,7 @@ Spawn = Callable[..., "subprocess.Popen[str]"]
 
 
 def exports_of(server: "subprocess.Popen[str]") -> dict[str, str]:
-    """Read the two lines it prints, as a shell would."""
+    """Evaluate the two printed lines in a shell."""
     assert server.stdout is not None
     lines = [server.stdout.readline() for _ in range(2)]
     script = "".join(lines) + "env"
@@ -29,7 +29,7 @@ def exports_of(server: "subprocess.Popen[str]") -> dict[str, str]:
 
 
 def ask(run: Run, monkeypatch: pytest.MonkeyPatch, exports: dict[str, str], *argv: str) -> Any:
-    """Make a context on the server and ask on it."""
+    """Create a context on the server and ask one question."""
     for name, value in {**exports, "CTXCACHE_MODEL": "Doubao-1.5-pro-32k"}.items():
         monkeypatch.setenv(name, value)
     made = run("create", "--system", "x", *argv)
@@ -41,7 +41,7 @@ def ask(run: Run, monkeypatch: pytest.MonkeyPatch, exports: dict[str, str], *arg
 def test_serves_until_told_to_stop(
     spawn: Spawn, run: Run, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """The exports lead a client to it; SIGINT and SIGTERM end it with exit code 0; no key stands on stderr."""
+    """The exports lead a client to the gateway; SIGINT and SIGTERM end it with exit code 0; stderr has no key."""
     server = spawn("serve", "--port", "0", "--pieces-per-second", "0", "--first-token-delay", "0")
     exports = exports_of(server)
     told = ask(run, monkeypatch, exports)
@@ -56,7 +56,7 @@ def test_serves_until_told_to_stop(
 
 
 def test_stops_with_a_stream_open(spawn: Spawn, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM cuts the answers under way: the server ends with 0, its client says that the answer is incomplete."""
+    """SIGTERM cuts the answers under way: the gateway ends with 0, the client reports an incomplete answer."""
     server = spawn("serve", "--port", "0", "--length", "100000", "--pieces-per-second", "50")
     for name, value in {**exports_of(server), "CTXCACHE_MODEL": "Doubao-1.5-pro-32k"}.items():
         monkeypatch.setenv(name, value)
@@ -71,7 +71,7 @@ def test_stops_with_a_stream_open(spawn: Spawn, run: Run, monkeypatch: pytest.Mo
 
 
 def test_key_and_models_of_ones_own(spawn: Spawn, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--key` is the key, quoted for the shell; `--model` says what is served."""
+    """`--key` sets the key, quoted for the shell; `--model` names a served model."""
     key = "sk-'$HOME'-\"x\""
     server = spawn("serve", "--port", "0", "--key", key, "--model", "mine", "--pieces-per-second", "0")
     exports = exports_of(server)
@@ -84,7 +84,7 @@ def test_key_and_models_of_ones_own(spawn: Spawn, run: Run, monkeypatch: pytest.
 def test_key_from_a_file_is_not_printed(
     spawn: Spawn, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With `--key-file` the export reads the file, wherever the shell stands; the key is nowhere in the output."""
+    """With `--key-file` the export reads the file from any folder, and the key is nowhere in the output."""
     (tmp_path / "a key").write_text("sk-from-file\n")
     server = spawn("serve", "--port", "0", "--key-file", "a key", "-v", cwd=tmp_path, env=source_path())
     assert server.stdout is not None
@@ -108,7 +108,7 @@ def source_path() -> dict[str, str]:
 
 
 def test_port_in_use(run: Run) -> None:
-    """A port that is taken is one line on stderr and exit code 1; the signals are as they were."""
+    """A port in use is one line on stderr and exit code 1; signal handlers are restored."""
     before = signal.getsignal(signal.SIGTERM)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -122,10 +122,10 @@ def test_port_in_use(run: Run) -> None:
     ("argv", "code", "told"),
     [
         (("--host", "no.such.host.invalid", "--port", "0"), 1, "cannot listen on no.such.host.invalid port 0: "),
-        (("--port", "65536"), 2, "65536 is no port: 0 to 65535"),
-        (("--pieces-per-second", "-1"), 2, "-1 is not a number from 0 up"),
-        (("--first-token-delay", "nan"), 2, "nan is not a number from 0 up"),
-        (("--length", "-1"), 2, "-1 is not a whole number from 0 up"),
+        (("--port", "65536"), 2, "'65536' is not a port from 0 to 65535"),
+        (("--pieces-per-second", "-1"), 2, "'-1' is not a number from 0 up"),
+        (("--first-token-delay", "nan"), 2, "'nan' is not a number from 0 up"),
+        (("--length", "-1"), 2, "'-1' is not a whole number from 0 up"),
         (("--key", "two words"), 2, "api_key must be printable ASCII without spaces"),
         (("--key", "a", "--key-file", "b"), 2, "not allowed with argument"),
         (("--key-file", "none"), 2, "none: No such file or directory"),
@@ -133,7 +133,7 @@ def test_port_in_use(run: Run) -> None:
     ],
 )
 def test_what_cannot_be_served(run: Run, argv: tuple[str, ...], code: int, told: str) -> None:
-    """What is wrong is told in one line, without a key that was given."""
+    """Bad options are reported in one line, without the key."""
     failed = run("serve", *argv)
     assert (failed.code, failed.out) == (code, "")
     assert failed.err.startswith("ctxcache: ")
@@ -143,16 +143,16 @@ def test_what_cannot_be_served(run: Run, argv: tuple[str, ...], code: int, told:
 
 
 async def test_second_signal_has_its_usual_effect() -> None:
-    """The first signal asks for a clean stop and gives the signals back, so that a second one ends what hangs."""
+    """The first signal asks for a clean stop and restores the handlers, so a second signal kills."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with serve._stop_signals() as stop:
+    with serve.stop_signals() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(stop.wait(), 20)
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_exports_come_at_once(spawn: Spawn) -> None:
-    """The exports are flushed as soon as it listens, so a program can read them and go on."""
+    """The exports are flushed as soon as the gateway listens, so that a program can read them."""
     server = spawn("serve", "--port", "0")
     exports = exports_of(server)
     assert set(exports) == {"CTXCACHE_BASE_URL", "CTXCACHE_API_KEY"}

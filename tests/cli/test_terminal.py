@@ -1,4 +1,4 @@
-"""Styled where somebody looks, plain everywhere else; and the demo's layout."""
+"""Styled on a terminal, plain everywhere else."""
 
 import builtins
 import io
@@ -8,12 +8,11 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from ctxcache.cli.screen import Screen
-from ctxcache.cli.terminal import Terminal, one_line, usage_line
+from ctxcache.cli.terminal import Terminal, one_line
 
 
 class Tty(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         """Say so."""
@@ -36,7 +35,7 @@ def tty(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[Terminal, Tty]]:
 
 
 def test_styled_on_a_terminal(tty: OnTty) -> None:
-    """With rich, on a terminal, what has a style is styled, and what has none is written as it is."""
+    """On a terminal with rich, text with a style is styled, and other text is written unchanged."""
     terminal, shown = tty()
     terminal.out.write("plain\t[bold]:smile: 1\n")
     assert shown.getvalue() == "plain\t[bold]:smile: 1\n"
@@ -46,7 +45,7 @@ def test_styled_on_a_terminal(tty: OnTty) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
 def test_plain_on_request(tty: OnTty, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """`NO_COLOR`, or a terminal without styles, make it plain."""
+    """With `NO_COLOR`, or on a terminal without styles, text is plain."""
     monkeypatch.setenv(name, value)
     terminal, shown = tty()
     terminal.out.line("text", "bold")
@@ -54,7 +53,7 @@ def test_plain_on_request(tty: OnTty, monkeypatch: pytest.MonkeyPatch, name: str
 
 
 def test_plain_without_rich(tty: OnTty, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without rich it is plain, on a terminal too."""
+    """Without rich text is plain on a terminal."""
     usual = builtins.__import__
 
     def without_rich(name: str, *args: Any) -> Any:
@@ -69,7 +68,7 @@ def test_plain_without_rich(tty: OnTty, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_plain_in_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no terminal gets no escape codes, whatever the environment says."""
+    """A pipe gets no escape codes, whatever the environment says."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     terminal = Terminal()
     terminal.out.line("text", "bold")
@@ -86,13 +85,13 @@ def test_escape_sequences_of_a_server_are_not_obeyed(tty: OnTty) -> None:
 
 
 def test_text_in_a_pipe_is_untouched(capsys: pytest.CaptureFixture[str]) -> None:
-    """In a pipe a text is what the service sent."""
+    """In a pipe a text is unchanged."""
     Terminal().out.write("a\x1b[1mb\rc")
     assert capsys.readouterr().out == "a\x1b[1mb\rc"
 
 
 def test_what_the_locale_cannot_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A character that stdout cannot encode is written as an escape; half a surrogate pair is, too."""
+    """A character that stdout cannot encode is written as an escape, and so is a lone surrogate."""
     bytes_out = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_out, encoding="latin-1"))
     Terminal().out.write("é 你 \ud800\n")
@@ -100,7 +99,7 @@ def test_what_the_locale_cannot_write(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_errors_and_notes_begin_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    """Half an answer is ended with a line break before anything is said about it, once."""
+    """A half-written line is ended, once, before a remark or an error."""
     terminal = Terminal()
     terminal.out.write("half an")
     terminal.out.write("")
@@ -114,11 +113,6 @@ def test_one_line() -> None:
     assert one_line("a\n  b\x1b[1m\r\n") == "a b␛[1m"
 
 
-def test_no_usage() -> None:
-    """A service that sends no usage is not made to look free."""
-    assert usage_line(None) == "the service sent no usage"
-
-
 @pytest.mark.parametrize(("columns", "width"), [("30", 40), ("72", 72), ("200", 100)])
 def test_width_of_a_terminal(tty: OnTty, monkeypatch: pytest.MonkeyPatch, columns: str, width: int) -> None:
     """Text is laid out for the terminal's width, within what can be laid out and read."""
@@ -127,46 +121,6 @@ def test_width_of_a_terminal(tty: OnTty, monkeypatch: pytest.MonkeyPatch, column
 
 
 def test_width_of_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a pipe it is always 80."""
+    """The width of a pipe is 80."""
     monkeypatch.setenv("COLUMNS", "200")
     assert Terminal().width == 80
-
-
-# --- the demo's layout ------------------------------------------------------------------------------------------------
-
-WORDS = "This is a scripted answer, with a few more words, so that it has to be wrapped. " * 3
-
-
-@pytest.mark.parametrize("size", [1, 3, 8, 1000])
-def test_streamed_text_is_wrapped(capsys: pytest.CaptureFixture[str], size: int) -> None:
-    """However a text is cut, words of usual length come out whole, within the width, indented under the label."""
-    paragraph = Screen(Terminal()).begin("answer")
-    for start in range(0, len(WORDS), size):
-        paragraph.write(WORDS[start : start + size])
-    paragraph.end()
-    first, *further = capsys.readouterr().out.removesuffix("\n").split("\n")
-    assert first.startswith("  answer   This")
-    assert further
-    assert all(line.startswith(" " * 11) and line[11] != " " for line in further)
-    assert all(len(line) < 80 for line in [first, *further])
-    assert " ".join([first, *further]).split()[1:] == WORDS.split()
-
-
-def test_endless_word_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
-    """A word that is longer than a line is broken, and nothing of it is lost."""
-    paragraph = Screen(Terminal()).begin("answer")
-    for _ in range(30):
-        paragraph.write("abcdefgh")
-    paragraph.end()
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4
-    assert max(map(len, lines)) < 80
-    assert "".join("".join(lines).split()) == "answer" + "abcdefgh" * 30
-
-
-def test_whole_text_is_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
-    """A text that is there at once fills its lines."""
-    Screen(Terminal()).paragraph("label", WORDS)
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 80
-    assert " ".join(lines).split() == ["label", *WORDS.split()]

@@ -1,9 +1,9 @@
-"""The file with the answers of `ctxcache map`: written so that a process can be killed at any moment, and go on.
+"""The file with the answers of `ctxcache map`: a process may be killed at any moment, and the next one goes on.
 
-A line is written whole, by one call to the system, at the file's end, by the one process that holds the lock. So all
-that a kill can leave is a part of the last line, without its line end; it is cut off at the next start. What was
-answered is known by its line number, one bit each. Whether the questions are still those that were answered is known
-without keeping them: both files are summed up, line by line in any order, and the sums must agree.
+Each line is appended by one system call, by the one process that holds the lock. So a kill can leave only a part of the
+last line, without its line end; the next start cuts that part off. An answered question is remembered by its line
+number, one bit each. The questions themselves are not kept: the answered lines of both files are summed up, in any
+order, and equal sums mean equal questions.
 """
 
 import hashlib
@@ -14,9 +14,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from ..config import UNSET
-from ..errors import CtxCacheError, InvalidInputError
-from ..models import ChatCompletion, Usage
+from ...config import UNSET
+from ...errors import CtxCacheError, InvalidInputError
+from ...models import ChatCompletion
+from ..usage import usage_json
 from .questions import NumberedQuestion
 
 __all__ = ["Journal", "WriteError"]
@@ -25,11 +26,11 @@ _BEGINNING: Final = b'{"line": '  # of every line
 
 
 class WriteError(Exception):
-    """The answers cannot be written any more. Not of the package's family: it ends the map."""
+    """An answer cannot be written. Outside the package's family of errors, so that the map ends."""
 
 
-class _Sum:
-    """Stands for a set of answered questions, in whatever order they were added."""
+class _Checksum:
+    """A checksum of a set of questions, independent of their order."""
 
     def __init__(self) -> None:
         self.value = 0
@@ -39,24 +40,25 @@ class _Sum:
 
 
 class Journal:
-    """The answers so far, and where the next go.
+    """The answers so far, and a place for the next.
 
     Args:
-        name: of the file; it is made if it is not there.
-        most_lines: no question can have a higher line number.
+        name: of the file, which is created if missing.
+        most_lines: highest possible line number of a question.
 
     Attributes:
-        count: the questions answered.
+        name: of the file.
+        count: number of answers.
 
     Raises:
-        InvalidInputError: it cannot be opened, another process writes it, or it holds something else than answers.
+        InvalidInputError: the file cannot be opened, is written by another process, or holds anything but answers.
     """
 
     def __init__(self, name: str, most_lines: int) -> None:
         self.count = 0
-        self._name = name
+        self.name = name
         self._done = bytearray()
-        self._sum = _Sum()
+        self._checksum = _Checksum()
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         try:
             self._file = os.open(name, flags, 0o666)
@@ -64,7 +66,7 @@ class Journal:
             raise self._refuse(error.strerror or str(error)) from None
         try:
             if not stat.S_ISREG(os.fstat(self._file).st_mode):
-                raise self._refuse("not a file that can be written, read and written on")
+                raise self._refuse("not a regular file")
             self._lock()
             self._end = self._read(most_lines)
         except BaseException:
@@ -72,7 +74,7 @@ class Journal:
             raise
 
     def close(self) -> None:
-        """Close the file, and let others have it."""
+        """Close and unlock the file."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -82,47 +84,45 @@ class Journal:
         return byte < len(self._done) and bool(self._done[byte] >> bit & 1)
 
     def check(self, questions: Callable[[], Any]) -> int:
-        """Read all questions and see that those answered are still the same; return how many there are.
+        """Read all questions, check that the answered ones are unchanged, and return their number.
 
         Raises:
-            InvalidInputError: they are not; or one of them is no question.
+            InvalidInputError: an answered question was changed, or a line is not a question.
         """
-        count, asked = 0, _Sum()
-        for item in questions():
+        count, checksum = 0, _Checksum()
+        for question in questions():
             count += 1
-            if item.line in self:
-                asked.add(item.line, item.hash)
-        if asked.value != self._sum.value:
-            raise self._refuse(
-                "it answers other questions: the questions were changed. Give another --out, or undo that"
-            )
+            if question.line in self:
+                checksum.add(question.line, question.hash)
+        if checksum.value != self._checksum.value:
+            raise self._refuse("was written for different questions: undo the change, or give another --out")
         if os.fstat(self._file).st_size > self._end:
             os.ftruncate(self._file, self._end)
         return count
 
-    def write(self, item: NumberedQuestion, answer: ChatCompletion) -> None:
-        """Write an answer.
+    def write(self, question: NumberedQuestion, answer: ChatCompletion) -> None:
+        """Append an answer.
 
         Raises:
-            WriteError: that failed; the lines before are whole.
+            WriteError: the line could not be written; earlier lines are whole.
         """
-        data = _line(item, answer)
+        data = _line(question, answer)
         try:
             written = os.write(self._file, data)
-            while written < len(data):  # the disk is full, most likely, and this says so
+            while written < len(data):  # probably a full disk: the next write raises
                 written += os.write(self._file, data[written:])
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._file, self._end)
-            raise WriteError(f"{self._name}: {error.strerror or error}") from None
+            raise WriteError(f"{self.name}: {error.strerror or error}") from None
         self._end += len(data)
-        self._note(item.line, item.hash)
+        self._note(question.line, question.hash)
 
     def _note(self, line: int, hash_: str) -> None:
         byte, bit = divmod(line, 8)
         self._done.extend(bytes(max(byte + 1 - len(self._done), 0)))
         self._done[byte] |= 1 << bit
-        self._sum.add(line, hash_)
+        self._checksum.add(line, hash_)
         self.count += 1
 
     def _lock(self) -> None:
@@ -133,57 +133,45 @@ class Journal:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            problem = (
-                "another process writes it" if isinstance(error, BlockingIOError) else f"no lock: {error.strerror}"
-            )
-            raise self._refuse(problem) from None
+            busy = isinstance(error, BlockingIOError)
+            raise self._refuse("another process writes to it" if busy else f"no lock: {error.strerror}") from None
 
     def _read(self, most_lines: int) -> int:
-        """Read what is answered; return where the last whole line ends."""
+        """Read the answers, and return the offset at which the last whole line ends."""
         end = 0
         with open(self._file, "rb", closefd=False) as file:
             for number, data in enumerate(file, start=1):
                 torn = not data.endswith(b"\n")
-                # What never was an answer is somebody's file, named by mistake.
+                # Anything else is no torn answer but another file, named by mistake.
                 if torn and (data.startswith(_BEGINNING) or _BEGINNING.startswith(data)):
                     break
                 line, hash_ = (None, None) if torn else _read_line(data)
                 if line is None or hash_ is None:
-                    raise self._refuse(f"line {number} is no answer that `ctxcache map` wrote")
+                    raise self._refuse(f"line {number} is not an answer that `ctxcache map` wrote")
                 if line in self or line > most_lines:
-                    why = "again" if line in self else "but there is no such line: the questions were changed"
-                    raise self._refuse(f"line {number} answers the question of line {line}, {why}")
+                    problem = "a second time" if line in self else "which does not exist: was it removed?"
+                    raise self._refuse(f"line {number} answers the question of line {line} {problem}")
                 self._note(line, hash_)
                 end += len(data)
         return end
 
     def _refuse(self, problem: str) -> CtxCacheError:
-        return InvalidInputError(f"{self._name}: {problem}", field="out")
+        return InvalidInputError(f"{self.name}: {problem}", field="out")
 
 
-def _line(item: NumberedQuestion, answer: ChatCompletion) -> bytes:
+def _line(question: NumberedQuestion, answer: ChatCompletion) -> bytes:
     fields = {
-        "line": item.line,
-        "id": item.id,
-        "question_hash": item.hash,
+        "line": question.line,
+        "id": question.id,
+        "question_hash": question.hash,
         "answer": answer.text,
         "finish_reason": answer.finish_reason,
-        "usage": None if answer.usage is None else _usage(answer.usage),
+        "usage": None if answer.usage is None else usage_json(answer.usage),
         "request_id": answer.request_id,
     }
     given = {name: value for name, value in fields.items() if value is not UNSET}
-    # Half a surrogate pair becomes \udc00, which is how JSON writes it.
+    # A lone surrogate becomes \udc00, which is valid JSON.
     return (json.dumps(given, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-
-
-def _usage(usage: Usage) -> dict[str, Any]:
-    """Return a usage in the service's words."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-    }
 
 
 def _read_line(data: bytes) -> tuple[int | None, str | None]:

@@ -1,11 +1,11 @@
-"""How far a long command is: a bar on a terminal, with rich; elsewhere a line now and then, for a log."""
+"""Progress of a batch: a bar on a terminal with rich, elsewhere a line now and then, for a log."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
-from .terminal import Output, Terminal
+from ..terminal import Output, Terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,29 +13,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "show_progress"]
 
-_FEW: Final = 100  # so many are done before a log would be read
+_FEW: Final = 100  # fewer are done before anybody reads the log
 _LINES: Final = 10
-# What stands beside the bar, and room for the ^C that a terminal echoes there: a line that wraps cannot be erased.
+# Columns beside the bar, with room for the ^C that a terminal echoes: a wrapped line cannot be erased.
 _BESIDE: Final = 66
 
 
 class Progress(Protocol):
-    """Is told after each result."""
+    """Called after each result."""
 
     def __call__(self, done: int, failed: int, cached: float | None) -> None:
-        """Show how far it is.
+        """Show the progress.
 
         Args:
-            done: results so far, those that failed included.
-            failed: those that failed.
-            cached: of the prompt tokens, the share that came from the cache; None if there were none.
+            done: number of results, failures included.
+            failed: number of failures.
+            cached: share of the prompt tokens that came from the cache; None without prompt tokens.
         """
         ...
 
 
 @contextmanager
 def show_progress(terminal: Terminal, total: int) -> Iterator[Progress]:
-    """Show the progress of so many results, on stderr."""
+    """Show on stderr how many of `total` results have arrived."""
     above = _AboveTheBar(sys.stderr)
     if above.console is None:
         yield _lines(terminal, total)
@@ -52,11 +52,11 @@ def show_progress(terminal: Terminal, total: int) -> Iterator[Progress]:
 def _lines(terminal: Terminal, total: int) -> Progress:
     step = max(total // _LINES, 1)
 
-    def tell(done: int, failed: int, cached: float | None) -> None:
+    def show(done: int, failed: int, cached: float | None) -> None:
         if total >= _FEW and done % step == 0 and done < total:
             terminal.note(f"{done:,} of {total:,}{_failed(failed)}{_cached(cached)}")
 
-    return tell
+    return show
 
 
 def _failed(failed: int) -> str:
@@ -64,7 +64,7 @@ def _failed(failed: int) -> str:
 
 
 def _cached(cached: float | None) -> str:
-    return "" if cached is None else f", {cached:.0%} cached".replace("%", " %")
+    return "" if cached is None else f", {cached * 100:.0f} % cached"
 
 
 def _bar(console: "Console") -> "Bar":
@@ -83,7 +83,7 @@ def _bar(console: "Console") -> "Bar":
         MofNCompleteColumn(),
         BarColumn(bar_width=min(max(console.width - _BESIDE, 8), 40)),
         Rate(),
-        TextColumn("{task.fields[told]}", style="dim"),
+        TextColumn("{task.fields[label]}", style="dim"),
         TimeRemainingColumn(),
         TextColumn("left", style="cyan"),
         console=console,
@@ -95,16 +95,16 @@ def _bar(console: "Console") -> "Bar":
 
 
 def _on_bar(bar: "Bar", total: int) -> Progress:
-    task = bar.add_task("", total=total, told="")
+    task = bar.add_task("", total=total, label="")
 
-    def tell(done: int, failed: int, cached: float | None) -> None:
-        bar.update(task, completed=done, told=f"{_cached(cached)}{_failed(failed)}".removeprefix(", "))
+    def show(done: int, failed: int, cached: float | None) -> None:
+        bar.update(task, completed=done, label=f"{_cached(cached)}{_failed(failed)}".removeprefix(", "))
 
-    return tell
+    return show
 
 
 class _AboveTheBar(Output):
-    """Writes whole lines, above the bar: what rich does not write itself, it would overwrite."""
+    """Writes whole lines above the bar, through rich, which would overwrite other output."""
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__(stream)
@@ -112,11 +112,11 @@ class _AboveTheBar(Output):
 
     @property
     def console(self) -> "Console | None":
-        """Where the bar is drawn; None where there can be none."""
+        """The console for the bar, or None if the stream cannot show one."""
         return self._console
 
     def write(self, text: str, style: str = "") -> None:
-        """Write what is whole lines by now."""
+        """Write the lines that are complete."""
         *lines, self._pending = (self._pending + text).split("\n")
         for line in lines:
-            super().write(f"{line}\n", style or "default")  # with a style, it goes through rich
+            super().write(f"{line}\n", style or "default")  # a style sends the line through rich

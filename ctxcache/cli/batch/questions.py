@@ -1,4 +1,4 @@
-"""The questions of `ctxcache map`: JSON lines, read one by one, so that a file may be of any length."""
+"""The questions of `ctxcache map`: JSON lines, read one by one, so that a file may have any length."""
 
 import hashlib
 import json
@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import attrs
 
-from ..config import UNSET
-from ..errors import InvalidInputError
-from ..models import Message, read_messages, user
+from ...config import UNSET
+from ...errors import InvalidInputError
+from ...models import Message, read_messages, user
 
 __all__ = ["NumberedQuestion", "read_questions"]
 
-_ALLOWED: Final = 'a JSON string, or an object with "question" (a string) or "messages" (a list), and "id" if you like'
+_ALLOWED: Final = 'a JSON string, or an object with "question" (a string) or "messages" (a list)'
 _HASH_DIGITS: Final = 16
 
 
@@ -23,10 +23,10 @@ class NumberedQuestion:
     """One question.
 
     Attributes:
-        line: its line in the file, from 1.
-        messages: what is sent.
-        hash: stands for the messages: the same in any file, another for any other messages.
-        id: the user's own, UNSET where there is none.
+        line: line number in the file, from 1.
+        messages: the messages to send.
+        hash: of the messages, independent of file and line.
+        id: given by the user, or UNSET.
     """
 
     line: int
@@ -36,17 +36,17 @@ class NumberedQuestion:
 
 
 def read_questions(name: str) -> Iterator[NumberedQuestion]:
-    """Read the questions of a file, without the blank lines.
+    """Read the questions of a file, skipping blank lines.
 
     Raises:
-        InvalidInputError: names the file and the line that is no question.
+        InvalidInputError: for a line that is not a question; names file and line.
     """
     try:
         with Path(name).open("rb") as file:
             for line, data in enumerate(file, start=1):
-                item = _numbered(f"{name}, line {line}", line, data)
-                if item is not None:
-                    yield item
+                question = _numbered(f"{name}, line {line}", line, data)
+                if question is not None:
+                    yield question
     except OSError as error:
         raise InvalidInputError(f"{name}: {error.strerror or error}", field=name) from None
 
@@ -67,16 +67,16 @@ def _numbered(where: str, line: int, data: bytes) -> NumberedQuestion | None:
     if problem:
         raise InvalidInputError(f"{where}: {problem}", field=where)
     messages = _messages(where, given)
-    own = given.get("id", UNSET) if isinstance(given, dict) else UNSET
-    if own is not UNSET and (not isinstance(own, str | int | float) or isinstance(own, bool)):
-        raise InvalidInputError(f"{where}: an id is a string or a number", field=where)
-    return NumberedQuestion(line, messages, _hash(where, messages), own)
+    id_ = given.get("id", UNSET) if isinstance(given, dict) else UNSET
+    if id_ is not UNSET and (not isinstance(id_, str | int | float) or isinstance(id_, bool)):
+        raise InvalidInputError.of(f"{where}: id", id_, "a string or a number")
+    return NumberedQuestion(line, messages, _hash(where, messages), id_)
 
 
 def _messages(where: str, given: Any) -> tuple[Message, ...]:
     fields = {"question": given} if isinstance(given, str) else given
     if not isinstance(fields, dict) or ("question" in fields) == ("messages" in fields):
-        raise InvalidInputError(f"{where}: a question is {_ALLOWED}", field=where)
+        raise InvalidInputError(f"{where}: a question must be {_ALLOWED}", field=where)
     try:
         if "messages" in fields:
             return read_messages(fields["messages"])
@@ -94,6 +94,6 @@ def _hash(where: str, messages: tuple[Message, ...]) -> str:
     plain = [{**message.extra, "role": message.role, "content": message.content} for message in messages]
     try:
         data = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # half a surrogate pair
-        raise InvalidInputError(f"{where}: it holds what cannot be sent as UTF-8", field=where) from None
+    except UnicodeEncodeError:  # a lone surrogate
+        raise InvalidInputError(f"{where}: the question cannot be encoded as UTF-8", field=where) from None
     return hashlib.sha256(data).hexdigest()[:_HASH_DIGITS]

@@ -1,0 +1,62 @@
+"""Progress: a bar on a terminal, lines elsewhere."""
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ctxcache.cli.batch import progress
+
+from ...hostile import COMPLETION, CONTEXT, Hostile, answer, refusal
+from ..conftest import ESCAPES, Files
+
+Run = Callable[..., Any]
+Spawn = Callable[..., "subprocess.Popen[str]"]
+
+
+def test_a_line_now_and_then(service: Any, run: Run, files: Files) -> None:
+    """Without a terminal, many questions get a line for each tenth, few get none."""
+    files.ask_many(200)
+    told = run(*files.argv).err.splitlines()
+    assert [line.partition(",")[0] for line in told[:9]] == [f"{done} of 200" for done in range(20, 200, 20)]
+    assert all(line.endswith(" % cached") for line in told[:9])
+    assert len(told) == 11
+
+
+def test_a_line_says_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line counts the failures, and leaves out an unknown share of the cache."""
+    with progress.show_progress(progress.Terminal(), 100) as tell:
+        tell(10, 3, None)
+    assert capsys.readouterr().err == "10 of 100, 3 failed\n"
+
+
+def test_a_bar_on_a_terminal(peer: Hostile, on_terminal: Callable[..., Any], files: Files) -> None:
+    """A terminal gets a bar with rate, cached share and time left, and warnings above the bar."""
+    usage = {"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 9}}
+    slow = refusal(429, "RateLimitExceeded", "slow", "Retry-After: 0")
+    good = answer({**COMPLETION, "usage": usage})
+    peer.plays([answer(CONTEXT)], [good], [slow], [refusal(400)], [good])
+    command = on_terminal(*files.argv, "--concurrency", "1")
+    assert command.wait() == 1
+    shown = ESCAPES.sub("", command.shown)
+    for told in ("/3", "/s", "90 % cached, 1 failed", "left"):
+        assert told in shown
+    assert "\rctxcache: map: RateLimitError, at most 1 at once, the next in " in shown
+    assert re.search(r"[\r\n]ctxcache: line [34]: BadRequestError: 400", shown)
+
+
+@pytest.fixture
+def _no_rich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("NO_COLOR", "1")
+    return
+
+
+@pytest.mark.usefixtures("_no_rich")
+def test_plain_on_request(service: Any, on_terminal: Callable[..., Any], files: Files) -> None:
+    """With `NO_COLOR` there is no bar."""
+    command = on_terminal(*files.argv)
+    assert command.wait() == 0
+    assert "\x1b" not in command.shown
+    assert command.shown.startswith("3 of 3 answers in ")
