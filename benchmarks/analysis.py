@@ -55,15 +55,15 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else math.nan
 
 
-def shown(value: float) -> str:
-    """A number in three significant digits; thousands with commas."""
+def shown(value: float, significant: int = 3) -> str:
+    """A number in three significant digits, or as many as given; thousands with commas."""
     if math.isnan(value):
         return "–"
     if math.isinf(value):
         return "∞"
     if value == 0:
         return "0"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    digits = max(0, significant - 1 - math.floor(math.log10(abs(value))))
     text = f"{round(value, digits):,.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text and digits > 2 else text
 

@@ -8,6 +8,7 @@ from .accounting import BUSY_SHARE
 from .analysis import added, ratio, shown, shown_series
 from .cases import Metric, Scenario
 from .clients import FLOOR, OURS
+from .findings import finding
 from .growth_curves import Line, lines
 from .results import Results
 from .targets import rows
@@ -95,7 +96,7 @@ def targets_table(results: Results) -> str:
 def _section(results: Results, scenario: Scenario, drawn: bool) -> str:
     parts = [f"## {scenario.title}", scenario.about]
     if drawn:
-        parts.append(_picture(scenario.title, scenario.name))
+        parts.append(_picture(finding(results, scenario.name), scenario.name))
     parts += [_matrix(results, scenario, metric) for metric in scenario.metrics if _has(results, scenario, metric)]
     for metric in scenario.metrics:
         if metric.over_floor:
@@ -147,7 +148,7 @@ def _growth(results: Results, drawn: bool) -> str:
     for curve in dict.fromkeys(line.curve for line in found):
         cells = {line.client: line for line in found if line.curve == curve}
         body.append([curve, *(_line(cells[client]) if client in cells else "–" for client in clients)])
-    picture = [_picture(scenario.title, "growth")] if drawn else []
+    picture = [_picture(finding(results, "growth"), "growth")] if drawn else []
     explained = "Cells: exponent (between the two largest sizes); cost of the smallest → of the largest."
     return "\n\n".join([f"## {scenario.title}", f"{scenario.about} {explained}", *picture, table(["", *clients], body)])
 

@@ -7,14 +7,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import compare, pictures, report
+from benchmarks import compare, pictures, report, scenarios
 from benchmarks.analysis import added, exponent, faster_peer, ratio, shown, shown_series
+from benchmarks.bill import bill
+from benchmarks.findings import finding
 from benchmarks.growth_curves import lines
 from benchmarks.machine import command, machine, versions
 from benchmarks.results import Results, Series
 from benchmarks.targets import rows
 
 STREAM = "2,000 chunks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def results(samples: list[dict[str, Any]] | None = None, **fields: Any) -> Results:
@@ -170,7 +173,7 @@ def test_pictures_can_be_read_on_white_and_on_black(tmp_path: Path) -> None:
     run = stream_run()
     run.samples += growth_run().samples
     report.write(run, tmp_path)
-    assert {path.stem for path in (tmp_path / "pictures").iterdir()} == {"stream", "growth", "memory"}
+    assert {path.stem for path in (tmp_path / "pictures").iterdir()} == {"bill", "stream", "growth", "memory"}
     for path in (tmp_path / "pictures").iterdir():
         text = path.read_text()
         ElementTree.fromstring(text)
@@ -179,6 +182,65 @@ def test_pictures_can_be_read_on_white_and_on_black(tmp_path: Path) -> None:
     assert "![" in (tmp_path / "RESULTS.md").read_text()
     for colour in (pictures.INK, *pictures.COLOURS.values()):
         assert 2.0 < contrast_with_white(colour) < 8.0, colour  # with black it is 21 over that
+
+
+def words(picture: Path) -> str:
+    """The text of a picture, in the order in which it is drawn."""
+    return " ".join(" ".join(ElementTree.parse(picture).getroot().itertext()).split())
+
+
+def test_only_a_linear_axis_has_bars(tmp_path: Path) -> None:
+    """Figures far apart are dots on an axis that says it is logarithmic; others are bars on one that begins at 0."""
+    matplotlib = pytest.importorskip("matplotlib.axes")
+    drawn: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("barh", "set_xscale", "set_xlim"):
+            whole = getattr(matplotlib.Axes, name)
+
+            def noted(self: Any, *args: Any, _name: str = name, _whole: Any = whole, **named: Any) -> Any:
+                drawn.append(f"{_name} {args[0]}" if _name.startswith("set") else _name)
+                return _whole(self, *args, **named)
+
+            patch.setattr(matplotlib.Axes, name, noted)
+        for floor, bars in ((2.0, False), (150.0, True)):
+            run = stream_run(ours=160.0, floor=floor)
+            drawn.clear()
+            pictures.draw(run, tmp_path)
+            of_the_run = drawn[drawn.index("set_xlim 0") + 1 :]  # after the bill
+            assert ("barh" in of_the_run) == bars
+            assert ("set_xscale log" in of_the_run) != bars
+            assert ("set_xlim 0" in of_the_run) == bars
+            assert ("logarithmic" in words(tmp_path / "stream.svg")) != bars
+
+
+def test_a_title_is_the_finding(tmp_path: Path) -> None:
+    """A picture's title says what was found; without clients to compare with, what was measured."""
+    pytest.importorskip("matplotlib")
+    run = stream_run(ours=4.0, floor=2.0)
+    expected = "A typed chunk takes 2.0 times bare aiohttp's CPU; with the best peer 90 times"
+    assert finding(run, "stream") == expected
+    pictures.draw(run, tmp_path)
+    assert expected in words(tmp_path / "stream.svg")
+    assert finding(results([sample("ctxcache", 0, cpu_us=4.0)]), "stream") == scenarios.load("stream").title
+
+
+def test_findings_of_the_published_run() -> None:
+    """Every scenario of the published run has a finding, and RESULTS.md tells it."""
+    run = Results.read(BENCHMARKS / "results.json")
+    text = (BENCHMARKS / "RESULTS.md").read_text("utf-8")
+    for name in run.scenarios():
+        assert finding(run, name) != scenarios.load(name).title
+        assert f"![{finding(run, name)}](pictures/{name}.svg)" in text
+
+
+def test_the_readme_says_what_its_pictures_say() -> None:
+    """The README's two pictures are described by what they say, and its table has the sums of the bill."""
+    text = (BENCHMARKS.parent / "README.md").read_text("utf-8")
+    assert f"![{bill().finding}](benchmarks/pictures/bill.svg)" in text
+    run = Results.read(BENCHMARKS / "results.json")
+    assert f"![{finding(run, 'live')}](benchmarks/pictures/live.svg)" in text
+    for items in (bill().without, bill().with_context):
+        assert f"**{sum(items.values()):,.2f}**" in text
 
 
 def contrast_with_white(colour: str) -> float:
