@@ -1,15 +1,15 @@
 """Contexts that look after themselves.
 
-Where is what::
+Floors, from the top; a file imports from lower floors only::
 
-    prefix/        Prefix: one cached prompt, any number of calls at once; its context is shared over a store
-    conversation/  Conversation: turns in order; its transcript, how it is rebuilt and saved
+    prefix/        Prefix: one cached prompt for any number of calls; its context is shared over a store
+    conversation/  Conversation: turns in order; its transcript, how its context is rebuilt, saved and loaded
+    keeper         ContextKeeper: creates contexts, keeps their books, reports on them
     mapping/       Map: many questions over one prefix, as many at once as the service takes
     stores/        which context serves which prefix: in memory, in SQLite, in Redis
-
-    contexts       creates contexts, books their uses, tells of both      expiry    the idle timer
-    streams        ManagedStream: its beginning may be repeated           costs     Prices, Ledger, Cost
-    question       what may be asked, and with which options
+    live           LiveContext: a context in use, its idle timer and its account
+    stream         ManagedStream: a stream that may begin again         costs     Prices, Ledger, Cost
+    question       reads a question and the options of its call
 """
 
 from .conversation import Conversation, TranscriptTurn

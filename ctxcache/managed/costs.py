@@ -1,12 +1,12 @@
-"""The books of a managed context: what it used, what that costs, and whether caching pays. Pure.
+"""The books of a managed context: its usage, the cost, and whether caching pays. Pure.
 
-Tokens are counted as whole numbers and turned into money once, at the end, so nothing is rounded on the way.
+Tokens are counted as whole numbers and turned into money once, at the end, so no rounding accumulates.
 
-Storage is billed for each context and each clock hour in which it lives, by the most tokens cached in that hour. A
-context lives until it was not used for its ttl, replaced or not: no endpoint ends one. What is cached only ever grows
-here, so a context needs four numbers whatever its age: the token-hours settled, the hour from which on they are not,
-the tokens, the end. Those that are replaced and used no more go into one sum of hours for all of them; so the books of
-months, over any number of re-creations, stay small.
+Storage is billed for each context and each clock hour of its life, by the most tokens cached in that hour. A context,
+replaced or not, lives until it was idle for its ttl: no endpoint ends a context. The tokens cached only grow, so a
+context needs four numbers at any age: the token-hours settled, the first hour not settled, the tokens, the end.
+Contexts that were replaced and are no longer used share one sum of hours. So the books of months, over any number of
+re-creations, stay small.
 """
 
 import math
@@ -22,10 +22,10 @@ __all__ = ["Cost", "Ledger", "Prices"]
 
 _MILLION: Final = 1_000_000
 _HOUR: Final = 3600
-_LONGEST_TTL: Final = 366 * 86400.0  # far above any service's; a number like 1e300 is no end
-# A replaced context can still be used by the calls under way. A later use of one that was put away is counted, too, but
-# lengthens its life no more.
-_KEPT: Final = 16
+_LONGEST_TTL: Final = 366 * 86400.0  # far above any service's
+# A replaced context can still be used by calls under way. A use of a context closed already is counted, but does not
+# extend its storage.
+_OPEN_ACCOUNTS: Final = 16
 
 
 def _price(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -63,15 +63,15 @@ class Cost:
     100 calls cost 3.0000, without a context 8.4000: caching saved 64 %, it pays from call 14 on
 
     Attributes:
-        calls: chats on the context; those that create it are not among them.
-        uncounted: those of them for which the service sent no usage; they are in none of the sums.
-        input: for prompt tokens not read from the cache, those of the creates included.
-        cached: for prompt tokens read from the cache.
-        output: for the answers.
-        storage: for the clock hours so far.
-        without: the same calls with every prompt token at the full price, and neither creates nor storage.
-        break_even_calls: from how many calls on caching pays, with calls like these on average, and creates and storage
-            as they were; None if it never does, or nothing is known yet.
+        calls: chats on the context; creates are not among them.
+        uncounted: the calls for which the service sent no usage; no sum includes them.
+        input: cost of prompt tokens not read from the cache, creates included.
+        cached: cost of prompt tokens read from the cache.
+        output: cost of the answers.
+        storage: cost of storage up to now.
+        without: cost of the same calls with every prompt token at the full price, without creates and storage.
+        break_even_calls: the number of calls like these from which caching pays, with creates and storage as they
+            were; None if caching never pays, or nothing is known yet.
     """
 
     calls: int
@@ -85,12 +85,12 @@ class Cost:
 
     @property
     def total(self) -> float:
-        """The sum of the four."""
+        """The sum of input, cached, output and storage."""
         return self.input + self.cached + self.output + self.storage
 
     @property
     def saved(self) -> float:
-        """What caching saved; below 0 where it cost more."""
+        """The money saved by caching; negative if caching cost more."""
         return self.without - self.total
 
     def __str__(self) -> str:
@@ -119,19 +119,19 @@ def _money(amount: float) -> str:
 
 
 @attrs.define
-class _Life:
-    """One context: what is settled of its storage, and what is needed for the rest."""
+class _Account:
+    """The storage of one context: the part settled, and the numbers for the rest."""
 
-    ttl: float | None  # None: not created here, so its storage is not on these books
-    hour: int = 0  # of the hours before this one, the storage is settled
+    ttl: float | None  # None: not created here, so its storage is in other books
+    hour: int = 0  # storage before this hour is settled
     settled: int = 0  # in token-hours
     tokens: int = 0
     last_use: float = 0.0
-    uses: int = 0  # of which the usage is known
+    uses: int = 0  # with known usage
     reported: bool = False
 
     def use(self, at: float, tokens: int) -> None:
-        """Live on, with so many tokens at least; the clock may have gone back."""
+        """Extend the life, with at least so many tokens; the clock may have gone back."""
         hour = int(at // _HOUR)
         if hour > self.hour:
             self.settled += (hour - self.hour) * self.tokens
@@ -141,22 +141,22 @@ class _Life:
 
     @property
     def end_hour(self) -> int:
-        """The first clock hour in which it does not live any more."""
+        """The first clock hour after the context's end."""
         return max(math.ceil((self.last_use + (self.ttl or 0.0)) / _HOUR), self.hour + 1)
 
 
 class Ledger:
-    """The books of one managed context, over its re-creations.
+    """The books of one managed context, over all its re-creations.
+
+    For a context adopted from a store, only uses are entered here; the create and the storage are in the books of its
+    creator.
 
     Args:
-        grows: whether calls add to what is cached, as on a session context. On a prefix nothing is added.
-
-    A context that was created elsewhere and is shared over a store is used here as any other; its create and its
-    storage stand in the books of whoever created it.
+        grows: whether calls add to the cached tokens, as on a session context; on a prefix nothing is added.
 
     Attributes:
-        calls: the uses so far.
-        creates: the creates so far.
+        calls: the number of uses.
+        creates: the number of creates.
     """
 
     def __init__(self, *, grows: bool = False) -> None:
@@ -166,67 +166,66 @@ class Ledger:
         self._counted = 0
         self._of_creates = Usage()
         self._of_calls = Usage()
-        self._lives: OrderedDict[str, _Life] = OrderedDict()  # the least recently used first
-        self._put_away = 0  # token-hours settled
-        self._changes: defaultdict[int, int] = defaultdict(
-            int
-        )  # by clock hour: tokens stored more, or less, from then on
+        self._accounts: OrderedDict[str, _Account] = OrderedDict()  # the least recently used first
+        self._settled = 0  # token-hours of closed accounts
+        # By clock hour: the tokens of closed accounts stored more, or less, from then on.
+        self._changes: defaultdict[int, int] = defaultdict(int)
 
     @property
     def usage(self) -> Usage:
-        """What creates and calls were counted at, in sum."""
+        """Total usage of creates and calls."""
         return self._of_creates + self._of_calls
 
     def created(self, context_id: str, usage: Usage | None, at: float, ttl: float) -> None:
-        """Note that a context was created.
+        """Enter the create of a context.
 
         Args:
-            context_id: its id.
-            usage: as the answer gave it.
+            context_id: the context's id.
+            usage: the usage of the create, if any.
             at: Unix seconds.
-            ttl: its idle time, seconds.
+            ttl: the idle time in seconds.
         """
         self.creates += 1
-        life = self._life(context_id)
-        life.ttl = min(ttl, _LONGEST_TTL)
-        life.hour = int(at // _HOUR)
-        life.use(at, 0 if usage is None else usage.prompt_tokens)
+        account = self._account(context_id)
+        account.ttl = min(ttl, _LONGEST_TTL)
+        account.hour = int(at // _HOUR)
+        account.use(at, 0 if usage is None else usage.prompt_tokens)
         if usage is not None:
             self._of_creates += usage
-        self._settle(life.hour)
+        self._settle(account.hour)
 
     def used(self, context_id: str, usage: Usage | None, at: float) -> bool:
-        """Note that a chat on a context was answered.
+        """Enter a chat on a context.
 
         Args:
-            context_id: its id.
-            usage: as the answer gave it.
+            context_id: the context's id.
+            usage: the usage of the answer, if any.
             at: Unix seconds.
 
         Returns:
-            True once for each context: when a repeat use of it, the second one or a later, shows no cached tokens.
+            True once for each context: when a repeat use shows no cached tokens.
         """
         self.calls += 1
-        life = self._life(context_id)
+        account = self._account(context_id)
         if usage is None:
-            life.use(at, 0)
+            account.use(at, 0)
             return False
         self._counted += 1
         self._of_calls += usage
-        life.uses += 1
-        # On a prefix, what was read from the cache is part of what is kept there: the creates of some say no usage.
-        life.use(at, usage.prompt_tokens + usage.completion_tokens if self._grows else usage.cached_tokens)
-        if life.uses < 2 or usage.cached_tokens or life.reported:
+        account.uses += 1
+        # On a prefix, tokens read from the cache must be kept there; some services send no usage with the create.
+        account.use(at, usage.prompt_tokens + usage.completion_tokens if self._grows else usage.cached_tokens)
+        if account.uses < 2 or usage.cached_tokens or account.reported:
             return False
-        life.reported = True
+        account.reported = True
         return True
 
     def cost(self, prices: Prices, now: float) -> Cost:
-        """Turn it all into money.
+        """Return the cost of everything entered.
 
         Args:
-            prices: of the service.
-            now: Unix seconds; storage is counted up to and with its clock hour.
+            prices: the service's prices.
+            now: Unix seconds; storage is counted up to the end of this clock hour.
         """
         storage = self._token_hours(int(now // _HOUR) + 1) * prices.storage_per_hour / _MILLION
         fixed = _sum(self._of_creates, prices) + storage
@@ -244,43 +243,43 @@ class Ledger:
             break_even_calls=math.floor(fixed * self._counted / gain) + 1 if gain > 0 else None,
         )
 
-    def _life(self, context_id: str) -> _Life:
-        """The context, as the most recently used; the one not used for the longest time is put away for it."""
-        life = self._lives.get(context_id)
-        if life is None:
-            life = self._lives[context_id] = _Life(None)
-            if len(self._lives) > _KEPT:
-                _, old = self._lives.popitem(last=False)
-                self._put(old)
-        self._lives.move_to_end(context_id)
-        return life
+    def _account(self, context_id: str) -> _Account:
+        """Return a context's account; opening a new one may close the account unused for the longest time."""
+        account = self._accounts.get(context_id)
+        if account is None:
+            account = self._accounts[context_id] = _Account(None)
+            if len(self._accounts) > _OPEN_ACCOUNTS:
+                _, old = self._accounts.popitem(last=False)
+                self._close(old)
+        self._accounts.move_to_end(context_id)
+        return account
 
-    def _put(self, life: _Life) -> None:
-        if life.ttl is not None:
-            self._put_away += life.settled
-            self._changes[life.hour] += life.tokens
-            self._changes[life.end_hour] -= life.tokens
+    def _close(self, account: _Account) -> None:
+        if account.ttl is not None:
+            self._settled += account.settled
+            self._changes[account.hour] += account.tokens
+            self._changes[account.end_hour] -= account.tokens
 
     def _settle(self, hour: int) -> None:
-        """Settle what was put away up to an hour, so that there are no more changes than hours to come."""
+        """Settle closed accounts up to an hour, so that no more changes are kept than hours to come."""
         tokens, before = 0, 0
         for at in sorted(self._changes):
             if at >= hour:
                 break
-            self._put_away += tokens * (at - before)
+            self._settled += tokens * (at - before)
             tokens, before = tokens + self._changes.pop(at), at
         if tokens:
-            self._put_away += tokens * (hour - before)
+            self._settled += tokens * (hour - before)
             self._changes[hour] += tokens
 
     def _token_hours(self, end: int) -> int:
         """Add up the tokens stored in each clock hour before `end`."""
-        lives = sum(
-            life.settled + life.tokens * max(min(life.end_hour, end) - life.hour, 0)
-            for life in self._lives.values()
-            if life.ttl is not None
+        open_accounts = sum(
+            account.settled + account.tokens * max(min(account.end_hour, end) - account.hour, 0)
+            for account in self._accounts.values()
+            if account.ttl is not None
         )
-        return lives + self._put_away + sum(n * (end - at) for at, n in self._changes.items() if at < end)
+        return open_accounts + self._settled + sum(n * (end - at) for at, n in self._changes.items() if at < end)
 
 
 def _sum(usage: Usage, prices: Prices) -> float:

@@ -1,21 +1,21 @@
-"""What `Prefix` and `Conversation` do alike with the contexts they use, one after the other.
+"""`ContextKeeper`: creates the contexts of one `Prefix` or `Conversation`, keeps their books and reports on them.
 
-Here a context is created, its uses are entered in the books, and the log and the hooks are told. Which context is used,
-and when another one takes its place, is decided in `prefix/renewal` and `conversation/context`.
+Which context is used, and when another takes its place, is decided in `prefix/renewal` and
+`conversation/session_context`.
 """
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import attrs
 
 from ..client.hooks import CreateEvent, RecreateEvent, WarningEvent
 from ..client.session import AsyncSession
 from ..errors import ContextGoneError, CtxCacheError, InvalidInputError
-from ..models import Context, ContextRequest, Message, Usage
+from ..models import Context, ContextRequest, Message
 from .costs import Ledger
-from .expiry import Expiry, check_margin, idle_seconds
+from .live import LiveContext, check_margin, idle_seconds
 
 __all__ = ["ContextKeeper", "Loss", "Replaced"]
 
@@ -31,11 +31,11 @@ Loss: TypeAlias = Literal["expired", "gone", "resync"]
 
 @attrs.frozen
 class Replaced:
-    """A context that another one takes the place of.
+    """A context that was replaced, and why.
 
     Attributes:
         id: its id.
-        reason: why it is not used any more.
+        reason: why it is no longer used.
     """
 
     id: str
@@ -43,27 +43,27 @@ class Replaced:
 
 
 class ContextKeeper:
-    """The contexts of one `Prefix` or `Conversation`.
+    """The contexts of one `Prefix` or `Conversation`, one after the other.
 
     Args:
         session: makes the calls; its hooks are told.
-        asked: what every context is created with; checked by then. Its messages may be replaced for each.
+        template: the create request of every context, checked. Its messages may be replaced for each.
         margin: seconds before its end from which a context is no longer used; never more than a tenth of its ttl.
         is_gone: which errors say that a context is gone; None: `ContextGoneError`.
         clock: Unix seconds.
 
     Attributes:
-        session, asked, margin, clock: as above.
+        session, template, margin, clock: as above.
         ledger: the books, over all contexts.
 
     Raises:
-        InvalidInputError: for an argument that is none of these.
+        InvalidInputError: for an argument of another type, or out of its range.
     """
 
     def __init__(
         self,
         session: AsyncSession,
-        asked: ContextRequest,
+        template: ContextRequest,
         *,
         margin: float,
         is_gone: Callable[[CtxCacheError], bool] | None,
@@ -76,43 +76,58 @@ class ContextKeeper:
             if not callable(function):
                 raise InvalidInputError.of(name, function, "a function")
         self.session = session
-        self.asked = asked
+        self.template = template
         self.margin = check_margin(margin)
         self.clock = clock
-        self.ledger = Ledger(grows=asked.mode == "session")
+        self.ledger = Ledger(grows=template.mode == "session")
         self._is_gone = is_gone
 
-    async def create(self, messages: tuple[Message, ...] | None = None) -> tuple[Context, Expiry]:
-        """Create a context and enter it in the books; `tell_created` is for when it is in use.
+    async def create(self, messages: tuple[Message, ...] | None = None) -> LiveContext:
+        """Create a context and enter the create in the books; call `announce` once the context is in use.
 
         Args:
-            messages: what it begins with, instead of the messages of `asked`.
+            messages: what it begins with, instead of the template's messages.
 
         Raises:
             CtxCacheError: any of the family.
         """
-        asked: Any = self.asked  # its fields are in their one form by now
-        sent = self.clock()
+        template = self.template
+        sent_at = self.clock()
         context = await self.session.context.create(
-            model=asked.model,
-            messages=asked.messages if messages is None else messages,
-            mode=asked.mode,
-            ttl=asked.ttl,
-            truncation_strategy=asked.truncation_strategy,
+            model=template.model,
+            messages=template.messages if messages is None else messages,
+            mode="session" if template.mode == "session" else "common_prefix",
+            ttl=template.ttl,
+            truncation_strategy=template.truncation_strategy,
         )
-        expiry = Expiry(idle_seconds(context, asked.ttl or None), sent, margin=self.margin)
-        self.ledger.created(context.id, context.usage, sent, expiry.ttl)
-        return context, expiry
+        requested = template.ttl if isinstance(template.ttl, int) else None
+        live = self.watch(context, idle_seconds(context, requested), sent_at)
+        self.ledger.created(context.id, context.usage, sent_at, live.ttl)
+        return live
 
-    def tell_created(self, context: Context, ttl: float, replaced: Replaced | None) -> None:
-        """Tell the log and the hooks of a new context.
+    def watch(
+        self, context: Context, ttl: float, since: float, *, remaining: float | None = None, adopted: bool = False
+    ) -> LiveContext:
+        """Start the idle timer of a context; see `LiveContext` for the arguments."""
+        return LiveContext(
+            context,
+            self.ledger,
+            ttl,
+            since,
+            margin=self.margin,
+            remaining=remaining,
+            adopted=adopted,
+            on_uncached=self._warn_uncached,
+        )
+
+    def announce(self, live: LiveContext, replaced: Replaced | None) -> None:
+        """Log a new context and tell the hooks.
 
         Args:
-            context: the new one.
-            ttl: its idle time, seconds.
-            replaced: the one whose place it takes, if there was one.
+            live: the new context.
+            replaced: the one it replaces, if any.
         """
-        hooks = self.session.hooks
+        hooks, context, ttl = self.session.hooks, live.context, live.ttl
         if replaced is None:
             log.info("context %s: created, ttl %.0f s", context.id, ttl)
             hooks.fire("on_create", lambda: CreateEvent(context=context))
@@ -121,27 +136,20 @@ class ContextKeeper:
         log.info("context %s: created in place of %s (%s), ttl %.0f s", context.id, old_id, reason, ttl)
         hooks.fire("on_recreate", lambda: RecreateEvent(context=context, old_id=old_id, reason=reason))
 
-    def used(self, context_id: str, usage: Usage | None, sent: float) -> None:
-        """Enter a use in the books; tell, once for each context, that a repeat use was not cached.
-
-        Args:
-            context_id: of the context.
-            usage: what the use was counted at; None where the service did not say.
-            sent: when the request was sent, Unix seconds.
-        """
-        if self.ledger.used(context_id, usage, sent):
-            message = f"context {context_id}: {_UNCACHED}"
-            log.warning("%s", message)
-            self.session.hooks.fire(
-                "on_warning", lambda: WarningEvent(kind="uncached", message=message, context_id=context_id)
-            )
+    def _warn_uncached(self, live: LiveContext) -> None:
+        context_id = live.context.id
+        message = f"context {context_id}: {_UNCACHED}"
+        log.warning("%s", message)
+        self.session.hooks.fire(
+            "on_warning", lambda: WarningEvent(kind="uncached", message=message, context_id=context_id)
+        )
 
     def is_gone(self, error: CtxCacheError) -> bool:
-        """Whether an error says that its context is gone. If the caller's predicate raises, it does not."""
+        """Whether an error says that its context is gone; no, if the caller's predicate raises."""
         try:
             return bool(self._is_gone(error))
         except Exception as broken:
-            log.error("is_gone raised; the context is taken to be there", exc_info=broken)
+            log.error("is_gone raised; assuming the context still exists", exc_info=broken)
             return False
 
 

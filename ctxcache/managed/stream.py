@@ -198,11 +198,9 @@ class ManagedStream:
             return False
         return True
 
-    async def text(self) -> AsyncIterator[str]:
+    def text(self) -> AsyncIterator[str]:
         """Iterate over choice 0's text only, without the empty pieces."""
-        async for chunk in self:
-            if text := chunk.text:
-                yield text
+        return _Text(self)
 
     # --- the answer as a whole
 
@@ -244,3 +242,26 @@ class ManagedStream:
     def partial(self) -> ChatCompletion:
         """Return what came so far, folded; a choice that is not at its end has `finish_reason` None."""
         return ChatCompletion() if self._stream is None else self._stream.partial()
+
+
+class _Text:
+    """The text of a stream, piece by piece.
+
+    Not an async generator: a forgotten one keeps its stream, and so a conversation's turn, until the event loop has
+    closed the generator in a task. This iterator lets go at once.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: ManagedStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        aiter(self._stream)  # which notes the reading task
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            chunk = await self._stream.__anext__()
+            if text := chunk.text:
+                return text

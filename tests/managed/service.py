@@ -11,6 +11,7 @@ it does what it is told::
     service.ttls.append(3)        # what the next create says of its ttl
     service.create_errors.append(500)
     service.creating.clear()      # creates wait until it is set
+    service.spare()               # all is well from now on
 """
 
 import asyncio
@@ -61,6 +62,11 @@ class Service:
     def fate(self, *fates: str) -> None:
         """Say what becomes of the next chats, see above."""
         self._fates.extend(fates)
+
+    def spare(self) -> None:
+        """Drop all fates that have not come yet."""
+        self._fates.clear()
+        self.stillborn = 0
 
     def expire(self) -> None:
         """End all contexts."""

@@ -1,7 +1,7 @@
 """`Conversation`: a session context that looks after itself.
 
-What it promises is said in its class. How: `dialogue` keeps the turns in order and says what became of each,
-`context` knows the context in use and when to rebuild it, `transcript` is what it is rebuilt from, `saved` the JSON.
+`dialogue` keeps the turns in order and records their outcomes, `session_context` holds the context and rebuilds it,
+`transcript` is what it is rebuilt from, `saved` the JSON of a saved conversation.
 """
 
 import time
@@ -26,8 +26,8 @@ from ...models import (
 )
 from ...wire import PreparedChat
 from ..costs import Cost, Prices
-from ..expiry import DEFAULT_MARGIN
 from ..keeper import ContextKeeper
+from ..live import DEFAULT_MARGIN
 from ..question import Question, read_question, refuse_own_options
 from ..stream import ManagedStream
 from .dialogue import Dialogue, StreamedTurn
@@ -38,43 +38,42 @@ __all__ = ["Conversation"]
 
 
 class Conversation:
-    """A conversation on a context of mode `session`, which is created on first use and rebuilt when it is gone.
+    """A conversation on a context of mode `session`, created on first use and rebuilt when the service has lost it.
 
-    Turns are made one at a time, first come first served: who asks while another turn is under way waits for it. A task
-    that asks while it holds a stream of this conversation open would wait for itself, and gets a `ContextBusyError`.
+    Turns are made one at a time, first come, first served: a question asked during another turn waits. A task that asks
+    while it holds a stream of this conversation open would wait for itself, and gets a `ContextBusyError`.
 
-    The conversation keeps a transcript, since the service cannot be asked for it: the initial messages, and of the
-    turns the newest `keep_turns`, older ones are dropped. From it the context is rebuilt when it has expired, which is
-    known beforehand by its idle timer, or believed when the service says so; then the turn is sent once on the new one.
-    A context cannot be created with an answer as its last message, so on a rebuilt one the last answer travels in front
-    of the next question. Answers without text (tool calls alone) cannot be told again, and are left out.
+    The conversation keeps a transcript, since the service cannot be asked for one: the initial messages, and the newest
+    `keep_turns` turns. From it the context is rebuilt shortly before its TTL ends, or when the service reports it gone;
+    then the turn is sent once on the new context. A context cannot be created with an answer as its last message, so
+    the last answer is sent in front of the next question. An answer without text (tool calls alone) cannot be rebuilt,
+    and is left out.
 
-    A turn whose outcome is unknown is not repeated. That is one that was sent and of which no text came: the call ended
-    in an `OutcomeUnknownError`, or in a `StreamInterruptedError` before any text; or its task was cancelled, or its
-    stream closed or forgotten before any text. Its question is then `doubtful`, and further questions raise a
-    `SessionError` until `resync()` has said whether it counts.
+    A turn with unknown outcome is not repeated: the question was sent and no text came, because the call ended in an
+    `OutcomeUnknownError` or, before any text, in a `StreamInterruptedError`, or because its task was cancelled or its
+    stream closed or forgotten. The question is then `doubtful`, and further questions raise a `SessionError` until
+    `resync()` decides whether the turn counts.
 
-    A stream that breaks off after text came, or is left by its reader, leaves a turn marked unfinished, with what was
-    received. What the service kept of it is unknown, so the context is rebuilt with that text before the next turn;
-    `resync()` drops it instead. All other errors prove that the turn did not run, and change nothing.
+    A stream that breaks off, or is left by its reader, after some text is recorded as an unfinished turn. The service
+    may have kept more or less, so the context is rebuilt with the text received before the next turn; `resync()` drops
+    that turn instead. All other errors prove that the turn did not run, and change nothing.
 
-    Nothing needs to be closed: a context ends by its ttl alone. The session's hooks are told (`on_create`,
-    `on_recreate`, `on_warning`), the logger `ctxcache` as well: ids and reasons, never content.
+    Nothing needs to be closed: a context ends by its TTL alone. The session's hooks (`on_create`, `on_recreate`,
+    `on_warning`) and the logger `ctxcache` get ids and reasons, never content.
 
     Args:
-        session: the session to make its calls; it belongs to the caller, who closes it.
+        session: makes the calls; the caller closes it.
         model: the model's id.
-        messages: what the conversation begins with, never dropped: at least one that is not the assistant's, since the
-            service creates no context without.
-        ttl: idle time after which the service forgets a context: seconds in [3600, 604800] or a timedelta; the
-            service's default is 86400.
-        truncation_strategy: what the service is to do when the history outgrows the window.
-        keep_turns: how many turns to keep, from 1 up; no more than fit the model's window, or the service refuses to
-            rebuild the context.
-        margin: seconds before its expiry from which a context is not used any more; at most a tenth of its ttl counts.
-        is_gone: which errors say that the context is gone, and the turn did not run; default: `ContextGoneError`. What
-            it raises is logged, and counts as no.
-        clock: the wall clock, Unix seconds.
+        messages: the beginning of the conversation, always kept: at least one message that is not the assistant's,
+            since the service creates no context without.
+        ttl: idle time after which the service drops a context: seconds in [3600, 604800] or a timedelta; the service's
+            default is 86400.
+        truncation_strategy: what the service does when the history outgrows the model's window.
+        keep_turns: how many turns to keep, from 1 up; more than fit the model's window cannot be rebuilt.
+        margin: seconds before its end from which a context is no longer used; never more than a tenth of its ttl.
+        is_gone: which errors say that the context is gone, and that the turn did not run; default:
+            `ContextGoneError`. If it raises, that is logged and counts as no.
+        clock: Unix seconds.
 
     Raises:
         InvalidInputError: for an argument out of its range.
@@ -94,14 +93,14 @@ class Conversation:
         clock: Callable[[], float] = time.time,
     ) -> None:
         transcript = Transcript(messages=_initial(messages), keep_turns=keep_turns)
-        asked = ContextRequest(
+        template = ContextRequest(
             model=model,
             messages=transcript.split()[0],
             mode="session",
             ttl=ttl,
             truncation_strategy=truncation_strategy,
         )
-        self._keeper = ContextKeeper(session, asked, margin=margin, is_gone=is_gone, clock=clock)
+        self._keeper = ContextKeeper(session, template, margin=margin, is_gone=is_gone, clock=clock)
         self._session = session
         self._dialogue = Dialogue(self._keeper, transcript)
 
@@ -111,14 +110,14 @@ class Conversation:
         """Make one turn and wait for the whole answer.
 
         Args:
-            question: a string is a user message, a `Message` or a mapping is one message, a list is sent as it is.
-            **options: see `ChatParameters`. `n` above 1, `repeatable` and `serialize` are refused: there is one answer
-                a turn, a turn cannot be repeated, and the conversation itself keeps the turns in order.
+            question: a string (a user message), a `Message` or mapping, or a list of those.
+            **options: see `ChatParameters`. `n` above 1, `repeatable` and `serialize` are refused: a turn has one
+                answer, is never sent twice, and the conversation itself keeps the turns in order.
 
         Raises:
             InvalidInputError: for an argument out of its range; nothing was sent.
             OutcomeUnknownError: the question was sent and no answer came; see `resync`.
-            SessionError: the outcome of the turn before is unknown; see `resync`.
+            SessionError: the outcome of the last turn is unknown; see `resync`.
             ContextBusyError: this task itself holds a stream of this conversation open.
             CtxCacheError: any other of the family: the turn did not run.
         """
@@ -129,21 +128,24 @@ class Conversation:
             answer = await self._dialogue.send(messages, partial(self._session.chat.send, prepared))
             self._dialogue.answered(answer)
             return answer
+        except CtxCacheError as error:
+            self._dialogue.advise(error)
+            raise
         finally:
             turn.release()
 
     def stream(self, question: Question, **options: Unpack[ChatParameters]) -> ManagedStream:
-        """Make one turn and stream the answer: `async with` the result, or iterate it straight.
+        """Make one turn and stream the answer: `async with` the result, or iterate it directly.
 
-        Nothing is sent before that, and then the turn is held until the stream is at its end, is closed or forgotten.
-        It asks for its usage unless `stream_options` say otherwise.
+        Nothing is sent before that. Then the turn is held until the stream ends, is closed or forgotten. The stream
+        includes its usage, unless `stream_options` says otherwise.
 
         Args:
             question, **options: as in `ask`.
 
         Raises:
-            InvalidInputError: for an argument out of its range. All other errors of `ask` come from entering or
-                iterating, with those of a stream.
+            InvalidInputError: for an argument out of its range. All other errors come from entering or iterating:
+                those of `ask`, and those of a stream.
         """
         messages = read_question(question)
         own: ChatParameters = {"stream_options": {"include_usage": True}, **options}
@@ -151,46 +153,48 @@ class Conversation:
         return ManagedStream(StreamedTurn(self._dialogue, messages, partial(self._session.chat.open_stream, prepared)))
 
     def _prepare(self, question: tuple[Message, ...], options: ChatParameters, *, stream: bool = False) -> PreparedChat:
-        """Check and encode a turn: it has one answer, is made once, and waits for its turn."""
+        """Check and encode a turn, which has one answer and is never sent twice."""
         refuse_own_options(options, "serialize")
         if options.get("repeatable", False) is not False:
             allowed = "False (a turn sent twice may be stored twice)"
             raise InvalidInputError.of("repeatable", options["repeatable"], allowed)
         own: ChatParameters = {"serialize": True, **options}
-        prepared = self._session.chat.prepare(model=self._keeper.asked.model, messages=question, stream=stream, **own)
+        prepared = self._session.chat.prepare(
+            model=self._keeper.template.model, messages=question, stream=stream, **own
+        )
         if prepared.replies != 1:
             raise InvalidInputError.of("n", prepared.replies, "1 (a conversation continues from one answer)")
         return prepared
 
     async def warm(self) -> Context:
-        """Create the context now, or again if it is gone, and return it; no question is asked.
+        """Create the context now, unless there is one, and return it; no question is asked.
 
         Raises:
-            SessionError: the outcome of the turn before is unknown; see `resync`.
-            CtxCacheError: any of the family, from creating it.
+            SessionError: the outcome of the last turn is unknown; see `resync`.
+            CtxCacheError: the create failed.
         """
         turn = await self._dialogue.take()
         try:
-            return await self._dialogue.context.ready(self._dialogue.transcript)
+            return (await self._dialogue.context.ready(self._dialogue.transcript)).context
         finally:
             turn.release()
 
     async def resync(self, *, keep: bool = False) -> Context:
-        """Rebuild the context from the transcript, and so end what is in doubt; return the new one.
+        """Settle a turn in doubt by rebuilding the context from the transcript; return the new context.
 
-        It waits for its turn like a question. If it fails, nothing has changed: call it again.
+        `resync` waits in line like a question. On failure nothing changes: call it again.
 
         Args:
-            keep: what to do with the turn in doubt. False: it never was; the question may be asked again. True: its
-                question goes into the transcript, as a turn without an answer. Where no turn is doubtful but the last
-                one of the transcript is unfinished, that is dropped, or kept with what was received of it.
+            keep: what becomes of the turn in doubt. False: the turn is dropped, and the question may be asked again.
+                True: the question is recorded as a turn without an answer. If no turn is doubtful but the last turn is
+                unfinished, that turn is dropped, or kept with the text received.
 
         Raises:
-            CtxCacheError: any of the family, from creating it.
+            CtxCacheError: the create failed.
         """
         return await self._dialogue.resync(keep=keep)
 
-    # --- what is known
+    # --- state
 
     @property
     def transcript(self) -> tuple[TranscriptTurn, ...]:
@@ -204,50 +208,52 @@ class Conversation:
 
     @property
     def doubtful(self) -> tuple[Message, ...] | None:
-        """The question of a turn whose outcome is unknown, until `resync()`; None if there is none."""
+        """The question of a turn with unknown outcome, until `resync()`; else None."""
         return self._dialogue.doubtful
 
     @property
     def context(self) -> Context | None:
-        """The context in use, or the last one; None before the first. For a loaded one only what was saved is known."""
-        return self._dialogue.context.context
+        """The context in use, or the last one; None before the first. After `load` only id, ttl and model are known."""
+        live = self._dialogue.context.live
+        return None if live is None else live.context
 
     @property
     def expires_at(self) -> float | None:
-        """When that context is gone if it is not used before, Unix seconds; None before the first."""
-        return self._dialogue.context.expires_at
+        """When that context will be gone if not used before, Unix seconds; None before the first."""
+        live = self._dialogue.context.live
+        return None if live is None else live.expires_at
 
     @property
     def usage(self) -> Usage:
-        """What the creates and turns of this object were counted at, in sum."""
+        """Total usage of creates and turns of this object."""
         return self._keeper.ledger.usage
 
     def cost(self, prices: Prices) -> Cost:
-        """Return what the creates and turns of this object cost, storage included, and what they would without one."""
+        """Return the cost so far, storage included, and the cost of the same turns without a context."""
         return self._keeper.ledger.cost(prices, self._keeper.clock())
 
     def __repr__(self) -> str:
-        context = self._dialogue.context.context
+        context = self.context
         where = "no context yet" if context is None else context.id
-        return f"<Conversation {self._keeper.asked.model} {where} turns={len(self.transcript)}>"
+        return f"<Conversation {self._keeper.template.model} {where} turns={len(self.transcript)}>"
 
     # --- saved and loaded
 
     def save(self) -> str:
-        """Return all that `load` needs to go on, as JSON: messages and transcript included, the API key not.
+        """Return the conversation as JSON for `load`: messages and transcript included, the API key not.
 
-        It may be called at any time. A turn under way, its question sent and its outcome not known yet, is doubtful in
-        what is saved. What was used so far (`usage`, `cost`) is not saved.
+        May be called at any time. The question of a turn in flight is saved as doubtful. `usage` and `cost` are not
+        saved.
         """
-        asked: Any = self._keeper.asked  # its fields are in their one form by now
+        template = self._keeper.template
         return SavedConversation(
-            model=asked.model,
+            model=template.model,
             transcript=self._dialogue.transcript,
-            ttl=asked.ttl,
-            truncation_strategy=asked.truncation_strategy,
+            ttl=template.ttl,
+            truncation_strategy=template.truncation_strategy,
             margin=self._keeper.margin,
             context=self._dialogue.context.save(),
-            doubtful=self._dialogue.doubtful or self._dialogue.asked,
+            doubtful=self._dialogue.doubtful or self._dialogue.question_in_flight,
         ).dumps()
 
     @classmethod
@@ -259,18 +265,18 @@ class Conversation:
         is_gone: Callable[[CtxCacheError], bool] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> Self:
-        """Make a conversation of what `save` gave.
+        """Make a conversation from the JSON of `save`.
 
-        It goes on with its context if that is not expired, and otherwise, or with a session of another base URL or
-        key, rebuilds it before the next turn. `usage` and `cost` begin anew.
+        The saved context is used again, unless it has expired or the session has another base URL or key; then the
+        context is rebuilt before the next turn. `usage` and `cost` start at zero.
 
         Args:
-            session: the session to make its calls.
-            text: what `save` gave.
-            is_gone, clock: as for a new one.
+            session: makes the calls.
+            text: the JSON of `save`.
+            is_gone, clock: as for a new conversation.
 
         Raises:
-            InvalidInputError: the text is something else; `field` says where.
+            InvalidInputError: the text is not a saved conversation; `field` says where.
         """
         saved = SavedConversation.loads(text)
         loaded = cls(

@@ -1,7 +1,7 @@
-"""A conversation as JSON, so that a service can restart. Pure.
+"""`SavedConversation`: a conversation as JSON, so that a service can restart. Pure.
 
-What is read is checked as strictly as what a caller passes. Errors name the place; what stands there may be content, so
-of it they show the type alone.
+Reading checks as strictly as the constructors do. Errors name the place; the value there may be content, so they show
+its type only.
 """
 
 import json
@@ -27,7 +27,8 @@ _STRATEGY_FIELDS: Final = (
     "max_window_tokens",
     "rolling_window_tokens",
 )
-_MOST_SECONDS: Final = 1e15  # far beyond any date, and what float() takes
+_LOSSES: Final[dict[str | None, Literal["gone", "resync"] | None]] = {"gone": "gone", "resync": "resync", None: None}
+_MOST_SECONDS: Final = 1e15  # far beyond any date, and small enough for float()
 
 
 @attrs.frozen(kw_only=True)
@@ -36,12 +37,12 @@ class SavedContext:
 
     Attributes:
         id: its id.
-        ttl: idle seconds after which it is gone.
+        ttl: idle seconds after which the service drops the context.
         expires_at: when that is, Unix seconds.
-        account: a fingerprint of the base URL and key it was made with.
-        behind: whether it lacks the assistant's messages that the transcript ends with: they travel with the next
-            question.
-        lost: why it must not be used any more: `gone` or `resync`; None if it may be.
+        account: a fingerprint of the base URL and key.
+        behind: whether the context lacks the assistant's messages at the end of the transcript: they are sent in front
+            of the next question.
+        lost: why the context must not be used any more: `gone` or `resync`; None if it may be used.
     """
 
     id: str
@@ -54,14 +55,14 @@ class SavedContext:
 
 @attrs.frozen(kw_only=True)
 class SavedConversation:
-    """All that a conversation needs to go on in another process.
+    """Everything a conversation needs to continue in another process.
 
     Attributes:
-        model, ttl, truncation_strategy: as a context is created with.
-        margin: seconds before its expiry from which a context is not used any more.
+        model, ttl, truncation_strategy: the settings of its contexts.
+        margin: seconds before its end from which a context is no longer used.
         transcript: the transcript.
         context: the context in use, or None.
-        doubtful: the question of a turn whose outcome is unknown, or None.
+        doubtful: the question of a turn with unknown outcome, or None.
     """
 
     model: str
@@ -94,10 +95,10 @@ class SavedConversation:
 
     @classmethod
     def loads(cls, text: object) -> "SavedConversation":
-        """Read what `dumps` wrote.
+        """Read the JSON of `dumps`.
 
         Raises:
-            InvalidInputError: it is something else; `field` says where. What it holds is not shown.
+            InvalidInputError: the text is something else; `field` says where. Its content is not shown.
         """
         saved = _Reader("", _parse(text))
         if saved.data.get("format") != FORMAT:
@@ -149,7 +150,7 @@ def _read_transcript(saved: "_Reader") -> Transcript:
 
 def _read_context(saved: "_Reader") -> SavedContext:
     lost = saved.text_or_none("lost")
-    if lost not in ("gone", "resync", None):
+    if lost not in _LOSSES:
         raise _wrong("context.lost", lost, "gone, resync or null")
     return SavedContext(
         id=saved.text("id"),
@@ -157,7 +158,7 @@ def _read_context(saved: "_Reader") -> SavedContext:
         expires_at=saved.number("expires_at"),
         account=saved.text("account"),
         behind=saved.flag("behind"),
-        lost=lost,  # type: ignore[arg-type]  # one of them by now
+        lost=_LOSSES[lost],
     )
 
 
@@ -167,17 +168,17 @@ def _parse(text: object) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        pass  # what json says of it may quote it
+        pass  # json's own message may quote the text
     raise InvalidInputError("text must be the JSON that save() returned: this is not JSON", field="text")
 
 
 def _wrong(field: str, value: object, allowed: str) -> InvalidInputError:
-    """Make the error for a value that may be content: its type is shown, it itself is not."""
+    """Make the error for a value that may be content: the error shows its type only."""
     return InvalidInputError(f"{field} must be {allowed}, got a {type(value).__name__}", field=field, allowed=allowed)
 
 
 class _Reader:
-    """One JSON object of the saved conversation, and where it stands."""
+    """Reads one JSON object of the saved conversation, at a known path."""
 
     def __init__(self, path: str, data: object) -> None:
         if not isinstance(data, dict):

@@ -1,13 +1,13 @@
-"""The context of one conversation: created on first use, and anew from the transcript when it is gone.
+"""`SessionContext`: the context of one conversation, created on first use and rebuilt from the transcript.
 
-One call works on it at a time; whose turn it is, is decided by `dialogue`.
+One call uses it at a time: `Dialogue` keeps the turns in order.
 """
 
 from typing import Final, Literal
 
 from ...models import Context, Message, Usage
-from ..expiry import Expiry
 from ..keeper import ContextKeeper, Loss, Replaced
+from ..live import LiveContext
 from .saved import SavedContext
 from .transcript import Transcript
 
@@ -17,85 +17,73 @@ _ACCOUNT: Final = b"conversation"
 
 
 class SessionContext:
-    """The context in use and its idle timer.
+    """The context in use.
 
     Args:
-        contexts: creates them, and keeps the books.
+        keeper: creates the contexts.
 
     Attributes:
-        context: the context in use; None before the first.
-        carried: messages that it lacks, to be sent in front of the next question: those of the assistant's that the
-            transcript ended with when it was created.
-        lost: why it must not be used any more, beside being expired; None if it may be.
+        live: the context; None before the first.
+        carried: the assistant's messages at the end of the transcript, which a create cannot hold: they are sent in
+            front of the next question.
+        lost: why the context must not be used any more, apart from its expiry; None if it may be used.
     """
 
-    def __init__(self, contexts: ContextKeeper) -> None:
-        self._keeper = contexts
-        self._expiry: Expiry | None = None
-        self.context: Context | None = None
+    def __init__(self, keeper: ContextKeeper) -> None:
+        self._keeper = keeper
+        self.live: LiveContext | None = None
         self.carried: tuple[Message, ...] = ()
         self.lost: Literal["gone", "resync"] | None = None
 
-    @property
-    def expires_at(self) -> float | None:
-        """When the context in use will be gone, Unix seconds."""
-        return None if self._expiry is None else self._expiry.expires_at
-
     def save(self) -> SavedContext | None:
-        """Return what is needed to go on with the context in use in another process."""
-        if self.context is None or self._expiry is None:
+        """Return what another process needs to use the context."""
+        live = self.live
+        if live is None:
             return None
         return SavedContext(
-            id=self.context.id,
-            ttl=self._expiry.ttl,
-            expires_at=self._expiry.expires_at,
+            id=live.context.id,
+            ttl=live.ttl,
+            expires_at=live.expires_at,
             account=self._keeper.session.fingerprint(_ACCOUNT),
             behind=bool(self.carried),
             lost=self.lost,
         )
 
     def load(self, saved: SavedContext, transcript: Transcript) -> None:
-        """Take a saved context into use, if it was made with this session's base URL and key."""
+        """Use a saved context, if it was created with this session's base URL and key."""
         if saved.account != self._keeper.session.fingerprint(_ACCOUNT):
             return
-        self.context = Context(id=saved.id, ttl=round(saved.ttl), model=self._keeper.asked.model)
+        context = Context(id=saved.id, ttl=round(saved.ttl), model=self._keeper.template.model)
+        self.live = self._keeper.watch(context, saved.ttl, saved.expires_at - saved.ttl)
         self.carried = transcript.split()[1] if saved.behind else ()
         self.lost = saved.lost
-        self._expiry = Expiry(saved.ttl, saved.expires_at - saved.ttl, margin=self._keeper.margin)
 
-    async def ready(self, transcript: Transcript) -> Context:
-        """Return a context that may be used; it is created if there is none, or the one there was is lost."""
-        expired = self._expiry is not None and self._expiry.expired(self._keeper.clock())
-        if self.context is None or expired or self.lost is not None:
+    async def ready(self, transcript: Transcript) -> LiveContext:
+        """Return a context that may be used: the present one, or a new one if that is lost or expired."""
+        live = self.live
+        if live is None or self.lost is not None or live.expired(self._keeper.clock()):
             return await self.create(transcript, self.lost or "expired")
-        return self.context
+        return live
 
-    async def create(self, transcript: Transcript, reason: Loss) -> Context:
-        """Create a context from the transcript, and use it from now on. If that fails, nothing has changed.
+    async def create(self, transcript: Transcript, reason: Loss) -> LiveContext:
+        """Create a context from the transcript and use it from now on; on failure nothing changes.
 
         Args:
-            transcript: what it is to hold.
-            reason: why, if it takes the place of another.
+            transcript: what the context holds.
+            reason: why it replaces another, if it does.
 
         Raises:
             CtxCacheError: any of the family.
         """
         messages, carried = transcript.split()
-        context, expiry = await self._keeper.create(messages)
-        replaced = None if self.context is None else Replaced(self.context.id, reason)
-        self.context, self._expiry, self.carried, self.lost = context, expiry, carried, None
-        self._keeper.tell_created(context, expiry.ttl, replaced)
-        return context
+        live = await self._keeper.create(messages)
+        replaced = None if self.live is None else Replaced(self.live.context.id, reason)
+        self.live, self.carried, self.lost = live, carried, None
+        self._keeper.announce(live, replaced)
+        return live
 
-    def used(self, usage: Usage | None, sent: float) -> None:
-        """Note that a turn was made on the context in use, and what it was counted at.
-
-        Args:
-            usage: as the service gave it, None if it gave none.
-            sent: when it was sent, Unix seconds.
-        """
-        if self._expiry is None or self.context is None:
-            return
-        self._expiry.used(sent)
-        self.carried = ()
-        self._keeper.used(self.context.id, usage, sent)
+    def used(self, usage: Usage | None, sent_at: float) -> None:
+        """Note a turn on the context; see `LiveContext.used`."""
+        if self.live is not None:
+            self.live.used(usage, sent_at)
+            self.carried = ()

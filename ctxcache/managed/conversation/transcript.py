@@ -1,11 +1,11 @@
-"""What a conversation keeps of itself: its transcript. Pure.
+"""`Transcript`: the messages of a conversation, from which its context is rebuilt. Pure.
 
-The service cannot be asked what a context holds, so whoever wants to build a context anew must know it. A transcript is
-the initial messages and the turns, each a question with what was received of its answer. It is bounded: beyond
-`keep_turns` the oldest turns are dropped, the initial messages never.
+The service cannot be asked for the content of a context, so a transcript keeps it: the initial messages and the turns,
+each a question with the answer received. A transcript is bounded: beyond `keep_turns` the oldest turns are dropped, the
+initial messages never.
 
-A context cannot be created with messages that end with one of the assistant's (vendor documentation). Those that a
-transcript ends with are therefore left out of the create, and travel in front of the next question: `split`.
+A context cannot be created with an assistant's message as the last (vendor documentation). Such messages at the end of
+a transcript are left out of the create, and sent in front of the next question: `split`.
 """
 
 import attrs
@@ -21,8 +21,8 @@ class TranscriptTurn:
     """One turn of a conversation.
 
     Attributes:
-        question: the messages that were sent.
-        answer: the text that was received; None where there was none (an answer of tool calls alone, or no answer).
+        question: the messages sent.
+        answer: the text received; None if there was none (tool calls alone, or no answer).
         finished: whether the answer came to its end.
     """
 
@@ -33,16 +33,16 @@ class TranscriptTurn:
 
 @attrs.frozen(kw_only=True)
 class Transcript:
-    """A conversation so far. A value: what changes it returns another.
+    """A conversation so far. Immutable: changes return a new transcript.
 
     Attributes:
-        messages: the initial ones; never dropped.
-        turns: oldest first, the newest `keep_turns` of them.
+        messages: the initial messages; never dropped.
+        turns: the newest `keep_turns` turns, oldest first.
         keep_turns: how many turns are kept, from 1 up.
 
     Raises:
-        InvalidInputError: none of the initial messages is other than the assistant's, so no context can begin with
-            them; or `keep_turns` is out of its range.
+        InvalidInputError: all initial messages are the assistant's, so no context can begin with them; or `keep_turns`
+            is out of its range.
     """
 
     messages: tuple[Message, ...] = attrs.field(repr=False)
@@ -60,16 +60,16 @@ class Transcript:
             object.__setattr__(self, "turns", self.turns[-kept:])
 
     def added(self, question: tuple[Message, ...], answer: str | None, *, finished: bool = True) -> "Transcript":
-        """Return it with one more turn; an empty answer counts as none."""
+        """Return a transcript with one more turn; an empty answer counts as none."""
         return attrs.evolve(self, turns=(*self.turns, TranscriptTurn(question, answer or None, finished)))
 
     def without_last(self) -> "Transcript":
-        """Return it without its last turn."""
+        """Return a transcript without the last turn."""
         return attrs.evolve(self, turns=self.turns[:-1])
 
     @property
     def whole(self) -> tuple[Message, ...]:
-        """The initial messages and the turns, as messages; a turn without an answer's text is its question alone."""
+        """The initial messages and the turns as messages; a turn without an answer is its question alone."""
         whole = list(self.messages)
         for turn in self.turns:
             whole += turn.question
@@ -78,9 +78,9 @@ class Transcript:
         return tuple(whole)
 
     def split(self) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-        """Return what a context is to be created with, and what must then travel with the next question."""
+        """Return the messages of a create, and the messages to send in front of the next question."""
         whole = self.whole
         end = len(whole)
-        while whole[end - 1].role == "assistant":  # the first message of another role stops it at the latest
+        while whole[end - 1].role == "assistant":  # the initial messages have another role somewhere
             end -= 1
         return whole[:end], whole[end:]

@@ -1,4 +1,11 @@
-"""Many questions over one prefix: `Map`, which asks them, and `Answer`, what becomes of each."""
+"""Many questions over one prefix: `Map` asks them, an `Answer` is the result of each.
+
+Floors, from the top; a file imports from lower floors only::
+
+    map        Map: the async iterator
+    scheduler  its tasks: the feeder, the attempts, the pause
+    limiter    how many calls at once        source   the questions        answers   the answers, in order
+"""
 
 from .answers import Answer
 from .map import Map

@@ -1,4 +1,4 @@
-"""The answers of a map, and the order in which they leave it."""
+"""The answers of a map, and the order in which they are delivered. Pure."""
 
 from typing import Generic, TypeVar
 
@@ -9,28 +9,28 @@ from ...models import ChatCompletion, Usage
 
 __all__ = ["Answer", "Answers"]
 
-Question = TypeVar("Question")
+QuestionT = TypeVar("QuestionT")
 
 
 @attrs.frozen
-class Answer(Generic[Question]):
-    """What became of one question: a completion or an error.
+class Answer(Generic[QuestionT]):
+    """The result of one question: a completion or an error.
 
     Attributes:
-        index: its place among the questions, from 0.
-        question: as it was given.
+        index: the question's place among all, from 0.
+        question: as given.
         completion: the answer, or None.
-        error: what it failed with in the end, or None.
+        error: the final error, or None.
     """
 
     index: int
-    question: Question = attrs.field(repr=False)  # neither content shows in logs
+    question: QuestionT = attrs.field(repr=False)  # content does not show in logs
     completion: ChatCompletion | None = attrs.field(default=None, repr=False)
     error: CtxCacheError | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether it was answered."""
+        """Whether the question was answered."""
         return self.error is None
 
     @property
@@ -38,7 +38,7 @@ class Answer(Generic[Question]):
         """The text of the answer.
 
         Raises:
-            CtxCacheError: what the question failed with.
+            CtxCacheError: the question failed.
         """
         if self.error is not None:
             raise self.error
@@ -46,30 +46,30 @@ class Answer(Generic[Question]):
 
     @property
     def usage(self) -> Usage | None:
-        """What it was counted at; None if it failed, or the service did not say."""
+        """The usage of the answer; None after an error, or if the service sent none."""
         return None if self.completion is None else self.completion.usage
 
 
-class Answers(Generic[Question]):
-    """Keeps the answers that nobody has fetched yet.
+class Answers(Generic[QuestionT]):
+    """Keeps answers until the reader fetches them.
 
     Args:
-        ordered: give them out in the order of the questions; otherwise as they came.
+        ordered: deliver in the order of the questions; otherwise in the order of completion.
     """
 
     def __init__(self, *, ordered: bool) -> None:
         self._ordered = ordered
-        self._waiting: dict[int, Answer[Question]] = {}  # by their place in the order
-        self._came = 0
+        self._waiting: dict[int, Answer[QuestionT]] = {}  # by place in the order of delivery
+        self._completed = 0
         self._next = 0
 
-    def put(self, answer: Answer[Question]) -> None:
-        """Keep one."""
-        self._waiting[answer.index if self._ordered else self._came] = answer
-        self._came += 1
+    def put(self, answer: Answer[QuestionT]) -> None:
+        """Keep an answer."""
+        self._waiting[answer.index if self._ordered else self._completed] = answer
+        self._completed += 1
 
-    def take(self) -> Answer[Question] | None:
-        """Give out the next one, if it is there."""
+    def take(self) -> Answer[QuestionT] | None:
+        """Return the next answer in order, None if it is not there yet."""
         answer = self._waiting.pop(self._next, None)
         if answer is not None:
             self._next += 1

@@ -1,14 +1,13 @@
 """How many calls at once: as many as the service takes. Pure: clock and randomness are arguments.
 
-Additive increase, multiplicative decrease, as in TCP. It begins with a few calls at once and adds one for each success
-until the service says 429 for the first time; from then on it adds one for every `limit` successes. A 429 halves the
-limit, once for all calls that were under way together: they started in one window, which ends with the cut, and what
-others of that window meet says nothing of the new limit. After a 429 nobody starts before the service wants it: the
-pause is everybody's.
+Additive increase, multiplicative decrease, as in TCP. The limit begins small and grows by one for each success until
+the first 429; from then on by one for every `limit` successes. A 429 halves the limit, once for all calls under way at
+that moment: they form a window, which ends with the cut, and later refusals of the same window say nothing about the
+new limit. After a 429 no call starts before the service allows: the pause applies to the whole map.
 
-A question refused with 429 did not run and goes again, however often; it is given up where waiting does not help: the
-service names a wait longer than `Retry.max_retry_after`, or nothing has succeeded since a first 429 for
-`Retry.max_elapsed` seconds.
+A question refused with 429 did not run, and is retried without counting attempts. It fails only where waiting does not
+help: the service asks for a longer wait than `Retry.max_retry_after`, or no call has succeeded for `Retry.max_elapsed`
+seconds since a first 429.
 """
 
 import sys
@@ -28,18 +27,18 @@ _FIRST: Final = 8
 class Limiter:
     """The limit of one map.
 
-    A call is begun with `start`, which gives the window it belongs to, and ended with one of `succeeded`, `refused`
-    (429) and `failed` (anything else).
+    A call begins with `start`, which returns its window, and ends with `succeeded`, `refused` (429) or `failed`
+    (anything else).
 
     Args:
         concurrency: the most calls at once.
-        policy: the lengths of pauses, and when to give up; its `attempts` are not for 429s.
+        policy: the lengths of pauses, and when to give up; `attempts` does not apply to 429s.
 
     Attributes:
         limit: calls that may be under way at once now.
         running: calls under way.
         window: the number of cuts so far, which names the window.
-        resume_at: when the pause ends; before it nobody starts.
+        resume_at: when the pause ends; no call starts before.
     """
 
     def __init__(self, concurrency: int, policy: Retry) -> None:
@@ -58,12 +57,12 @@ class Limiter:
         return self.running < self.limit and now >= self.resume_at
 
     def start(self) -> int:
-        """Begin a call; return its window."""
+        """Begin a call and return its window."""
         self.running += 1
         return self.window
 
     def failed(self) -> None:
-        """End a call that says nothing about the limit."""
+        """End a call whose failure says nothing about the limit."""
         self.running -= 1
 
     def succeeded(self, window: int) -> None:
@@ -78,16 +77,16 @@ class Limiter:
             self._credit = 0
 
     def refused(self, window: int, error: RateLimitError, now: float, random: float) -> bool:
-        """End a call that got a 429: cut, and pause.
+        """End a call that got a 429: cut the limit, and pause.
 
         Args:
-            window: the call's.
-            error: what it got; with the wait the service asks for, if it names one.
+            window: the window of the call.
+            error: the 429, with the wait the service asks for, if any.
             now: the clock, in seconds.
             random: a random number in [0, 1).
 
         Returns:
-            Whether its question is to go again, after the pause.
+            Whether the question is to be retried after the pause.
         """
         self.running -= 1
         if self._trouble_since is None:
@@ -98,10 +97,10 @@ class Limiter:
             self._refusals += 1
             self.limit = max(self.limit // 2, 1)
         elif error.retry_after is None:
-            return True  # the cut before made the pause for it
+            return True  # the cut of its window has begun a pause
         elapsed = now - self._trouble_since
         delay = next_delay(self._policy, error, attempt=max(self._refusals, 1), elapsed=elapsed, jitter=random)
-        # What is given up does not make the others rush.
+        # Giving up on one question must not end the pause for the rest.
         pause = self._policy.max_delay if delay is None else delay
         self.resume_at = max(self.resume_at, now + pause)
         return delay is not None

@@ -1,4 +1,4 @@
-"""`Map`: many questions, as many at once as the service takes, the answers as they come."""
+"""`Map`: asks many questions, as many at once as the service takes, and delivers the answers as they come."""
 
 import asyncio
 import random
@@ -15,42 +15,43 @@ from .source import Source
 
 __all__ = ["Map"]
 
-Question = TypeVar("Question")
+QuestionT = TypeVar("QuestionT")
 
 
-class Map(Generic[Question]):
-    """Asks many questions; an async iterator of an `Answer` for each.
+class Map(Generic[QuestionT]):
+    """Asks many questions; an async iterator of one `Answer` a question.
 
-    Nothing is asked before it is iterated. Iterate it to its end, or leave it whenever you like: `async with` and
-    `aclose` cancel what is under way and wait for it to end; one that is forgotten cancels it when it is collected.
+    Nothing is asked before the first iteration. Iterate to the end, or leave at any time: `async with` and `aclose`
+    cancel the calls under way and wait for them to end; a map that is forgotten cancels them when garbage-collected.
 
-    An error is a result like any other. An exception out of `questions` ends the map: the results under way are
-    delivered, then it is raised. One out of `ask` that is not of this package's family ends it at once: it is raised in
-    place of the next answer, and what is under way is cancelled.
+    An error is a result like any other. An exception raised by `questions` ends the map: results under way are
+    delivered first, then the exception is raised. An exception of `ask` outside this package's family ends the map at
+    once: calls under way are cancelled, and the exception is raised in place of the next answer.
 
     Args:
         ask: asks one question.
-        questions: any iterable or async iterable; read as questions can be asked, a million take no more memory than a
-            few. If it is a generator, it is closed at the end.
-        concurrency: the most calls at once. How many there are, the service decides: see `limiter`.
+        questions: any iterable or async iterable, read no faster than questions are asked, so that a million take no
+            more memory than a few. A generator is closed at the end.
+        concurrency: upper limit of concurrent calls; the actual number follows the service's rate limit, see `limiter`.
         ordered: deliver the answers in the order of the questions, not as they complete.
-        retry: when to repeat. Of a 429, the lengths of the pauses, `max_retry_after` and `max_elapsed` count: for how
-            long nothing at all may succeed before a question fails with it; `attempts` is for the other errors.
-        repeatable: whether a question that may have run is asked again (a lost reply, a 5xx), as is harmless on a
-            `common_prefix` context.
-        on_retry: is told of each question that goes again: the error, the attempts so far, the pause in seconds.
-        clock, sleep, random: monotonic seconds, how to wait some, a random number in [0, 1).
+        retry: when to repeat a question. After a 429 the whole map pauses as this policy says; a question fails with
+            the 429 once no call has succeeded for `max_elapsed` seconds, or if the service asks for more than
+            `max_retry_after`. `attempts` is for all other errors.
+        repeatable: whether to repeat a question that may have run (a lost reply, a 5xx); harmless on a `common_prefix`
+            context.
+        on_retry: called for each question that is retried, with the error, the attempts so far, the pause in seconds.
+        clock, sleep, random: monotonic seconds, how to wait, a random number in [0, 1).
 
     Raises:
-        InvalidInputError: for arguments that are none of these.
+        InvalidInputError: for an argument of another type, or out of its range.
     """
 
-    _work: Scheduler[Question] | None = None  # for __del__, until all is checked
+    _work: Scheduler[QuestionT] | None = None  # for __del__, if __init__ fails
 
     def __init__(
         self,
-        ask: AskOne[Question],
-        questions: Iterable[Question] | AsyncIterable[Question],
+        ask: AskOne[QuestionT],
+        questions: Iterable[QuestionT] | AsyncIterable[QuestionT],
         *,
         concurrency: int = 64,
         ordered: bool = False,
@@ -81,16 +82,16 @@ class Map(Generic[Question]):
             random=random,
         )
 
-    def __aiter__(self) -> AsyncIterator[Answer[Question]]:
+    def __aiter__(self) -> AsyncIterator[Answer[QuestionT]]:
         return self
 
-    async def __anext__(self) -> Answer[Question]:
+    async def __anext__(self) -> Answer[QuestionT]:
         """Wait for the next answer; several tasks may share the iteration."""
-        assert self._work is not None  # noqa: S101  # set where __init__ came to its end
+        assert self._work is not None  # noqa: S101  # set unless __init__ failed
         return await self._work.next()
 
     async def aclose(self) -> None:
-        """End it: cancel what is under way, wait for it to end, close the questions. Harmless to repeat."""
+        """Cancel the calls under way, wait for them to end, close the questions. Safe to call again."""
         if self._work is not None:
             await self._work.aclose()
 
@@ -104,4 +105,4 @@ class Map(Generic[Question]):
 
     def __del__(self) -> None:
         if self._work is not None:
-            self._work.forgotten()
+            self._work.abandon_soon()

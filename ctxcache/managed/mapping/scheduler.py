@@ -1,14 +1,14 @@
-"""The work of a map: its tasks, and what they share.
+"""`Scheduler`: the tasks of a map, and the state they share.
 
-There are three kinds of tasks. One feeder takes questions from their source; each attempt to ask one is a task; while
-nobody may start, a pauser sleeps. They meet in `Scheduler.pump`, which every event calls and which never waits: it
-starts what may start, and wakes the feeder where there is room for another question. So a result costs the same at any
-concurrency, and neither a slow source nor a slow reader holds up the others.
+There are three kinds of tasks. One feeder takes questions from their source; each attempt to ask a question is a task;
+during a pause, one task sleeps. They meet in `Scheduler.pump`, which is called after every event and never waits: it
+starts the attempts that may start, and wakes the feeder if there is room for another question. So a result costs the
+same at any concurrency, and neither a slow source nor a slow reader delays the other questions.
 
-A question is taken only when it could be asked at once, and answers that nobody has fetched yet count against the
-window, so what is held is bounded: `concurrency` calls under way, twice as many questions in all.
+A question is taken only when it could be asked at once, and answers not yet fetched count against the window. So memory
+is bounded: `concurrency` calls under way, twice as many questions in all.
 
-The tasks know the `Scheduler` and not the `Map`: a `Map` that was forgotten is collected, and its end cancels them.
+The tasks know the `Scheduler` and not the `Map`: a forgotten `Map` is garbage-collected, and cancels them.
 """
 
 import asyncio
@@ -30,30 +30,30 @@ from .source import Job, Source
 
 __all__ = ["AskOne", "Scheduler"]
 
-Question = TypeVar("Question")
-Asked = TypeVar("Asked", contravariant=True)
+QuestionT = TypeVar("QuestionT")
+AskedT = TypeVar("AskedT", contravariant=True)
 
 log: Final = logging.getLogger("ctxcache")
 
-_WINDOW: Final = 2  # questions taken and not yet delivered, for each call that may be under way
+_WINDOW: Final = 2  # questions taken and not yet delivered, per call that may be under way
 
 
-class AskOne(Protocol[Asked]):
+class AskOne(Protocol[AskedT]):
     """Asks one question of a map."""
 
-    def __call__(self, question: Asked, /, *, retry: Retry) -> Awaitable[ChatCompletion]:
-        """Ask, under this policy: it allows one attempt, since the map itself repeats, with all questions in view."""
+    def __call__(self, question: AskedT, /, *, retry: Retry) -> Awaitable[ChatCompletion]:
+        """Ask under this policy, which allows one attempt: the map itself repeats, with all questions in view."""
         ...
 
 
-class Scheduler(Generic[Question]):
-    """One map at work; the arguments are those of `Map`."""
+class Scheduler(Generic[QuestionT]):
+    """One running map; the arguments are those of `Map`."""
 
     def __init__(
         self,
-        ask: AskOne[Question],
-        source: Source[Question],
-        answers: Answers[Question],
+        ask: AskOne[QuestionT],
+        source: Source[QuestionT],
+        answers: Answers[QuestionT],
         *,
         concurrency: int,
         policy: Retry,
@@ -78,22 +78,22 @@ class Scheduler(Generic[Question]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._pausing = False
-        self._backlog: deque[Job[Question]] = deque()  # to go as soon as the limiter lets them
+        self._backlog: deque[Job[QuestionT]] = deque()  # waiting for the limiter
         self._outstanding = 0  # questions taken and not yet delivered
         self._feeding = True
         self._closed = False
         self._failure: BaseException | None = None
-        self._room = asyncio.Event()  # for the feeder
-        self._news = asyncio.Event()  # for those who wait for answers
+        self._room = asyncio.Event()  # wakes the feeder
+        self._news = asyncio.Event()  # wakes the readers
 
     # --- for the reader
 
-    async def next(self) -> Answer[Question]:
-        """Wait for the next answer; begin with the work if that was not done before.
+    async def next(self) -> Answer[QuestionT]:
+        """Wait for the next answer; the first call starts the map.
 
         Raises:
             StopAsyncIteration: at the end.
-            SessionError: in another event loop than the first time.
+            SessionError: called in another event loop than before.
         """
         self._begin()
         while not self._closed:
@@ -107,7 +107,7 @@ class Scheduler(Generic[Question]):
             self._news.clear()
             await self._news.wait()
         failure = self._failure
-        await self.aclose()  # a pause may be left
+        await self.aclose()  # a pause may still be running
         raise StopAsyncIteration if failure is None else failure
 
     def _begin(self) -> None:
@@ -123,14 +123,14 @@ class Scheduler(Generic[Question]):
         """Cancel all tasks, wait for their end, close the questions."""
         self._failure = None
         self._abandon()
-        while others := self._tasks - {asyncio.current_task()}:  # the questions' own code may close the map
+        while others := self._tasks - {asyncio.current_task()}:  # the iterable of questions may close the map
             await asyncio.wait(others)
         await self._close_source()
 
-    def forgotten(self) -> None:
-        """Cancel all tasks soon. Called in whichever thread collects the garbage."""
+    def abandon_soon(self) -> None:
+        """Cancel all tasks soon; called from the garbage collector, in any thread."""
         if self._loop is not None and self._tasks:
-            with suppress(RuntimeError):  # the loop is closed: it has cancelled them
+            with suppress(RuntimeError):  # the loop is closed, and has cancelled them
                 self._loop.call_soon_threadsafe(self._abandon)
 
     def _abandon(self) -> None:
@@ -148,7 +148,7 @@ class Scheduler(Generic[Question]):
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Forget a task. One that broke off took a question with it, so that is the end of the map."""
+        """Forget a task. If it failed, its question is lost, which ends the map."""
         self._tasks.discard(task)
         if task.cancelled():
             error: BaseException | None = SessionError("the map was cancelled from outside")
@@ -159,7 +159,7 @@ class Scheduler(Generic[Question]):
             self._abandon()
 
     def pump(self) -> None:
-        """Start what may start. Called after every event; never waits."""
+        """Start the attempts that may start; called after every event, never waits."""
         if self._closed:
             return
         now = self._clock()
@@ -173,7 +173,7 @@ class Scheduler(Generic[Question]):
             self._room.set()
 
     def _has_room(self, now: float) -> bool:
-        """Whether one more question could be asked at once."""
+        """Whether another question could be asked at once."""
         return not self._backlog and self._outstanding < self._window and self._limiter.may_start(now)
 
     async def _pause(self) -> None:
@@ -183,7 +183,7 @@ class Scheduler(Generic[Question]):
         self.pump()
 
     async def _feed(self) -> None:
-        """Take questions, each when there is room for it."""
+        """Take questions as long as there is room."""
         try:
             while True:
                 while not self._has_room(self._clock()):
@@ -193,10 +193,10 @@ class Scheduler(Generic[Question]):
                 if job is None:
                     break
                 self._outstanding += 1
-                self._backlog.append(job)  # not started here: what is to go again may have taken the room meanwhile
+                self._backlog.append(job)  # a retried question may have taken the slot
                 self.pump()
         except Exception as error:
-            self._failure = error  # raised when the answers under way were delivered
+            self._failure = error  # raised after the answers under way
         finally:
             self._feeding = False
             self._news.set()
@@ -205,17 +205,17 @@ class Scheduler(Generic[Question]):
     async def _close_source(self) -> None:
         try:
             await self._source.aclose()
-        except Exception as error:  # what a `finally` of theirs raises, or that they are running and closed the map
+        except Exception as error:  # from a `finally` of theirs, or because they are running
             log.warning("map: closing the questions failed: %s", type(error).__name__)
 
-    async def _attempt(self, job: Job[Question], window: int) -> None:
-        """Ask once. What comes of it is an answer, or the question goes again."""
+    async def _attempt(self, job: Job[QuestionT], window: int) -> None:
+        """Ask once; deliver the answer, or queue the question again."""
         began = self._clock()
-        job.tried += 1
+        job.attempts += 1
         try:
             completion = await self._ask(job.question, retry=self._once)
         except CtxCacheError as error:
-            # Its frames, and what they hold, would live as long as the answer.
+            # The frames of the traceback would live as long as the answer.
             failure = error.with_traceback(None)
         else:
             self._limiter.succeeded(window)
@@ -230,23 +230,23 @@ class Scheduler(Generic[Question]):
             self._backlog.append(job)
             self.pump()
         else:
-            failure.attempts = max(job.tried, failure.attempts)
+            failure.attempts = max(job.attempts, failure.attempts)
             self._deliver(Answer(job.index, job.question, error=failure))
 
-    def _refused(self, job: Job[Question], failure: RateLimitError, window: int) -> bool:
-        """Leave a 429 to the limiter; whether the question goes again."""
+    def _refused(self, job: Job[QuestionT], failure: RateLimitError, window: int) -> bool:
+        """Pass a 429 to the limiter; return whether to retry the question."""
         limiter, now = self._limiter, self._clock()
         first = window == limiter.window
         again = limiter.refused(window, failure, now, self._random())
         pause = max(limiter.resume_at - now, 0.0)
-        if first:  # the others of its window change nothing any more
+        if first:  # later ones of the same window change nothing
             log.warning("map: RateLimitError, at most %d at once, the next in %.2f s", limiter.limit, pause)
         if again and self._on_retry is not None:
-            self._on_retry(failure, job.tried, pause)
+            self._on_retry(failure, job.attempts, pause)
         return again
 
-    async def _failed(self, job: Job[Question], failure: CtxCacheError, began: float) -> bool:
-        """Wait until the question goes again; False where it does not."""
+    async def _failed(self, job: Job[QuestionT], failure: CtxCacheError, began: float) -> bool:
+        """Wait until the question may be retried; False if it may not."""
         if not may_repeat(failure, repeatable=self._repeatable):
             return False
         if not job.failures:
@@ -256,14 +256,14 @@ class Scheduler(Generic[Question]):
         delay = next_delay(self._policy, failure, attempt=job.failures, elapsed=elapsed, jitter=self._random())
         if delay is None:
             return False
-        log.warning("map: %s, attempt %d, again in %.2f s", type(failure).__name__, job.tried, delay)
+        log.warning("map: %s, attempt %d, again in %.2f s", type(failure).__name__, job.attempts, delay)
         if self._on_retry is not None:
-            self._on_retry(failure, job.tried, delay)
-        self.pump()  # another may go meanwhile
+            self._on_retry(failure, job.attempts, delay)
+        self.pump()  # another question may start meanwhile
         await self._sleep(delay)
         return True
 
-    def _deliver(self, answer: Answer[Question]) -> None:
+    def _deliver(self, answer: Answer[QuestionT]) -> None:
         self._answers.put(answer)
         self._news.set()
         self.pump()

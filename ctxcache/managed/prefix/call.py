@@ -1,4 +1,4 @@
-"""One call over a prefix: sent on the context there is, and repeated where that turns out to be gone."""
+"""`PrefixCall`: one call over a prefix, sent on the current context and repeated if that turns out to be gone."""
 
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -7,7 +7,8 @@ from ...client.stream import ChatStream
 from ...errors import CtxCacheError
 from ...models import Usage
 from ..keeper import ContextKeeper
-from .renewal import Live, Renewal
+from ..live import LiveContext
+from .renewal import Renewal
 
 __all__ = ["PrefixCall"]
 
@@ -15,75 +16,74 @@ T = TypeVar("T")
 
 
 class PrefixCall(Generic[T]):
-    """One call, plain or streamed. Of a stream it is the owner: see `StreamOwner`.
+    """One call, plain or streamed; for a stream it is the `StreamOwner`.
 
-    It is sent at most twice; a third time only where the second context was adopted from the store, since nobody knows
-    how long that had been gone. The third one is created here, so there is no loop.
+    It is sent at most twice, and a third time only if the second context was adopted from the store, which may have
+    kept a dead one for long. The third context is created here, so there is no loop.
 
     Args:
-        contexts: the books, and what says that a context is gone.
-        renewal: gives the contexts.
-        send: sends it, given the id of a context; its messages and options may be sent more than once.
+        keeper: decides which errors say that a context is gone.
+        renewal: provides the contexts.
+        send: sends the call, given the id of a context; called once for each attempt.
     """
 
-    def __init__(self, contexts: ContextKeeper, renewal: Renewal, send: Callable[[str], Awaitable[T]]) -> None:
-        self._keeper = contexts
+    def __init__(self, keeper: ContextKeeper, renewal: Renewal, send: Callable[[str], Awaitable[T]]) -> None:
+        self._keeper = keeper
         self._renewal = renewal
         self._send = send
-        self._times = 0
-        self._sent = 0.0
-        self._live: Live | None = None  # the context it was last sent on
+        self._attempts = 0
+        self._sent_at = 0.0
+        self._live: LiveContext | None = None  # the context of the last attempt
 
     async def begin(self) -> T:
-        """Send it.
+        """Send the call.
 
         Raises:
             CtxCacheError: any of the family, from creating the context or from the call.
         """
-        return await self._sent_on(await self._renewal.current())
+        return await self._send_on(await self._renewal.current())
 
     async def again(self, error: CtxCacheError) -> T | None:
-        """Send it once more after this error, if that says that the context is gone; None: raise the error."""
-        live = await self._next(error)
-        return None if live is None else await self._sent_on(live)
+        """Repeat the call if the error says that its context is gone; None: raise the error."""
+        live = await self._successor(error)
+        return None if live is None else await self._send_on(live)
 
-    async def _sent_on(self, first: Live) -> T:
-        live: Live | None = first
+    async def _send_on(self, first: LiveContext) -> T:
+        live: LiveContext | None = first
         while live is not None:
-            self._live, self._sent = live, self._keeper.clock()
-            self._times += 1
+            self._live, self._sent_at = live, self._keeper.clock()
+            self._attempts += 1
             try:
                 return await self._send(live.context.id)
             except CtxCacheError as error:
                 failure = error
-            live = await self._next(failure)
+            live = await self._successor(failure)
         raise failure
 
-    async def _next(self, error: CtxCacheError) -> Live | None:
-        """Return the context to repeat the call on, or None."""
+    async def _successor(self, error: CtxCacheError) -> LiveContext | None:
+        """Return the context on which to repeat the call; None if it is not to be repeated."""
         failed = self._live
-        if failed is None or not self._gave_up(error):
+        if failed is None or not self._discard_if_gone(failed, error):
             return None
-        if self._times == 1:
+        if self._attempts == 1:
             return await self._renewal.current()
-        return await self._renewal.created() if self._times == 2 and failed.adopted else None
+        return await self._renewal.created() if self._attempts == 2 and failed.adopted else None
 
-    def _gave_up(self, error: CtxCacheError) -> bool:
-        """Whether the error says that the context is gone; then it is given up."""
-        gone = self._live is not None and self._keeper.is_gone(error)
-        if gone and self._live is not None:
-            self._renewal.gone(self._live)
+    def _discard_if_gone(self, live: LiveContext, error: CtxCacheError) -> bool:
+        gone = self._keeper.is_gone(error)
+        if gone:
+            self._renewal.discard(live)
         return gone
 
     async def answered(self, usage: Usage | None) -> None:
         """Note that a plain call was answered."""
-        if self._live is not None:
-            self._keeper.used(self._live.context.id, usage, self._sent)
-            if self._renewal.used(self._live, self._sent):
-                await self._renewal.tell(self._live)
+        if (live := self._live) is not None:
+            live.used(usage, self._sent_at)
+            if self._renewal.store_lags(live):
+                await self._renewal.touch(live)
 
     def hold_here(self) -> None:
-        """Nothing to note: on a prefix no call waits for another."""
+        """Do nothing: calls over a prefix do not wait for one another."""
 
     def ended(self, stream: ChatStream | None, error: BaseException | None) -> None:
         """Note the end of a stream, however it came."""
@@ -91,8 +91,8 @@ class PrefixCall(Generic[T]):
         if stream is None or live is None:
             return
         if isinstance(error, CtxCacheError):
-            self._gave_up(error)
+            self._discard_if_gone(live, error)
         if error is None or stream.usage is not None:
-            self._keeper.used(live.context.id, stream.usage, self._sent)
-        if error is None and self._renewal.used(live, self._sent):
-            self._renewal.tell_later(live)
+            live.used(stream.usage, self._sent_at)
+        if error is None and self._renewal.store_lags(live):
+            self._renewal.touch_later(live)

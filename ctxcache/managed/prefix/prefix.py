@@ -16,8 +16,8 @@ from ...errors import CtxCacheError, InvalidInputError
 from ...models import ChatCompletion, Context, ContextRequest, Message, MessageLike, Usage, read_messages
 from ...wire import CHAT_PATH, PreparedChat
 from ..costs import Cost, Prices
-from ..expiry import DEFAULT_MARGIN
 from ..keeper import ContextKeeper
+from ..live import DEFAULT_MARGIN
 from ..mapping import Map
 from ..question import Question, read_question, refuse_own_options
 from ..stores import Store
@@ -25,34 +25,36 @@ from ..stream import ManagedStream
 from .call import PrefixCall
 from .renewal import Renewal
 from .store_access import StoreAccess
+from .timing import Timing
 
 __all__ = ["Prefix"]
 
 _STORE: Final = ("get", "put", "touch", "forget", "lease", "release")
 
+_TIMING: Final = Timing()
+
 QuestionT = TypeVar("QuestionT")
 
 
 class Prefix:
-    """A prompt that many questions begin with, as a `common_prefix` context that is there when it is needed.
+    """A long prompt kept in a `common_prefix` context, which exists whenever a call needs it.
 
-    Nothing is sent before the first use, which creates the context. It is created again when its time is up, and when
-    the service says that it is gone; then the call is repeated, once. Any number of tasks may use it at once: those who
-    need a context at the same time make one between them, and where that fails each gets the error. Nothing need be
-    closed.
+    Nothing is sent before the first use, which creates the context. The context is replaced shortly before its TTL
+    ends, or when the service reports it gone; then the call is repeated once. Any number of tasks may call at once:
+    concurrent first uses create one context; if that fails, each gets the error. Nothing needs to be closed.
 
     Args:
-        session: who makes the calls; its `Hooks` are told what happens to the context.
+        session: makes the calls; its `Hooks` are told what happens to the context.
         model: the model's id.
         messages: what every question follows: `Message` objects or mappings; the last one may not be the assistant's.
         ttl: idle time after which the service drops the context: seconds in [3600, 604800] or a timedelta; the
-            service's default is 86400. Every use starts it anew.
+            service's default is 86400. Every use restarts it.
         store: shares the context with other processes, or other `Prefix` objects of the same session settings, model
             and messages (`MemoryStore`, `SQLiteStore`, `RedisStore`); you close it. A store that fails is reported
-            once, and done without. None: this object alone knows its context.
+            once, and calls continue without it. None: the context is not shared.
         margin: seconds before its end from which a context is no longer used; never more than a tenth of its ttl.
-        is_gone: which errors say that the context is gone; default: `ContextGoneError`. What it raises is logged, and
-            counts as no.
+        is_gone: which errors say that the context is gone; default: `ContextGoneError`. If it raises, that is logged
+            and counts as no.
         clock: Unix seconds.
 
     Raises:
@@ -70,14 +72,16 @@ class Prefix:
         margin: float = DEFAULT_MARGIN,
         is_gone: Callable[[CtxCacheError], bool] | None = None,
         clock: Callable[[], float] = time.time,
+        _timing: Timing = _TIMING,
     ) -> None:
-        asked = ContextRequest(model=model, messages=read_messages(messages), mode="common_prefix", ttl=ttl)
-        self._keeper = ContextKeeper(session, asked, margin=margin, is_gone=is_gone, clock=clock)
+        template = ContextRequest(model=model, messages=read_messages(messages), mode="common_prefix", ttl=ttl)
+        self._keeper = ContextKeeper(session, template, margin=margin, is_gone=is_gone, clock=clock)
         if store is not None and not all(callable(getattr(store, name, None)) for name in _STORE):
             raise InvalidInputError.of("store", type(store), "a Store, or None")
         self._session = session
         self._model = model
-        self._renewal = Renewal(self._keeper, StoreAccess(store, _key(session, asked), session.hooks, clock))
+        access = StoreAccess(store, _key(session, template), session.hooks, clock, _timing)
+        self._renewal = Renewal(self._keeper, access, _timing)
 
     # --- calls
 
@@ -85,10 +89,8 @@ class Prefix:
         """Ask one question over the prefix, and wait for the whole answer.
 
         Args:
-            question: a string is a user message; a `Message` or a mapping is one message; a list of them is sent as it
-                is.
-            **options: see `ChatParameters`; `repeatable` is True here unless you say otherwise: a lost reply is asked
-                for again.
+            question: a string (a user message), a `Message` or mapping, or a list of those.
+            **options: see `ChatParameters`; `repeatable` is True by default: a lost reply is requested again.
 
         Raises:
             InvalidInputError: for an argument out of its range; nothing was sent.
@@ -103,11 +105,11 @@ class Prefix:
         return answer
 
     def stream(self, question: Question, **options: Unpack[ChatParameters]) -> ManagedStream:
-        """Ask one question over the prefix, and stream the answer: `async with` the result, or iterate it straight.
+        """Ask one question over the prefix, and stream the answer: `async with` the result, or iterate it directly.
 
-        Nothing is sent before that. Where the context turns out to be gone before the first chunk, the call is repeated
-        on a new one; after it, the error is raised, and the next call creates a new one. The stream is asked for its
-        usage, unless `stream_options` says otherwise.
+        Nothing is sent before that. If the context turns out to be gone before the first chunk, the call is repeated
+        on a new context; after the first chunk the error is raised, and the next call creates a new context. The
+        stream includes its usage, unless `stream_options` says otherwise.
 
         Args:
             question: as in `ask`.
@@ -128,13 +130,13 @@ class Prefix:
         ordered: bool = False,
         **options: Unpack[ChatParameters],
     ) -> Map[QuestionT]:
-        """Ask many questions over the prefix: iterate the result for an `Answer` to each, an error being one as well.
+        """Ask many questions over the prefix: iterate the result for one `Answer` a question, success or error.
 
         Args:
-            questions: an iterable or async iterable of questions as in `ask`, read as they can be asked.
-            concurrency: the most calls at once; how many there are, depends on what the service takes.
+            questions: an iterable or async iterable of questions as in `ask`, read no faster than they are asked.
+            concurrency: upper limit of concurrent calls; the actual number follows the service's rate limit.
             ordered: deliver the answers in the order of the questions, not as they complete.
-            **options: as in `ask`, for all of them. `retry` is for the map as a whole: see `Map`.
+            **options: as in `ask`, for all questions. `retry` is for the map as a whole: see `Map`.
 
         Raises:
             InvalidInputError: for an argument out of its range.
@@ -186,13 +188,13 @@ class Prefix:
         )
 
     async def warm(self) -> Context:
-        """Make sure that there is a context now, so that the first question does not wait for it.
+        """Find or create the context now, so that the first question does not wait for that.
 
         Returns:
-            the context; of one that was found in the store only `id`, `ttl`, `model` and `mode` are known.
+            the context; if found in the store, only `id`, `ttl`, `model` and `mode` are known.
 
         Raises:
-            CtxCacheError: it could not be created.
+            CtxCacheError: the create failed.
         """
         return (await self._renewal.current()).context
 
@@ -200,26 +202,26 @@ class Prefix:
 
     @property
     def context(self) -> Context | None:
-        """The context; None before the first use, when its time is up, and when it was found gone.
+        """The context; None before the first use, after its expiry, and after the service reported it gone.
 
-        Of one that was found in the store only `id`, `ttl`, `model` and `mode` are known.
+        If found in the store, only `id`, `ttl`, `model` and `mode` are known.
         """
         live = self._renewal.live
         return None if live is None else live.context
 
     @property
     def expires_at(self) -> float | None:
-        """When the context will be gone if it is not used before, in Unix seconds; None where there is none."""
+        """When the context will be gone if not used before, in Unix seconds; None without a context."""
         live = self._renewal.live
-        return None if live is None else live.expiry.expires_at
+        return None if live is None else live.expires_at
 
     @property
     def usage(self) -> Usage:
-        """What was counted so far, creates and calls, over all contexts this object had."""
+        """Total usage of creates and calls, over all contexts this object had."""
         return self._keeper.ledger.usage
 
     def cost(self, prices: Prices) -> Cost:
-        """Turn what was counted so far into money, storage included, and compare it with calls without a context."""
+        """Return the cost so far, storage included, and the cost of the same calls without a context."""
         return self._keeper.ledger.cost(prices, self._keeper.clock())
 
     def __repr__(self) -> str:
@@ -227,7 +229,8 @@ class Prefix:
         return f"<Prefix {self._model} {'without a context' if context is None else context.id}>"
 
 
-def _key(session: AsyncSession, asked: ContextRequest) -> str:
-    """Return what the context has for a name in stores: it tells all that matters apart, and nothing of it."""
-    what = json.loads(codec.encode([asked.model, asked.mode, asked.messages, None]))  # no truncation strategy
-    return session.fingerprint(json.dumps(what, sort_keys=True, separators=(",", ":")).encode())
+def _key(session: AsyncSession, template: ContextRequest) -> str:
+    """Return the context's key in stores: a keyed hash of the account, the model and the messages."""
+    # The None stands for the truncation strategy, which a prefix has not.
+    identity = json.loads(codec.encode([template.model, template.mode, template.messages, None]))
+    return session.fingerprint(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode())

@@ -1,103 +1,71 @@
-"""Which context is next: found, created and created again, once for all who wait.
+"""`Renewal`: the context that a prefix uses now: found in the store or created, by one task for all waiters.
 
 Invariants:
 
-- At most one creation is under way. Who needs a context meanwhile waits for that one, and gets its result or a copy of
-  its error; an error is not remembered. One who is cancelled leaves it to the others; the last one cancels it.
-- A context is given up by whoever first finds it gone; who finds so later takes the one that has come in its place.
-- The store is asked only where there is no live context here, and told of uses now and then.
+- Single flight: at most one search or create is under way. Callers that need a context meanwhile wait for its result,
+  or get a copy of its error; an error is not remembered. A cancelled caller leaves the work to the others; the last one
+  cancels it.
+- The first caller to find a context gone discards it; later ones use its successor.
+- The store is asked only when no live context is known here, and told of uses now and then. A create holds a lease in
+  the store, so that other processes wait for its context instead of creating their own.
 """
 
 import asyncio
 import logging
-import random
-from collections.abc import Awaitable, Callable
 from secrets import token_hex
 from typing import Final
 
-import attrs
-
 from ...models import Context
-from ..expiry import Expiry
 from ..keeper import ContextKeeper, Replaced
+from ..live import LiveContext
 from .single_flight import SingleFlight
 from .store_access import StoreAccess
+from .timing import Timing
 
-__all__ = ["Live", "Renewal"]
+__all__ = ["Renewal"]
 
 log: Final = logging.getLogger("ctxcache")
 
-_LEASE_SECONDS: Final = 30.0
-_EXTEND_SECONDS: Final = 10.0
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
-# Whoever creates extends its lease for as long as it takes. Waiting longer than this helps nobody.
-_PATIENCE_SECONDS: Final = 120.0
-_TOLD_SHARE: Final = 0.01
-
-
-@attrs.define(eq=False)
-class Live:
-    """A context in use.
-
-    Attributes:
-        context: as created; of an adopted one, id, ttl, model and mode.
-        expiry: its idle timer.
-        adopted: whether it was found in the store, not created here.
-        told: the end of its time as the store knows it.
-    """
-
-    context: Context
-    expiry: Expiry
-    adopted: bool
-    told: float
+_TOUCH_SHARE: Final = 0.01  # of the ttl: how far the store's expiry may lag behind
 
 
 class Renewal:
     """Keeps one context alive for any number of calls.
 
     Args:
-        contexts: creates them, and tells of it.
-        sharing: the store's side.
-        sleep, random: pauses between looks at the store, and a random number in [0, 1) to spread them.
+        keeper: creates the contexts and announces them.
+        store: the context's key in the store.
+        timing: how to wait for a lease, and how long.
     """
 
-    def __init__(
-        self,
-        contexts: ContextKeeper,
-        sharing: StoreAccess,
-        *,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        random: Callable[[], float] = random.random,
-    ) -> None:
-        self._keeper = contexts
-        self._sharing = sharing
-        self._clock = contexts.clock
-        self._sleep = sleep
-        self._random = random
-        self._live: Live | None = None
-        self._flight: SingleFlight[Live] | None = None
-        self._old: Replaced | None = None  # until another takes its place
+    def __init__(self, keeper: ContextKeeper, store: StoreAccess, timing: Timing) -> None:
+        self._keeper = keeper
+        self._store = store
+        self._timing = timing
+        self._clock = keeper.clock
+        self._live: LiveContext | None = None
+        self._flight: SingleFlight[LiveContext] | None = None
+        self._replaced: Replaced | None = None  # announced with its successor
         self._gone_id = ""
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- the context
 
     @property
-    def live(self) -> Live | None:
-        """The context, if there is one and its time has not passed."""
+    def live(self) -> LiveContext | None:
+        """The context, if there is one that has not expired."""
         live = self._live
-        return None if live is None or live.expiry.expired(self._clock()) else live
+        return None if live is None or live.expired(self._clock()) else live
 
-    async def current(self) -> Live:
-        """Return a live context: the one there is, one from the store, or a new one.
+    async def current(self) -> LiveContext:
+        """Return a live context: the known one, one from the store, or a new one.
 
         Raises:
-            CtxCacheError: it could not be created; everyone who waited for it gets a copy of the error.
+            CtxCacheError: the create failed; every waiter gets a copy of the error.
         """
         return self.live or await (self._under_way() or self._start(fresh=False)).join()
 
-    async def created(self) -> Live:
+    async def created(self) -> LiveContext:
         """Return a live context that was created here, not found in the store.
 
         Raises:
@@ -113,117 +81,118 @@ class Renewal:
             flight = self._start(fresh=True)
         return await flight.join()
 
-    def used(self, live: Live, sent: float) -> bool:
-        """Note a successful use, sent at this time; return whether the store should be told."""
-        live.expiry.used(sent)
-        due = self._sharing.usable and live.expiry.expires_at - live.told >= live.expiry.ttl * _TOLD_SHARE
-        if due:
-            live.told = live.expiry.expires_at
-        return due
-
-    async def tell(self, live: Live) -> None:
-        """Tell the store how long a context lives now."""
-        await self._sharing.touch(live.context.id, live.expiry.remaining(self._clock()))
-
-    def gone(self, live: Live) -> None:
-        """Give a context up because the service said it is gone; the first to say so of several counts."""
+    def discard(self, live: LiveContext) -> None:
+        """Stop using a context that the service reported gone; only the first report counts."""
         if self._live is live:
             self._live = None
-            self._old = Replaced(live.context.id, "gone")
+            self._replaced = Replaced(live.context.id, "gone")
             self._gone_id = live.context.id
 
-    def tell_later(self, live: Live) -> None:
-        """Tell the store beside the calls: the end of a stream cannot wait for it."""
-        task = asyncio.get_running_loop().create_task(self.tell(live))
+    # --- telling the store of uses
+
+    def store_lags(self, live: LiveContext) -> bool:
+        """Whether the store's expiry lags so far behind that `touch` is due; True once for each lag."""
+        lags = self._store.usable and live.expires_at - live.store_expires_at >= live.ttl * _TOUCH_SHARE
+        if lags:
+            live.store_expires_at = live.expires_at
+        return lags
+
+    async def touch(self, live: LiveContext) -> None:
+        """Tell the store how long a context lives now."""
+        await self._store.touch(live.context.id, live.remaining(self._clock()))
+
+    def touch_later(self, live: LiveContext) -> None:
+        """Do the same in a task of its own: the end of a stream cannot wait."""
+        task = asyncio.get_running_loop().create_task(self.touch(live))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # --- one creation for all
+    # --- single flight
 
-    def _under_way(self) -> SingleFlight[Live] | None:
+    def _under_way(self) -> SingleFlight[LiveContext] | None:
         return None if self._flight is None or self._flight.over else self._flight
 
-    def _start(self, *, fresh: bool) -> SingleFlight[Live]:
-        if self._live is not None and self._live.expiry.expired(self._clock()):
-            self._old = Replaced(self._live.context.id, "expired")
+    def _start(self, *, fresh: bool) -> SingleFlight[LiveContext]:
+        if self._live is not None and self._live.expired(self._clock()):
+            self._replaced = Replaced(self._live.context.id, "expired")
             self._live = None
         self._flight = SingleFlight(self._fly(fresh), fresh=fresh)
         return self._flight
 
-    async def _fly(self, fresh: bool) -> Live:
+    async def _fly(self, fresh: bool) -> LiveContext:
         try:
-            return await (self._created() if fresh else self._found_or_created())
+            return await (self._create() if fresh else self._find_or_create())
         finally:
-            # Here, not in a callback: whoever comes a moment later does not get the error of this one.
+            # Here, not in a callback: a caller that comes a moment later must not get the error of this flight.
             if self._flight is not None and self._flight.mine:
                 self._flight = None
 
     # --- where a context comes from
 
-    async def _found_or_created(self) -> Live:
-        if not self._sharing.usable:
-            return await self._created()
-        if self._old is not None and self._old.reason == "gone":
-            await self._sharing.forget(self._old.id)
-        found = await self._found()
+    async def _find_or_create(self) -> LiveContext:
+        if not self._store.usable:
+            return await self._create()
+        if self._replaced is not None and self._replaced.reason == "gone":
+            await self._store.forget(self._replaced.id)
+        found = await self._find()
         if found is not None:
             return found
         holder = token_hex(8)
         try:
-            found = await self._leased_or_found(holder)
-            return found or await self._created_under_lease(holder)
+            found = await self._lease_or_find(holder)
+            return found or await self._create_under_lease(holder)
         finally:
-            await self._sharing.release(holder)
+            await self._store.release(holder)
 
-    async def _leased_or_found(self, holder: str) -> Live | None:
-        """Wait for the right to create; or for the context that another one, who has it, creates."""
-        waited, pause = 0.0, _FIRST_PAUSE
-        while not await self._sharing.lease(holder, _LEASE_SECONDS):
+    async def _lease_or_find(self, holder: str) -> LiveContext | None:
+        """Wait for the lease, or for the context that its holder creates."""
+        timing = self._timing
+        waited, pause = 0.0, timing.first_poll
+        while not await self._store.lease(holder, timing.lease):
             if self._keeper.session.closed:
-                break  # the create says so
-            if waited >= _PATIENCE_SECONDS:
-                log.warning("the right to create was not to be had from the store in %g s: without it", waited)
+                break  # the create raises the error for that
+            if waited >= timing.patience:
+                log.warning("no lease from the store within %g s; creating a context without one", waited)
                 break
-            delay = pause * (0.5 + self._random() / 2)
-            await self._sleep(delay)
-            waited, pause = waited + delay, min(2 * pause, _LONGEST_PAUSE)
-            if (found := await self._found()) is not None:
+            delay = pause * (0.5 + timing.random() / 2)
+            await timing.sleep(delay)
+            waited, pause = waited + delay, min(2 * pause, timing.longest_poll)
+            if (found := await self._find()) is not None:
                 return found
-        return await self._found()  # it may have come just before the right
+        return await self._find()  # its context may have come just before the lease
 
-    async def _created_under_lease(self, holder: str) -> Live:
-        async def extend() -> None:
+    async def _create_under_lease(self, holder: str) -> LiveContext:
+        async def renew() -> None:
             while True:
-                await self._sleep(_EXTEND_SECONDS)
-                await self._sharing.lease(holder, _LEASE_SECONDS)
+                await self._timing.sleep(self._timing.lease_renewal)
+                await self._store.lease(holder, self._timing.lease)
 
-        extending = asyncio.get_running_loop().create_task(extend())
+        renewing = asyncio.get_running_loop().create_task(renew())
         try:
-            return await self._created()
+            return await self._create()
         finally:
-            extending.cancel()
-            await asyncio.wait([extending])
+            renewing.cancel()
+            await asyncio.wait([renewing])
 
-    async def _found(self) -> Live | None:
+    async def _find(self) -> LiveContext | None:
         """Adopt the context that the store keeps, unless it is as good as gone."""
         now = self._clock()
-        found = await self._sharing.get()
+        found = await self._store.get()
         if found is None or found.id == self._gone_id:
             return None
-        expiry = Expiry(found.ttl, now, margin=self._keeper.margin, remaining=found.remaining)
-        if expiry.expired(self._clock()):
+        template = self._keeper.template
+        context = Context(id=found.id, ttl=int(found.ttl), model=template.model, mode=str(template.mode))
+        live = self._keeper.watch(context, found.ttl, now, remaining=found.remaining, adopted=True)
+        if live.expired(self._clock()):
             return None
-        asked = self._keeper.asked
-        context = Context(id=found.id, ttl=int(found.ttl), model=asked.model, mode=str(asked.mode))
-        self._live, self._old = Live(context, expiry, adopted=True, told=expiry.expires_at), None
+        self._live, self._replaced = live, None
         log.info("context %s: adopted from the store, %.0f s left", found.id, found.remaining)
-        return self._live
+        return live
 
-    async def _created(self) -> Live:
-        context, expiry = await self._keeper.create()
-        live = Live(context, expiry, adopted=False, told=expiry.expires_at)
-        # Before anything is awaited: what exists, and is billed, is not lost if this is cancelled now.
-        self._live, old, self._old = live, self._old, None
-        self._keeper.tell_created(context, expiry.ttl, old)
-        await self._sharing.put(context.id, expiry.ttl, expiry.remaining(self._clock()))
+    async def _create(self) -> LiveContext:
+        live = await self._keeper.create()
+        # Before anything is awaited: a context that exists, and is billed, is not lost if this task is cancelled now.
+        self._live, replaced, self._replaced = live, self._replaced, None
+        self._keeper.announce(live, replaced)
+        await self._store.put(live.context.id, live.ttl, live.remaining(self._clock()))
         return live

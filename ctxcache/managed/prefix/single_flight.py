@@ -1,4 +1,4 @@
-"""`SingleFlight`: one piece of work under way, and any number of tasks that wait for its one result."""
+"""`SingleFlight`: one task at work, and any number of callers that wait for its result."""
 
 import asyncio
 import copy
@@ -13,49 +13,49 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Work begun for whoever joins.
+    """Work shared by all callers that join.
 
-    A task that is cancelled while it waits leaves the work to the others; the last one of them cancels it.
+    A caller that is cancelled while waiting leaves the work to the others; the last caller to leave cancels the work.
 
     Attributes:
-        fresh: a note of who began it: whether nothing older will do as its result.
+        fresh: whether the result must be newly created.
     """
 
     def __init__(self, work: Coroutine[Any, Any, T], *, fresh: bool = False) -> None:
         self.fresh = fresh
         self._waiters = 0
-        self._given_up = False
+        self._abandoned = False
         self._task = asyncio.get_running_loop().create_task(work)
         self._task.add_done_callback(_retrieve)
 
     @property
     def mine(self) -> bool:
-        """Whether the running task is the one that does the work."""
+        """Whether the running task is the one at work."""
         return asyncio.current_task() is self._task
 
     @property
     def over(self) -> bool:
-        """Whether it is too late to join: it is done, all who waited have left, or its event loop is closed."""
-        # Not task.cancelling(): time limits within the work cancel it, too, for a moment.
-        return self._task.done() or self._given_up or self._task.get_loop().is_closed()
+        """Whether joining is too late: the work is done or abandoned, or its event loop is closed."""
+        # Not task.cancelling(): time limits inside the work cancel it for a moment, too.
+        return self._task.done() or self._abandoned or self._task.get_loop().is_closed()
 
     async def join(self) -> T:
         """Wait for the result.
 
         Raises:
-            CtxCacheError: a copy of what the work failed with, for each who waits; and if it was cancelled by somebody
-                else, or is done in another event loop.
+            CtxCacheError: the work failed (each caller gets a copy), was cancelled from outside, or runs in another
+                event loop.
         """
         task = self._task
         if task.get_loop() is not asyncio.get_running_loop():
             raise SessionError("the context is being created in another event loop: use it in one only")
         self._waiters += 1
         try:
-            await asyncio.wait([task])  # which leaves it alone when the waiter is cancelled
+            await asyncio.wait([task])  # which leaves the task alone when the caller is cancelled
         finally:
             self._waiters -= 1
             if not self._waiters and not task.done():
-                self._given_up = True
+                self._abandoned = True
                 task.cancel()
         if task.cancelled():
             raise SessionError("the creation of the context was cancelled from outside")
@@ -66,6 +66,6 @@ class SingleFlight(Generic[T]):
 
 
 def _retrieve(task: "asyncio.Task[Any]") -> None:
-    """Look at the error of work that nobody waits for any more, or asyncio complains of it."""
+    """Retrieve the error of abandoned work, or asyncio would report it as never retrieved."""
     if not task.cancelled():
         task.exception()

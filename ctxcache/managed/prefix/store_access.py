@@ -1,8 +1,9 @@
-"""What one managed context knows of its store: the key it has there, and that a store may fail without failing a call.
+"""`StoreAccess`: one key in a store, behind a time limit and a circuit breaker.
 
-Every call of the store has a time limit. The first failure is told, once for each managed object; after each, the store
-is left alone for a while and everything goes on as if there were none: nothing is found, and the right to create is
-everybody's.
+A store may fail without failing a call. Every operation has a time limit. A failure opens the breaker: for a while the
+store is not asked, and operations answer as if there were none (nothing is found, everybody may create). Then the next
+operation is a trial; success closes the breaker. The first failure is logged and reported to the hooks, later ones are
+not.
 """
 
 import asyncio
@@ -15,43 +16,36 @@ from typing import Final, TypeVar
 from ...client.hooks import Notifier, WarningEvent
 from ...errors import SessionError
 from ..stores import Store, StoredContext
+from .timing import Timing
 
 __all__ = ["StoreAccess"]
 
 T = TypeVar("T")
 log: Final = logging.getLogger("ctxcache")
 
-_LIMIT_SECONDS: Final = 3.0
-_PAUSE_SECONDS: Final = 30.0
-
 
 class StoreAccess:
-    """One key in a store. Its methods are those of `Store`, and never raise.
+    """One key in a store. The methods are those of `Store`, and never raise.
 
     Args:
         store: the store; None: there is none, and nothing is shared.
         key: a fingerprint that tells accounts, models and messages apart.
         hooks: told of the first failure.
-        clock: seconds; by it the pause after a failure is counted.
-        limit: the longest that one call of the store may take, in seconds.
+        clock: seconds; times the pause after a failure.
+        timing: the time limit and the pause.
     """
 
     def __init__(
-        self,
-        store: Store | None,
-        key: str,
-        hooks: Notifier,
-        clock: Callable[[], float],
-        *,
-        limit: float = _LIMIT_SECONDS,
+        self, store: Store | None, key: str, hooks: Notifier, clock: Callable[[], float], timing: Timing
     ) -> None:
         self._store = store
         self._key = key
         self._hooks = hooks
         self._clock = clock
-        self._limit = limit
-        self._told = False
-        self._back_at: float | None = None  # after a failure: when the store is tried again
+        self._limit = timing.store_limit
+        self._pause = timing.store_pause
+        self._warned = False
+        self._open_until: float | None = None  # the breaker; None: closed
 
     async def get(self) -> StoredContext | None:
         """Return the context that the store keeps, if any."""
@@ -60,7 +54,7 @@ class StoreAccess:
             found = await store.get(self._key)
             if found is None:
                 return None
-            # A store is somebody else's code: what it found is looked at here, where a failure is told as the store's.
+            # Stores may be somebody else's code: a context that is none counts as a failure of the store.
             ttl, remaining = float(found.ttl), float(found.remaining)
             if not isinstance(found.id, str) or not found.id or not 0 < ttl < math.inf or not math.isfinite(remaining):
                 raise ValueError("no context")
@@ -73,10 +67,10 @@ class StoreAccess:
         await self._guarded("put", lambda store: store.put(self._key, context_id, ttl, remaining), None)
 
     async def touch(self, context_id: str, remaining: float) -> None:
-        """Slide the expiry in the store."""
+        """Postpone the expiry in the store."""
 
         async def touch(store: Store) -> None:
-            with suppress(SessionError):  # closed right after a stream: a note is lost, which is no failure
+            with suppress(SessionError):  # the store was closed right after a stream: a lost note is no failure
                 await store.touch(self._key, context_id, remaining)
 
         await self._guarded("touch", touch, None)
@@ -95,36 +89,37 @@ class StoreAccess:
 
     @property
     def usable(self) -> bool:
-        """Whether there is a store, and it has not failed just now."""
-        return self._store is not None and (self._back_at is None or self._clock() >= self._back_at)
+        """Whether there is a store, and the breaker is closed or due for a trial."""
+        return self._store is not None and (self._open_until is None or self._clock() >= self._open_until)
 
-    async def _guarded(self, name: str, call: Callable[[Store], Awaitable[T]], without: T) -> T:
+    async def _guarded(self, name: str, operation: Callable[[Store], Awaitable[T]], without: T) -> T:
         store, task = self._store, asyncio.current_task()
         if store is None or task is None or not self.usable:
             return without
         cancelling = task.cancelling()
         try:
             async with asyncio.timeout(self._limit):
-                answer = await call(store)
+                answer = await operation(store)
         except asyncio.CancelledError as error:
             if task.cancelling() > cancelling:
-                raise  # we were cancelled; else something inside the store was
+                raise  # this task was cancelled; otherwise something inside the store was
             self._failed(name, error)
         except Exception as error:
             self._failed(name, error)
         else:
-            self._back_at = None
+            self._open_until = None
             return answer
         return without
 
     def _failed(self, name: str, error: BaseException) -> None:
-        self._back_at = self._clock() + _PAUSE_SECONDS
-        # Not the error's text: it may hold the store's address, with a password in it.
-        what = f"the store failed ({type(error).__name__} in {name})"
-        if self._told:
-            log.debug("%s again", what)
+        """Open the breaker."""
+        self._open_until = self._clock() + self._pause
+        # The error's text may hold the store's address, with a password in it.
+        failure = f"the store failed ({type(error).__name__} in {name})"
+        if self._warned:
+            log.debug("%s again", failure)
             return
-        self._told = True
-        message = f"{what}: calls go on without it, it is tried again every {_PAUSE_SECONDS:g} s (said once)"
+        self._warned = True
+        message = f"{failure}: continuing without it, retrying every {self._pause:g} s (logged once)"
         log.warning("%s", message)
         self._hooks.fire("on_warning", lambda: WarningEvent(kind="store", message=message, error=error))

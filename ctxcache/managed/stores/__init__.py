@@ -1,13 +1,13 @@
-"""Stores: which context serves which prefix, shared by the tasks, processes or machines that use it.
+"""Stores: which context serves which prefix, shared between tasks, processes or machines.
 
 ======================  ============================  =================================
-`MemoryStore()`         one process                   nothing outlives it
+`MemoryStore()`         one process                   ends with the process
 `SQLiteStore(path)`     many processes, one machine   a file; the standard library
 `RedisStore(url)`       many machines                 Redis or Valkey; the extra `redis`
 ======================  ============================  =================================
 
-Anything that does what `Store` describes is one as well. Neither sqlite3 nor redis is imported before a store of that
-kind is made. `contextlib.aclosing(store)` closes one at the end of a block.
+Any object with the methods of `Store` will do. sqlite3 and redis are imported when a store of that kind is made.
+`contextlib.aclosing(store)` closes a store at the end of a block.
 """
 
 from .memory import MemoryStore

@@ -17,7 +17,7 @@ _SWEEP_FROM: Final = 64
 
 @attrs.define
 class _Entry:
-    value: str  # of a context its id, of a lease its holder
+    value: str  # the id of a context, or the holder of a lease
     until: float
     ttl: float = 0.0
 
@@ -28,10 +28,10 @@ _Entries = dict[str, _Entry]
 class MemoryStore:
     """Shares contexts between the tasks of one process, in any number of event loops and threads.
 
-    Holds at most about twice as many entries as are alive: what has passed its time is dropped in passing.
+    Holds at most about twice as many entries as are alive: expired entries are deleted in passing.
 
     Args:
-        clock: seconds from any fixed moment on, never going back.
+        clock: monotonic seconds.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -46,21 +46,21 @@ class MemoryStore:
         return f"<MemoryStore of {len(self._contexts)} contexts{', closed' if self._closed else ''}>"
 
     async def get(self, key: str) -> StoredContext | None:
-        """Return the context kept for a key, None if there is none or its time has passed."""
+        """Return the context kept for a key, None if there is none or it has expired."""
         with self._lock:
             now = self._now()
             entry = _alive(self._contexts, key, now)
             return None if entry is None else StoredContext(entry.value, entry.ttl, entry.until - now)
 
     async def put(self, key: str, context_id: str, ttl: float, remaining: float) -> None:
-        """Keep a context for `remaining` seconds, in place of the one kept before, if any."""
+        """Keep a context for `remaining` seconds, in place of any kept before."""
         with self._lock:
             now = self._now()
             self._sweep(now)
             self._contexts[key] = _Entry(context_id, now + remaining, ttl)
 
     async def touch(self, key: str, context_id: str, remaining: float) -> None:
-        """Note that a context was used; never shortens its time, never touches another context."""
+        """Postpone the expiry of a context; never shorten it, never change another context."""
         with self._lock:
             now = self._now()
             entry = _alive(self._contexts, key, now)
@@ -68,12 +68,12 @@ class MemoryStore:
                 entry.until = max(entry.until, now + remaining)
 
     async def forget(self, key: str, context_id: str) -> None:
-        """Drop a context, if it is still the one kept."""
+        """Drop a context, unless another is kept."""
         with self._lock:
             _drop(self._contexts, key, context_id, self._now())
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
-        """Take or extend the right to create a context; False while another holder has it."""
+        """Take or extend the lease of a key; False while another holder has it."""
         with self._lock:
             now = self._now()
             entry = _alive(self._leases, key, now)
@@ -84,12 +84,12 @@ class MemoryStore:
             return True
 
     async def release(self, key: str, holder: str) -> None:
-        """Give the right back, if `holder` has it."""
+        """Give the lease back, if `holder` has it."""
         with self._lock:
             _drop(self._leases, key, holder, self._now())
 
     async def aclose(self) -> None:
-        """Forget everything."""
+        """Delete all entries."""
         with self._lock:
             self._closed = True
             self._contexts.clear()
@@ -101,7 +101,7 @@ class MemoryStore:
         return self._clock()
 
     def _sweep(self, now: float) -> None:
-        # Each time the entries have doubled: a constant share of the work of adding them.
+        # Each time the entries have doubled: amortized constant work per entry.
         if len(self._contexts) + len(self._leases) < self._sweep_at:
             return
         for entries in (self._contexts, self._leases):
@@ -111,7 +111,7 @@ class MemoryStore:
 
 
 def _alive(entries: _Entries, key: str, now: float) -> _Entry | None:
-    """Find an entry; drop it instead if its time has passed."""
+    """Find an entry, unless it has expired: then delete it."""
     entry = entries.get(key)
     if entry is not None and entry.until <= now:
         del entries[key]

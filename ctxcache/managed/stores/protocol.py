@@ -1,4 +1,4 @@
-"""What a store is: a shared note of which context serves which prefix, and of who is creating one just now."""
+"""`Store`: a shared record of which context serves which prefix, and of who is creating a context now."""
 
 from typing import Protocol
 
@@ -9,12 +9,12 @@ __all__ = ["Store", "StoredContext"]
 
 @attrs.frozen
 class StoredContext:
-    """What a store keeps of a context; nothing secret.
+    """A context as kept in a store; nothing secret.
 
     Attributes:
         id: the service's id of the context.
-        ttl: how long it lives without being used, in seconds.
-        remaining: seconds until it is gone, counted from the answer of `get`; above 0.
+        ttl: idle seconds after which the service drops the context.
+        remaining: seconds until the context is gone, counted from the answer of `get`; above 0.
     """
 
     id: str
@@ -23,63 +23,63 @@ class StoredContext:
 
 
 class Store(Protocol):
-    """Keeps, for each key, the context that serves it and the right to create one: what to implement for one's own.
+    """Keeps a context and a lease for each key. Implement this protocol for a store of your own.
 
-    A key is a hash that tells accounts, models and messages apart (at most 200 characters of ASCII letters, digits,
-    `_`, `-` and `.`); nothing secret can be read from it. Contexts and leases of one key are independent of each other
-    and of every other key.
+    The lease is the right to create the key's context. A key is a hash that tells accounts, models and messages apart
+    (at most 200 characters of ASCII letters, digits, `_`, `-` and `.`) and reveals nothing secret. The context and the
+    lease of a key are independent of each other and of every other key.
 
-    Times are durations in seconds, counted by the store's own clock from the moment it carries out the operation, so
-    that no two machines' clocks need agree. What has passed its time is as if it had never been there; a store should
-    also drop it, so as not to grow for ever.
+    Times are durations in seconds, counted by the store's own clock from the moment of the operation, so that clocks of
+    different machines need not agree. An expired entry counts as absent; a store should also delete expired entries, so
+    as not to grow for ever.
 
-    Each operation is atomic: of two at once, from whatever process or machine, one happens before the other. All may
-    be repeated: the second time changes nothing but the time. An operation that is cancelled, or raises, may or may not
-    have happened; the store stays usable. An operation may raise anything: whoever uses a store guards every call,
-    limits its time, and goes on without the store where it fails. It must never block the event loop.
+    Each operation is atomic: of two concurrent operations, from any process or machine, one happens before the other.
+    Each may be repeated: the second time changes nothing but the time. An operation that is cancelled, or raises, may
+    or may not have happened; the store stays usable. An operation may raise any exception: callers guard every
+    operation with a time limit, and continue without a store that fails. An operation must never block the event loop.
     """
 
     async def get(self, key: str) -> StoredContext | None:
-        """Return the context kept for a key, None if there is none or its time has passed."""
+        """Return the context kept for a key, None if there is none or it has expired."""
         ...
 
     async def put(self, key: str, context_id: str, ttl: float, remaining: float) -> None:
-        """Keep a context for `remaining` seconds, in place of the one kept before, if any.
+        """Keep a context for `remaining` seconds, in place of any kept before.
 
-        `ttl` is only kept and given back: it is not the time after which the store drops the context. With no time
-        remaining, nothing is kept.
+        `ttl` is only kept and returned; the store drops the context after `remaining` seconds. With no time remaining,
+        nothing is kept.
         """
         ...
 
     async def touch(self, key: str, context_id: str, remaining: float) -> None:
-        """Note that a context was used: it has `remaining` seconds from now.
+        """Note that a context was used, and now has `remaining` seconds.
 
-        Does nothing if another context is kept or none, and nothing if the kept one has more time already: several
-        processes use it, and their notes may arrive late.
+        Does nothing if another context is kept, or none, or if the kept context has more time already: several
+        processes use one context, and their notes may arrive late.
         """
         ...
 
     async def forget(self, key: str, context_id: str) -> None:
-        """Drop a context; do nothing if another is kept: somebody else has replaced it already."""
+        """Drop a context; do nothing if another is kept: another process has replaced it already."""
         ...
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
-        """Take the right to create a context for a key, or extend it: it ends `seconds` (above 0) from now.
+        """Take the lease of a key, or extend it, for `seconds` (above 0) from now.
 
         Returns:
-            True if `holder` has it now; False, and nothing changed, while another has it. A holder that dies without
-            `release` loses it when its seconds are over.
+            True if `holder` has the lease now; False, with nothing changed, while another holder has it. A holder that
+            dies without `release` loses the lease when its seconds are over.
         """
         ...
 
     async def release(self, key: str, holder: str) -> None:
-        """Give the right back; do nothing if `holder` does not have it."""
+        """Give the lease back; do nothing if `holder` does not have it."""
         ...
 
     async def aclose(self) -> None:
-        """Give back what the store holds in this process (connections, files, threads); a second time does nothing.
+        """Close the store's connections, files and threads in this process; a second call does nothing.
 
-        What is kept stays, for as long as its time says, unless it was in this process only. Any other operation after
-        this raises. Who makes a store closes it, after all that use it.
+        Entries stay until they expire, except those of a store in memory. Any other operation raises afterwards.
+        Whoever made the store closes it, after everything that uses it.
         """
         ...

@@ -1,7 +1,7 @@
 """A store in Redis or Valkey, for many machines.
 
 A context is a hash (`id`, `ttl`) under `<prefix><key>`, a lease a string under `<prefix><key>:lease`; both expire by
-the server's clock. What must look before it writes is a script, which the server runs as one; each touches one key.
+the server's clock. Every operation is a script on one key, which the server runs atomically.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisStore"]
 
-_CONNECTIONS: Final = 4  # operations are short: further ones wait
+_CONNECTIONS: Final = 4  # operations are short; more of them wait
 _STEP_SECONDS: Final = 2.0  # to connect, or to answer
 _OPERATION_SECONDS: Final = 5.0  # all of it: waiting for a connection, connecting, a second try
 
@@ -51,27 +51,27 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 class RedisStore:
     """Shares contexts between machines, through a Redis or Valkey server.
 
-    Belongs to the event loop of its first use, as a session does; at most 4 connections. Close it: one that is only
-    forgotten leaves its connections to the garbage collector, and a `ResourceWarning` says so.
+    Belongs to the event loop of its first use, as a session does; opens at most 4 connections. Close the store:
+    otherwise its connections are left to the garbage collector, with a `ResourceWarning`.
 
-    Operations raise `redis.RedisError`, `OSError` or `TimeoutError` where the server cannot be used, after 5 seconds at
-    the latest; the next one connects anew.
+    Operations raise `redis.RedisError`, `OSError` or `TimeoutError` if the server cannot be used, within 5 seconds; the
+    next operation connects again.
 
     Args:
-        url: `redis://`, `rediss://` (TLS) or `unix://`, as redis-py has it:
+        url: `redis://`, `rediss://` (TLS) or `unix://`, in redis-py's form:
             `rediss://user:password@host:6379/0?ssl_ca_certs=ca.pem`. Appears in no repr or error of this package.
-        prefix: what the store's keys begin with.
+        prefix: the beginning of all keys of the store.
 
     Raises:
-        InvalidInputError: for a URL that is none, or without the package redis (`pip install "ctxcache[redis]"`).
+        InvalidInputError: the URL is invalid, or redis is not installed (`pip install "ctxcache[redis]"`).
     """
 
-    def __init__(self, url: str, *, prefix: str = "ctxcache:") -> None:
-        self._closed = True  # for __del__, until all is checked
+    def __init__(self, url: str, *, prefix: str = "ctxcache:", _step_seconds: float = _STEP_SECONDS) -> None:
+        self._closed = True  # for __del__, if __init__ fails
         if not isinstance(prefix, str):
             raise InvalidInputError.of("prefix", prefix, "a string")
         self._prefix = prefix
-        self._client = _connect(url)
+        self._client = _connect(url, _step_seconds)
         self._pool = self._client.connection_pool
         self._loop: asyncio.AbstractEventLoop | None = None
         self._under_way = 0
@@ -86,48 +86,48 @@ class RedisStore:
             warnings.warn(f"{self!r} was never closed: use aclose()", ResourceWarning, stacklevel=2)
 
     async def get(self, key: str) -> StoredContext | None:
-        """Return the context kept for a key, None if there is none or its time has passed."""
+        """Return the context kept for a key, None if there is none or it has expired."""
         context_id, ttl, left = await self._run(_GET, self._prefix + key)
         if context_id is None or ttl is None or left <= 0:
             return None
         return StoredContext(context_id.decode(), float(ttl), left / 1000)
 
     async def put(self, key: str, context_id: str, ttl: float, remaining: float) -> None:
-        """Keep a context for `remaining` seconds, in place of the one kept before, if any."""
+        """Keep a context for `remaining` seconds, in place of any kept before."""
         await self._run(_PUT, self._prefix + key, context_id, float(ttl), _milliseconds(remaining))
 
     async def touch(self, key: str, context_id: str, remaining: float) -> None:
-        """Note that a context was used; never shortens its time, never touches another context."""
+        """Postpone the expiry of a context; never shorten it, never change another context."""
         await self._run(_TOUCH, self._prefix + key, context_id, _milliseconds(remaining))
 
     async def forget(self, key: str, context_id: str) -> None:
-        """Drop a context, if it is still the one kept."""
+        """Drop a context, unless another is kept."""
         await self._run(_FORGET, self._prefix + key, context_id)
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
-        """Take or extend the right to create a context; False while another holder has it."""
+        """Take or extend the lease of a key; False while another holder has it."""
         return bool(await self._run(_LEASE, f"{self._prefix}{key}:lease", holder, max(1, _milliseconds(seconds))))
 
     async def release(self, key: str, holder: str) -> None:
-        """Give the right back, if `holder` has it."""
+        """Give the lease back, if `holder` has it."""
         await self._run(_RELEASE, f"{self._prefix}{key}:lease", holder)
 
     async def aclose(self) -> None:
-        """Wait for the operations under way, a few seconds at most, and close the connections.
+        """Wait a few seconds for the operations under way, and close the connections.
 
         Raises:
-            SessionError: in another event loop than that of the store.
+            SessionError: called in another event loop than the store's.
         """
         if self._loop not in (None, asyncio.get_running_loop()):
             raise SessionError("the store belongs to another event loop: close it in that one")
         self._closed = True
         if self._under_way:
-            await self._emptied.wait()  # whoever is last closes them
+            await self._emptied.wait()  # the last operation closes the connections
         else:
             await self._pool.disconnect()
 
     async def _run(self, script: str, key: str, *values: str | int | float) -> Any:
-        """Have the server run a script on one key."""
+        """Run a script on one key in the server."""
         if self._closed:
             raise SessionError("the store is closed")
         if self._loop is None:
@@ -148,12 +148,12 @@ class RedisStore:
 
 
 def _milliseconds(seconds: float) -> int:
-    # Rounded down: late is worse than early. 0 or less: gone at once.
+    # Rounded down: better gone early than late. 0 or less: gone at once.
     return max(0, int(seconds * 1000))
 
 
-def _connect(url: object) -> "Redis":
-    """Read the URL; nothing is connected yet."""
+def _connect(url: object, step_seconds: float) -> "Redis":
+    """Make a client of the URL; nothing connects yet."""
     try:
         from redis import exceptions
         from redis.asyncio import BlockingConnectionPool, Redis
@@ -166,17 +166,19 @@ def _connect(url: object) -> "Redis":
             _checked(url),
             max_connections=_CONNECTIONS,
             timeout=_OPERATION_SECONDS,
-            socket_connect_timeout=_STEP_SECONDS,
-            socket_timeout=_STEP_SECONDS,
+            socket_connect_timeout=step_seconds,
+            socket_timeout=step_seconds,
             # Once more, on a new connection: every operation may be repeated.
             retry=Retry(NoBackoff(), 1),
             retry_on_error=[exceptions.ConnectionError, exceptions.TimeoutError],
         )
     except (ValueError, TypeError):
-        pool = None  # the error's text may hold a part of the password
+        pool = None  # the error's text may contain part of the password
     if pool is None:
-        raise _refusal("it must be redis://, rediss:// or unix://, with what is special in a password percent-encoded")
-    pool.connection_kwargs["decode_responses"] = False  # whatever the URL says
+        raise _refusal(
+            "it must be redis://, rediss:// or unix://, with special characters in the password percent-encoded"
+        )
+    pool.connection_kwargs["decode_responses"] = False  # even if the URL says otherwise
     return Redis(connection_pool=pool)
 
 
@@ -185,7 +187,7 @@ def _checked(url: object) -> str:
         raise TypeError
     parts = urlsplit(url)
     rest = parts.path + parts.fragment + (parts.query if parts.scheme != "unix" else "")
-    if "@" in rest:  # a `/`, `#` or `?` in a password ends the host too early: a part of it would pass for a host
+    if "@" in rest:  # an unescaped `/`, `#` or `?` would make part of the password look like the host
         raise ValueError
     return url
 

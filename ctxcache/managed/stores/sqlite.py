@@ -1,9 +1,9 @@
 """A store in an SQLite file, for the processes of one machine.
 
-Every operation opens the file, does one statement or one transaction, and closes it again, in a thread of the store's
-own. That costs a millisecond or two, a few times an hour for each context, and buys this: nothing stays open that could
-leak or outlive a fork, and an error leaves nothing behind. The thread takes the operations in the order they came, so
-that giving a lease back never overtakes taking it, even where that was cancelled.
+Every operation opens the file, runs one transaction and closes the file again, in a thread of the store's own. That
+costs a millisecond or two, a few times an hour for each context. In return, nothing stays open that could leak or
+outlive a fork, and an error leaves nothing behind. The thread runs the operations in order, so that the release of a
+lease never overtakes its taking, even if that was cancelled.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 _BUSY_SECONDS: Final = 2.0
 
-_APPLICATION_ID: Final = 0x63747863  # "ctxc": says whose file it is
+_APPLICATION_ID: Final = 0x63747863  # "ctxc": marks the file as ours
 _LAYOUT: Final = 1
 _CREATE: Final = (
     "CREATE TABLE contexts (key TEXT PRIMARY KEY, id TEXT NOT NULL, ttl REAL NOT NULL, until REAL NOT NULL)",
@@ -54,26 +54,33 @@ class SQLiteStore:
     """Shares contexts between the processes of one machine, through a file.
 
     Usable from any number of event loops and threads, and on both sides of a fork. The file must be on a local disk:
-    SQLite's write-ahead log does not work over a network. It is created on first use, readable by its owner only, and
-    has two more beside it while it is in use (`-wal`, `-shm`). Deleted while nobody uses it, it is simply made again.
+    SQLite's write-ahead log does not work over a network. The file is created on first use, readable by its owner only;
+    two more (`-wal`, `-shm`) lie beside it during use. A file deleted while nobody uses the store is made again.
 
-    Operations raise `sqlite3.Error` or `OSError` where the file cannot be used, or stays locked for more than 2
-    seconds; the next one starts afresh.
+    Operations raise `sqlite3.Error` or `OSError` if the file cannot be used, or stays locked for more than 2 seconds;
+    the next operation tries again.
 
     Args:
         path: of the file; its folder must exist.
-        clock: Unix seconds, the same for all that use the file.
+        clock: Unix seconds, the same for all processes that use the file.
 
     Raises:
-        InvalidInputError: for a path that is no file's.
+        InvalidInputError: for an empty path or `:memory:`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        clock: Callable[[], float] = time.time,
+        _busy_seconds: float = _BUSY_SECONDS,
+    ) -> None:
         name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
         if not isinstance(name, str) or name in ("", ":memory:"):
             raise InvalidInputError.of("path", path, "the path of a file (within one process, use MemoryStore)")
         self._path = os.path.abspath(name)  # the process may change its folder
         self._clock = clock
+        self._busy_seconds = _busy_seconds
         self._closed = False
         self._worker = _Worker()
 
@@ -81,48 +88,48 @@ class SQLiteStore:
         return f"<SQLiteStore {self._path!r}{', closed' if self._closed else ''}>"
 
     async def get(self, key: str) -> StoredContext | None:
-        """Return the context kept for a key, None if there is none or its time has passed."""
+        """Return the context kept for a key, None if there is none or it has expired."""
         rows, _ = await self._run(_GET, 0.0, key=key)
         return StoredContext(*rows[0]) if rows else None
 
     async def put(self, key: str, context_id: str, ttl: float, remaining: float) -> None:
-        """Keep a context for `remaining` seconds, in place of the one kept before, if any."""
+        """Keep a context for `remaining` seconds, in place of any kept before."""
         await self._run(_PUT, remaining, sweep=True, key=key, id=context_id, ttl=ttl)
 
     async def touch(self, key: str, context_id: str, remaining: float) -> None:
-        """Note that a context was used; never shortens its time, never touches another context."""
+        """Postpone the expiry of a context; never shorten it, never change another context."""
         await self._run(_TOUCH, remaining, key=key, id=context_id)
 
     async def forget(self, key: str, context_id: str) -> None:
-        """Drop a context, if it is still the one kept."""
+        """Drop a context, unless another is kept."""
         await self._run(_FORGET, 0.0, key=key, id=context_id)
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
-        """Take or extend the right to create a context; False while another holder has it."""
+        """Take or extend the lease of a key; False while another holder has it."""
         _, changed = await self._run(_LEASE, seconds, key=key, holder=holder)
         return changed > 0
 
     async def release(self, key: str, holder: str) -> None:
-        """Give the right back, if `holder` has it."""
+        """Give the lease back, if `holder` has it."""
         await self._run(_RELEASE, 0.0, key=key, holder=holder)
 
     async def aclose(self) -> None:
-        """Wait for the operations under way, and end the thread."""
+        """Wait for the operations under way, and stop the thread."""
         self._closed = True
         await self._worker.aclose()
 
     async def _run(
         self, statement: str, seconds: float, *, sweep: bool = False, **values: Any
     ) -> tuple[list[Any], int]:
-        """Carry out a statement in the store's thread; return its rows, and how many it changed."""
+        """Run a statement in the store's thread; return the rows, and how many rows changed."""
         if self._closed:
             raise SessionError("the store is closed")
         return await self._worker.run(lambda: self._carry_out(statement, seconds, sweep, values))
 
     def _carry_out(self, statement: str, seconds: float, sweep: bool, values: dict[str, Any]) -> tuple[list[Any], int]:
-        with closing(_open(self._path)) as connection:  # which undoes what was not committed
+        with closing(_open(self._path, self._busy_seconds)) as connection:  # which rolls back if not committed
             connection.execute("BEGIN" if statement is _GET else "BEGIN IMMEDIATE")
-            now = self._clock()  # with the lock held: no other process's moment comes between
+            now = self._clock()  # under the lock, so that no other process comes between
             if sweep:
                 for drop in _SWEEP:
                     connection.execute(drop, {"now": now})
@@ -132,18 +139,18 @@ class SQLiteStore:
             return rows, cursor.rowcount
 
 
-def _open(path: str) -> "sqlite3.Connection":
-    """Open the file, and make it first if there is none."""
+def _open(path: str, busy_seconds: float) -> "sqlite3.Connection":
+    """Open the file; create it if there is none."""
     import sqlite3
 
     with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # SQLite itself would let others read it
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # SQLite would make it readable for others
+    connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None)
     try:
-        connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last notes, never the file
+        connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last writes, never the file
         if _layout(connection) != (_APPLICATION_ID, _LAYOUT):
             _create(connection, path)
-        with suppress(sqlite3.OperationalError):  # at the very first, others may be about the same: then they do it
+        with suppress(sqlite3.OperationalError):  # on first use another process may be doing the same
             connection.execute("PRAGMA journal_mode = WAL")
     except BaseException:
         connection.close()
@@ -152,10 +159,10 @@ def _open(path: str) -> "sqlite3.Connection":
 
 
 def _create(connection: "sqlite3.Connection", path: str) -> None:
-    """Make the tables, unless another process does it first.
+    """Create the tables, unless another process has.
 
     Raises:
-        CtxCacheError: the file is something else, or of another version of this package.
+        CtxCacheError: the file is no store, or one of another version of this package.
     """
     connection.execute("BEGIN EXCLUSIVE")
     if _layout(connection) == (0, 0) and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
@@ -173,14 +180,14 @@ def _layout(connection: "sqlite3.Connection") -> tuple[int, int]:
 
 
 class _Worker:
-    """One thread, started when there is something to do; it ends with `aclose`, or when its owner is forgotten."""
+    """One thread, started at the first use; stopped by `aclose`, or when the store is garbage-collected."""
 
     def __init__(self) -> None:
         self._executor: ThreadPoolExecutor | None = None
         self._process = 0
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Do some work in the thread, after all that was asked for before."""
+        """Run a function in the thread, after all earlier ones."""
         if self._executor is None or self._process != os.getpid():  # a fork copies the object, not the thread
             self._executor = ThreadPoolExecutor(1, "ctxcache-store")
             self._process = os.getpid()

@@ -1,4 +1,4 @@
-"""A Prefix: its context is there when it is needed, its calls are counted, its arguments checked."""
+"""`prefix`: the context is there when it is needed, calls are counted, arguments checked."""
 
 import asyncio
 from datetime import timedelta
@@ -6,8 +6,6 @@ from datetime import timedelta
 import pytest
 
 from ctxcache import (
-    BadRequestError,
-    ContextGoneError,
     InternalServerError,
     InvalidInputError,
     Retry,
@@ -179,9 +177,6 @@ async def test_its_repr_says_which_context(prefix):
     assert repr(prefix) == f"<Prefix {MODEL} ctx-1>"
 
 
-# --- the time it has
-
-
 async def test_uses_slide_the_end(prefix, service, clock):
     """A context that is used in time is never created again, however long it lives."""
     for _ in range(5):
@@ -257,109 +252,6 @@ async def test_a_ttl_left_out_is_not_sent(session, service, clock):
     assert prefix.expires_at == clock() + 86400
 
 
-# --- found gone
-
-
-@pytest.mark.parametrize("way", ["ask", "stream"])
-async def test_a_context_found_gone_is_made_anew_and_the_call_repeated(prefix, service, told, log_lines, way):
-    """One create and one POST more; hooks and log say which context went, and why."""
-    lines = log_lines("INFO")
-    await prefix.warm()
-    service.expire()
-    if way == "ask":
-        assert (await prefix.ask("?")).text == TEXT
-    else:
-        assert "".join([text async for text in prefix.stream("?").text()]) == TEXT
-    assert (len(service.creates), service.posts) == (2, {"ctx-1": 1, "ctx-2": 1})
-    assert [name for name, _ in told] == ["on_create", "on_recreate"]
-    assert (told[1][1].old_id, told[1][1].reason) == ("ctx-1", "gone")
-    lines = log_lines("INFO")
-    assert lines == [
-        "context ctx-1: created, ttl 3600 s",
-        "context ctx-2: created in place of ctx-1 (gone), ttl 3600 s",
-    ]
-
-
-@pytest.mark.parametrize("way", ["ask", "stream"])
-async def test_where_every_context_is_gone_at_once_there_is_no_loop(prefix, service, way):
-    """Two creates and two POSTs, then the error; the next call does the same again."""
-    service.stillborn = float("inf")
-    for calls in (1, 2):
-        with pytest.raises(ContextGoneError):
-            if way == "ask":
-                await prefix.ask("?")
-            else:
-                [_ async for _ in prefix.stream("?")]
-        assert (len(service.creates), len(service.chats)) == (2 * calls, 2 * calls)
-        assert prefix.context is None
-
-
-async def test_an_id_that_is_gone_when_it_comes(prefix, service):
-    """The context is made once more, and the call is answered."""
-    service.stillborn = 1
-    assert (await prefix.ask("?")).text == TEXT
-    assert (len(service.creates), service.posts) == (2, {"ctx-1": 1, "ctx-2": 1})
-
-
-async def test_another_error_is_raised_as_it_is(prefix, service):
-    """Only what says that the context is gone is repeated."""
-    service.create_errors.append(400)
-    with pytest.raises(BadRequestError):
-        await prefix.ask("?")
-    assert (len(service.creates), service.chats) == (1, [])
-
-
-async def test_what_gone_means_may_be_said_otherwise(prefix_for, service):
-    """The predicate is the caller's; so it can also say that nothing is."""
-    prefix = prefix_for(is_gone=lambda error: False)
-    service.fate("gone")
-    with pytest.raises(ContextGoneError):
-        await prefix.ask("?")
-    assert (len(service.creates), len(service.chats)) == (1, 1)
-    assert prefix.context.id == "ctx-1"
-
-
-async def test_a_second_error_is_raised_as_it_is(prefix, service):
-    """If the context cannot be made anew, the caller is told why."""
-    await prefix.warm()
-    service.expire()
-    service.create_errors.extend([400])
-    with pytest.raises(BadRequestError):
-        await prefix.ask("?")
-    assert (len(service.creates), len(service.chats)) == (2, 1)
-    await prefix.ask("?")
-    assert len(service.creates) == 3
-
-
-async def test_fifty_that_find_the_same_context_gone_make_one_new(prefix, service, until):
-    """Two creates in all, each call repeated once."""
-    await prefix.warm()
-    service.expire()
-    service.chatting.clear()
-    asking = [asyncio.create_task(prefix.ask("?")) for _ in range(50)]
-    await until(lambda: service.waiting == 50)
-    service.chatting.set()
-    assert {reply.text for reply in await asyncio.gather(*asking)} == {TEXT}
-    assert (len(service.creates), service.posts) == (2, {"ctx-1": 50, "ctx-2": 50})
-
-
-async def test_who_finds_it_gone_late_takes_the_new_one(prefix, service, until):
-    """A straggler does not throw away what has come in its place."""
-    await prefix.warm()
-    service.chatting.clear()
-    service.fate("gone")
-    straggler = asyncio.create_task(prefix.ask("late"))
-    await until(lambda: service.waiting == 1)
-    prefix._renewal.gone(prefix._renewal.live)
-    await prefix.warm()
-    service.chatting.set()
-    await straggler
-    assert (len(service.creates), service.posts) == (2, {"ctx-1": 1, "ctx-2": 1})
-
-
-# --- the books
-
-
 async def test_usage_and_cost_count_every_call_once(prefix, service, session):
     """Creates, answers and streams; the same sum as the session's."""
     await prefix.ask("?")
@@ -413,9 +305,6 @@ async def test_map_tells_of_its_retries(prefix, service, told):
     assert (event.path, event.context_id, event.attempt) == ("/context/chat/completions", "ctx-1", 1)
 
 
-# --- ends
-
-
 async def test_a_lost_reply_is_asked_for_again(prefix, service):
     """On a prefix that is harmless, so `repeatable` is True unless the caller says otherwise."""
     service.fate("broken")
@@ -445,26 +334,6 @@ async def test_nothing_of_it_is_in_the_log(prefix, service, key, caplog):
     for secret in (key, MANUAL, "question of mine", TEXT):
         assert secret not in caplog.text
     assert "ctx-2" in caplog.text
-
-
-@pytest.mark.parametrize("way", ["ask", "stream", "late", "middle"])
-async def test_a_predicate_that_raises_is_no_answer(prefix_for, service, log_lines, way):
-    """The caller gets the service's error, not the predicate's; the context is taken to be there."""
-
-    def broken(error):
-        raise LookupError("no such code")
-
-    prefix = prefix_for(is_gone=broken)
-    service.fate("gone" if way in ("ask", "stream") else way)
-    log_lines("ERROR")
-    with pytest.raises(ContextGoneError):
-        if way == "ask":
-            await prefix.ask("?")
-        else:
-            [_ async for _ in prefix.stream("?")]
-    assert (len(service.creates), len(service.chats)) == (1, 1)
-    assert prefix.context.id == "ctx-1"
-    assert log_lines("ERROR")
 
 
 @pytest.mark.parametrize("field", ["model", "messages"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import tracemalloc
 
 from ctxcache.managed.stores import MemoryStore
 
@@ -10,11 +11,16 @@ async def test_it_does_not_grow_for_ever() -> None:
     """What has passed its time is dropped, though nobody asks for it again."""
     now = 0.0
     store = MemoryStore(clock=lambda: now)
+    tracemalloc.start()
+    sizes = []
     for number in range(10_000):
         now += 1
         await store.put(f"k{number}", "ctx-1", 100, 100)
         await store.lease(f"k{number}", "me", 100)
-    assert len(store._contexts) + len(store._leases) < 1000
+        if number % 1000 == 999:
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert max(sizes) < 3 * sizes[0]
 
 
 async def test_what_is_alive_is_never_dropped() -> None:

@@ -14,7 +14,6 @@ import redis
 
 from ctxcache import InvalidInputError, SessionError
 from ctxcache.managed.stores import RedisStore
-from ctxcache.managed.stores import redis as redis_module
 
 from ..redis_server import BINARY, NO_BINARY, redis_server
 
@@ -151,9 +150,8 @@ async def test_a_server_that_restarts_is_an_error_until_it_is_back(servers: Exit
         await store.aclose()
 
 
-async def test_a_server_that_says_nothing_is_given_up(quiet_loop: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_says_nothing_is_given_up(quiet_loop: None) -> None:
     """Within the store's own limits; nothing of it is left."""
-    monkeypatch.setattr(redis_module, "_STEP_SECONDS", 0.05)
     gone = asyncio.Event()
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -163,7 +161,8 @@ async def test_a_server_that_says_nothing_is_given_up(quiet_loop: None, monkeypa
         gone.set()
 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
-        store = RedisStore(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        store = RedisStore(url, _step_seconds=0.05)
         with pytest.raises((redis.RedisError, TimeoutError)):
             await store.get("k")
         await store.aclose()

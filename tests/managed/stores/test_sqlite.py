@@ -17,7 +17,6 @@ import pytest
 
 from ctxcache import CtxCacheError, InvalidInputError
 from ctxcache.managed.stores import SQLiteStore
-from ctxcache.managed.stores import sqlite as sqlite_module
 
 
 @pytest.fixture
@@ -91,14 +90,16 @@ async def test_the_file_does_not_grow_for_ever(path: Path) -> None:
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine is, a locked file is waited for."""
-    monkeypatch.setattr(sqlite_module, "_BUSY_SECONDS", 60.0)
+async def patient(path: Path, quiet_loop: None) -> AsyncIterator[SQLiteStore]:
+    """A store that waits for a locked file, however slow the machine is."""
+    store = SQLiteStore(path, _busy_seconds=60.0)
+    yield store
+    await store.aclose()
 
 
-@pytest.mark.usefixtures("patient")
-async def test_the_event_loop_never_waits(path: Path, store: SQLiteStore) -> None:
+async def test_the_event_loop_never_waits(path: Path, patient: SQLiteStore) -> None:
     """While another process has the file locked, other tasks run; then the operation goes on."""
+    store = patient
     await store.put("k", "ctx-1", 60, 60)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -110,18 +111,16 @@ async def test_the_event_loop_never_waits(path: Path, store: SQLiteStore) -> Non
         assert await waiting
 
 
-async def test_a_file_that_stays_locked_is_an_error_once(
-    path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_that_stays_locked_is_an_error_once(path: Path, quiet_loop: None) -> None:
     """After it the store is as usable as before."""
-    monkeypatch.setattr(sqlite_module, "_BUSY_SECONDS", 0.01)
+    store = SQLiteStore(path, _busy_seconds=0.01)
     await store.put("k", "ctx-1", 60, 60)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             await store.lease("k", "me", 60)
-    monkeypatch.undo()
     assert await store.lease("k", "me", 60)
+    await store.aclose()
 
 
 async def test_a_folder_that_is_missing_is_an_error_until_it_is_there(tmp_path: Path) -> None:
@@ -207,9 +206,9 @@ async def test_a_forgotten_store_leaves_nothing(path: Path, quiet_loop: None) ->
     assert not thread.is_alive()
 
 
-@pytest.mark.usefixtures("patient")
-async def test_giving_back_never_overtakes_taking(path: Path, store: SQLiteStore) -> None:
+async def test_giving_back_never_overtakes_taking(path: Path, patient: SQLiteStore) -> None:
     """A lease whose taking was cancelled in the middle is free once `release` returns."""
+    store = patient
     await store.put("k", "ctx-1", 60, 60)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""A conversation that is saved and loaded goes on."""
+"""`session_context`: created on first use, rebuilt from the transcript, saved and loaded."""
 
 import asyncio
 
@@ -6,6 +6,7 @@ import pytest
 
 from ctxcache import (
     AsyncSession,
+    BadRequestError,
     InvalidInputError,
     SessionError,
     StreamInterruptedError,
@@ -16,8 +17,50 @@ from ctxcache import (
 )
 from ctxcache.managed.conversation import Conversation
 
-from ...hostile import DONE, END, RESET, SSE, after, chunk, piece, pieces
-from .talk import made, read, said, says, told
+from ...hostile import DONE, END, RESET, SSE, after, chunk, piece, pieces, refusal
+from .talk import made, read, said, says, streams, told
+
+
+async def test_a_greeting_travels(hostile, new):
+    """Initial messages that end with the assistant's are created without it; it goes with the first turn alone."""
+    hostile.plays(made(), says("One"), says("Two"))
+    conversation = new([system("S"), user("Hi"), assistant("Hello!")])
+    await conversation.ask("1?")
+    await conversation.ask("2?")
+    assert told(hostile) == [("create", "s:S", "u:Hi"), ("ctx-1", "a:Hello!", "u:1?"), ("ctx-1", "u:2?")]
+
+
+async def test_it_travels_until_it_arrives(hostile, new):
+    """What travels goes with the next question as well where the turn was refused."""
+    hostile.plays(made(), [refusal(400, "InvalidParameter")], streams("One"), says("Two"))
+    conversation = new([system("S"), assistant("Hello!")])
+    with pytest.raises(BadRequestError):
+        await conversation.ask("0?")
+    assert await read(conversation.stream("1?")) == "One"
+    await conversation.ask("2?")
+    assert [line[1:] for line in told(hostile)[1:]] == [("a:Hello!", "u:0?"), ("a:Hello!", "u:1?"), ("u:2?",)]
+    assert said(conversation) == [("1?", "One", True), ("2?", "Two", True)]
+
+
+@pytest.mark.parametrize("how", ["ask", "stream"])
+async def test_expired_between_turns(hostile, new, clock, events, how):
+    """A context known to be expired is rebuilt from the transcript before the turn; the last answer travels."""
+    hostile.plays(made(), says("Hi"), says("Fine"), made("ctx-2"), says("Yes") if how == "ask" else streams("Y", "es"))
+    conversation = new(margin=100)
+    await conversation.ask("1?")
+    assert conversation.expires_at == clock.now + 3600
+    clock.advance(3499)
+    await conversation.ask("2?")  # every use starts the timer anew
+    assert conversation.expires_at == clock.now + 3600
+    clock.advance(3500)
+    if how == "ask":
+        await conversation.ask("3?")
+    else:
+        assert await read(conversation.stream("3?")) == "Yes"
+    assert told(hostile)[3:] == [("create", "s:Be brief.", "u:1?", "a:Hi", "u:2?"), ("ctx-2", "a:Fine", "u:3?")]
+    assert events == [("create", "ctx-1"), ("expired", "ctx-1", "ctx-2")]
+    assert said(conversation)[-1] == ("3?", "Yes", True)
+    assert conversation.expires_at == clock.now + 3600
 
 
 async def test_save_and_load(hostile, new, session_for, clock, key):

@@ -1,0 +1,128 @@
+"""`saved`: a conversation as JSON."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctxcache import UNSET, InvalidInputError, TruncationStrategy, user
+from ctxcache.managed.conversation.saved import SavedContext, SavedConversation
+
+from .said_things import BEGUN, questions, transcripts
+
+seconds = st.floats(0, 1e12)
+
+contexts = st.builds(
+    SavedContext,
+    id=st.text(min_size=1),
+    ttl=seconds,
+    expires_at=seconds,
+    account=st.text(min_size=1),
+    behind=st.booleans(),
+    lost=st.sampled_from(["gone", "resync", None]),
+)
+
+strategies = st.just(UNSET) | st.sampled_from(
+    [
+        TruncationStrategy(type="rolling_tokens", rolling_tokens=False),
+        TruncationStrategy(type="last_history_tokens", last_history_tokens=9, max_window_tokens=5),
+    ]
+)
+
+conversations = st.builds(
+    SavedConversation,
+    model=st.text(min_size=1),
+    transcript=transcripts,
+    ttl=st.just(UNSET) | st.integers(3600, 604800),
+    truncation_strategy=strategies,
+    margin=seconds,
+    context=st.none() | contexts,
+    doubtful=st.none() | questions,
+)
+
+
+@given(conversations)
+def test_round_trip(saved):
+    """Any conversation is read as it was written."""
+    assert SavedConversation.loads(saved.dumps()) == saved
+
+
+SAVED = SavedConversation(
+    model="m",
+    transcript=BEGUN,
+    margin=30.0,
+    context=SavedContext(id="ctx-1", ttl=3600.0, expires_at=1e9, account="f", behind=True),
+    doubtful=(user("Why?"),),
+)
+
+
+REMOVED = object()
+
+
+WRONG = {
+    "format": ["other", None, 1, REMOVED],
+    "version": [2, "1", None, REMOVED],
+    "model": ["", 5, REMOVED],
+    "ttl": [1, "3600", 1e9],
+    "truncation_strategy": [5, {"type": "other"}, {"type": "rolling_tokens", "more": 1}],
+    "margin": [-1, None, "30", True, 1e300, 10**400, REMOVED],
+    "keep_turns": [0, 1.5, None, True, REMOVED],
+    "messages": [None, "text", [], [5], [{"role": "assistant", "content": "x"}], REMOVED],
+    "messages.0.role": ["tool", 5, REMOVED],
+    "messages.0.content": [None, ["x"], REMOVED],
+    "turns": [None, {}, [5], REMOVED],
+    "turns.0.question": [None, [], ["x"], REMOVED],
+    "turns.0.answer": [5, ["x"]],
+    "turns.0.finished": [None, 1, REMOVED],
+    "context": ["ctx-1", []],
+    "context.id": [None, "", REMOVED],
+    "context.ttl": [None, -1, REMOVED],
+    "context.expires_at": ["soon", None, REMOVED],
+    "context.account": [None, "", REMOVED],
+    "context.behind": [None, REMOVED],
+    "context.lost": ["expired", 5, True],
+    "doubtful": [[], "x", [None]],
+}
+
+
+@pytest.mark.parametrize(("path", "value"), [(path, value) for path, values in WRONG.items() for value in values])
+def test_wrong_fields(path, value):
+    """A field that is missing or of the wrong kind is refused by its name."""
+    data = json.loads(SAVED.dumps())
+    inner = data
+    *way, last = path.split(".")
+    for key in way:
+        inner = inner[int(key)] if isinstance(inner, list) else inner[key]
+    if value is REMOVED:
+        del inner[last]
+    else:
+        inner[last] = value
+    with pytest.raises(InvalidInputError) as caught:
+        SavedConversation.loads(json.dumps(data))
+    assert path.split(".")[0] in caught.value.field
+    assert path.split(".")[-1] in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '"secret"', "secret", "{}", "[" * 100_000, '{"model": ' + "9" * 5000 + "}", b"{}", None],
+)
+def test_foreign_text(text):
+    """What is no saved conversation is refused, and not shown."""
+    with pytest.raises(InvalidInputError) as caught:
+        SavedConversation.loads(text)
+    assert caught.value.field in ("text", "format")
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_errors_show_no_content():
+    """An error about a message names its place, and shows nothing of it."""
+    data = json.loads(SAVED.dumps())
+    data["turns"][0]["question"][0]["content"] = ["secret"]
+    with pytest.raises(
+        InvalidInputError, match=r"turns\[0\]\.question\[0\]\.content must be a string, got a list"
+    ) as caught:
+        SavedConversation.loads(json.dumps(data))
+    assert "secret" not in str(caught.value)
