@@ -2,17 +2,17 @@
 
 ::
 
-    server.py      Gateway: the socket, start and end
-    app.py         the endpoints: HTTP in, rules asked, HTTP out       ─┐ asyncio and aiohttp
-    generation.py  the engine at work on one call                       │ live here
-    engine.py      Engine (write your own), ScriptedEngine             ─┘
+    server      Gateway: settings, start and end                       ─┐
+    listener    the sockets: accepts connections, and cuts them         │
+    connection  aiohttp's side of one connection                        │
+    app         every request: ids, route, key, log                     │ asyncio and
+    endpoints   create, chat, models                                    │ aiohttp
+    streaming   a streamed answer on its way to the client              │ live here
+    bodies      request bodies within limits, JSON responses            │
+    generation  the engine at work on one chat                          │
+    engines/    Engine (write your own), ScriptedEngine                ─┘
     ── below: pure, clock and randomness are parameters ──
-    answers.py     the JSON of the answers
-    contexts.py    the contexts and what may be done with them: ids, ttl, busy, what is stored
-    window.py      the context window and its strategies
-    reply.py       one reply: stop strings, the most tokens
-    tokens.py      what a token is here
-    refusals.py    every error, in the service's words
+    rules/      contexts, their window and ttl, replies, tokens, the JSON of answers, refusals
 """
 
 from .engines import Engine, Prompt, ScriptedEngine

@@ -1,8 +1,8 @@
-"""The engine at work on one call: a task for each reply writes, one reader takes what was written, in batches.
+"""The engine at work on one chat: a task writes each reply, one reader takes the fragments in batches.
 
-The reader gets everything that was written since it last looked, so an engine that is faster than the client's
-connection costs few writes, and a slow one is passed on piece by piece. What waits is bounded: a writer that is ahead
-by `ahead` pieces waits for the reader, and so, through the connection's back-pressure, for the client.
+The reader gets every fragment written since the last look, so an engine that is faster than the client's connection
+costs few writes, and a slow engine is passed on piece by piece. Fragments that wait are bounded: a writer `ahead`
+fragments before the reader waits, and so, through the connection's back-pressure, waits for the client.
 """
 
 import asyncio
@@ -18,25 +18,31 @@ from .rules.table import AcceptedChat
 __all__ = ["Generation"]
 
 _log: Final = logging.getLogger("ctxcache.gateway")
-_UNBROKEN: Final = 256  # pieces without a look at the event loop, from an engine that never waits
+_UNBROKEN: Final = 256  # pieces in a row before other tasks run, from an engine that never waits
 
 
 class Generation:
-    """Use as `async with`: leaving it ends the writers."""
+    """The fragments of one chat's replies: an `async with` block, whose end cancels the writers and waits for them.
 
-    def __init__(self, engine: Engine, call: AcceptedChat, ahead: int) -> None:
+    Args:
+        engine: writes the replies.
+        chat: the accepted chat, whose replies are fed.
+        ahead: how many fragments may wait for the reader.
+    """
+
+    def __init__(self, engine: Engine, chat: AcceptedChat, ahead: int) -> None:
         self._engine: Final = engine
-        self._call: Final = call
+        self._chat: Final = chat
         self._ahead: Final = ahead
-        self._items: list[Fragment] = []
+        self._fragments: list[Fragment] = []
         self._written: Final = asyncio.Event()
         self._read: Final = asyncio.Event()
-        self._running = len(call.replies)
+        self._running = len(chat.replies)
         self._failure: APIStatusError | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> "Generation":
-        self._tasks = [asyncio.create_task(self._write(*reply)) for reply in enumerate(self._call.replies)]
+        self._tasks = [asyncio.create_task(self._write(*reply)) for reply in enumerate(self._chat.replies)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -46,75 +52,75 @@ class Generation:
 
     @property
     def done(self) -> bool:
-        """Whether every reply has ended and was taken."""
-        return not self._running and not self._items and self._failure is None
+        """Whether every reply has ended and every fragment was taken."""
+        return not self._running and not self._fragments and self._failure is None
 
     async def take(self) -> list[Fragment]:
-        """Return what was written and not yet taken, waiting for at least one item; not to be called when `done`.
+        """Return the waiting fragments, at least one; not to be called when `done`.
 
         Raises:
-            APIStatusError: the engine failed. What it wrote before was taken before.
+            APIStatusError: the engine failed, and every fragment written before was taken.
         """
-        while not self._items:
+        while not self._fragments:
             if self._failure is not None:
                 raise self._failure
             self._written.clear()
             await self._written.wait()
-        items, self._items = self._items, []
+        fragments, self._fragments = self._fragments, []
         self._read.set()
-        return items
+        return fragments
 
     async def _write(self, index: int, reply: Reply) -> None:
         try:
             if reply.finish_reason is None:
                 await self._run_engine(index, reply)
             if text := reply.end():
-                self._items.append((index, text))
-            self._items.append((index, None))
+                self._fragments.append((index, text))
+            self._fragments.append((index, None))
         except APIStatusError as error:
             self._failure = error
         except Exception:
             _log.exception("the engine failed")
             self._failure = engine_failed()
         except asyncio.CancelledError:
-            self._failure = engine_failed()  # the engine cancelled itself, or nobody reads any more
+            self._failure = engine_failed()  # by the engine, or since nobody reads any more
             raise
         finally:
             self._running -= 1
             self._written.set()
 
     async def _run_engine(self, index: int, reply: Reply) -> None:
-        call = self._call
+        chat = self._chat
         pieces = self._engine.generate(
             Prompt(
-                request=call.request,
-                context=call.held,
-                context_tokens=call.plan.kept,
-                question=call.question,
+                request=chat.request,
+                context=chat.held,
+                context_tokens=chat.plan.kept,
+                question=chat.question,
                 index=index,
             )
         )
-        # Several replies take turns piece by piece, as a model's would.
-        unbroken = 1 if len(call.replies) > 1 else _UNBROKEN
+        # Several replies alternate piece by piece, as a model's do.
+        unbroken = 1 if len(chat.replies) > 1 else _UNBROKEN
         count = 0
         try:
             async for piece in pieces:
                 if not isinstance(piece, str):
-                    raise TypeError(f"an engine's pieces are str, this is {type(piece).__name__}")
+                    raise TypeError(f"an engine must yield str, got {type(piece).__name__}")
                 if not piece.isascii():
-                    piece.encode()  # a lone surrogate, which no JSON can carry, fails here and not in mid-answer
+                    piece.encode()  # a lone surrogate, which JSON cannot carry, fails here and not in mid-answer
                 if text := reply.feed(piece):
-                    self._items.append((index, text))
+                    self._fragments.append((index, text))
                     self._written.set()
                 if reply.finish_reason:
                     return
                 count += 1
-                if len(self._items) >= self._ahead:
+                if len(self._fragments) >= self._ahead:
                     self._read.clear()
                     await self._read.wait()
                 elif count % unbroken == 0:
                     await asyncio.sleep(0)
         finally:
-            close = getattr(pieces, "aclose", None)  # an iterator need not have it
+            close = getattr(pieces, "aclose", None)  # not every async iterator has the method
             if close is not None:
                 await close()

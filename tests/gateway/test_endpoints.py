@@ -143,6 +143,17 @@ async def test_our_own_models_read_the_answers(api: Any) -> None:
     assert (completion.finish_reason, completion.usage.cached_tokens) == ("stop", 2)
 
 
+async def test_an_answer_in_a_stream(api: Any) -> None:
+    """`stream: true` has the same answer as chunks under one id."""
+    created = await api.create(mode="common_prefix")
+    plain = (await api.chat(created["id"])).json
+    chunks = (await api.chat(created["id"], stream=True)).chunks
+    (answer_id,) = {chunk["id"] for chunk in chunks}
+    assert re.fullmatch(r"chatcmpl-[0-9a-f]{24}", answer_id)
+    deltas = [choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(deltas) == plain["choices"][0]["message"]["content"]
+
+
 async def test_a_session_keeps_the_conversation(api: Any) -> None:
     """Question and answer are stored, and the next call finds all of it cached."""
     created = await api.create()
@@ -248,42 +259,42 @@ async def test_an_expired_context_is_404(api: Any, clock: Any) -> None:
         assert api.gateway.messages(created["id"]) is None
 
 
-async def test_overlapping_calls_on_a_session_are_refused(start: Any, told: Any) -> None:
+async def test_overlapping_calls_on_a_session_are_refused(start: Any, dictated: Any) -> None:
     """The second call, plain or streamed, is a 403 until the first has its answer; other contexts are free."""
-    api = await start(engine=told)
+    api = await start(engine=dictated)
     created, other = await api.create(), await api.create()
     first = asyncio.create_task(api.chat(created["id"]))
-    await told.started.wait()
+    await dictated.started.wait()
     for stream in (False, True):
         answer = await api.chat(created["id"], stream=stream)
         assert (answer.status, answer.error["code"]) == (403, "OperationDenied.InvalidState")
         assert answer.error["message"].startswith("The specified context is in invalid state: InProgress. Request id:")
-    told.say("x", None, "x", None)
+    dictated.say("x", None, "x", None)
     assert (await first).status == 200
     assert (await api.chat(other["id"])).status == 200
 
 
-async def test_calls_on_a_prefix_overlap(start: Any, told: Any, until: Any) -> None:
+async def test_calls_on_a_prefix_overlap(start: Any, dictated: Any, until: Any) -> None:
     """Any number at once."""
-    api = await start(engine=told)
+    api = await start(engine=dictated)
     created = await api.create(mode="common_prefix")
     async with asyncio.TaskGroup() as group:
         calls = [group.create_task(api.chat(created["id"])) for _ in range(20)]
-        await until(lambda: len(told.prompts) == 20)
-        told.say(*[None] * 20)
+        await until(lambda: len(dictated.prompts) == 20)
+        dictated.say(*[None] * 20)
     assert [call.result().status for call in calls] == [200] * 20
 
 
 # --- engines ----------------------------------------------------------------------------------------------------------
 
 
-async def test_an_engine_is_told_everything(start: Any, told: Any) -> None:
+async def test_an_engine_is_told_everything(start: Any, dictated: Any) -> None:
     """The request with its options, what the context holds, the question, and which reply it is."""
-    api = await start(engine=told)
+    api = await start(engine=dictated)
     created = await api.create()
-    told.say(None, None)
+    dictated.say(None, None)
     await api.chat(created["id"], temperature=0.5, n=2, colour="blue")
-    first, second = told.prompts
+    first, second = dictated.prompts
     assert (first.request.temperature, first.request.extra) == (0.5, {"colour": "blue"})
     assert (first.context, first.context_tokens, first.question) == ((system("Be kind."),), 2, (user("hello"),))
     assert {first.index, second.index} == {0, 1}
@@ -326,12 +337,12 @@ async def test_any_async_iterator_will_do(start: Any) -> None:
     ],
 )
 async def test_an_engine_that_fails_is_a_500(
-    start: Any, told: Any, failure: Any, caplog: pytest.LogCaptureFixture
+    start: Any, dictated: Any, failure: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`InternalServiceError`; its reason is in the log only; nothing is stored and the session is free."""
-    api = await start(engine=told)
+    api = await start(engine=dictated)
     created = await api.create()
-    told.say("half an ans", failure)
+    dictated.say("half an ans", failure)
     answer = await api.chat(created["id"])
     assert (answer.status, answer.error["code"], answer.error["type"]) == (
         500,
@@ -340,22 +351,22 @@ async def test_an_engine_that_fails_is_a_500(
     )
     assert "secret" not in answer.body.decode()
     assert ("secret" in caplog.text) == isinstance(failure, RuntimeError)
-    told.say("better", None)
+    dictated.say("better", None)
     assert (await api.chat(created["id"])).status == 200
     assert [message.content for message in api.gateway.messages(created["id"])] == ["Be kind.", "hello", "better"]
 
 
-async def test_an_engine_may_refuse_in_the_services_words(start: Any, told: Any) -> None:
+async def test_an_engine_may_refuse_in_the_services_words(start: Any, dictated: Any) -> None:
     """An `APIStatusError` that an engine raises is sent as it is."""
-    api = await start(engine=told)
-    told.say(RateLimitError("Too fast.", status=429, code="RateLimitExceeded.EndpointRPMExceeded"))
+    api = await start(engine=dictated)
+    dictated.say(RateLimitError("Too fast.", status=429, code="RateLimitExceeded.EndpointRPMExceeded"))
     answer = await api.chat((await api.create())["id"])
     assert (answer.status, answer.error["code"], answer.error["type"]) == (
         429,
         "RateLimitExceeded.EndpointRPMExceeded",
         "TooManyRequests",
     )
-    told.say(RateLimitError("No status."))
+    dictated.say(RateLimitError("No status."))
     assert (await api.chat((await api.create())["id"])).status == 500
 
 
@@ -369,83 +380,6 @@ async def test_models_are_listed(api: Any) -> None:
     assert answer.json["object"] == "list"
     assert [model["id"] for model in answer.json["data"]] == list(MODELS)
     assert answer.json["data"][0] == {"id": MODELS[0], "object": "model", "created": 0, "owned_by": "ctxcache"}
-
-
-async def test_health_needs_no_key(api: Any) -> None:
-    """`GET /healthz` tells anybody that it is there, and nothing more."""
-    url = api.gateway.base_url.removesuffix("/v1") + "/healthz"
-    answer = await api.request("GET", url)
-    assert (answer.status, answer.json) == (200, {"status": "ok"})
-    assert (await api.request("HEAD", url)).status == 200
-
-
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"])
-async def test_a_wrong_method_is_405(api: Any, method: str) -> None:
-    """In the envelope, with what is allowed."""
-    answer = await api.request(method, f"{api.gateway.base_url}/context/create", headers=api.key)
-    assert (answer.status, answer.headers["Allow"]) == (405, "POST")
-    assert method == "HEAD" or answer.error["code"] == "InvalidParameter"
-
-
-@pytest.mark.parametrize("path", ["", "/", "/context", "/context/create/", "/chat/completions", "/%00%zz"])
-async def test_an_unknown_path_is_404(api: Any, path: str) -> None:
-    """In the envelope, with a code that no client takes for a context that is gone."""
-    answer = await api.post(path, {})
-    assert (answer.status, answer.error["code"]) == (404, "InvalidAction")
-
-
-async def test_a_query_does_no_harm(api: Any) -> None:
-    """What comes after a question mark is left alone."""
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
-    assert (await api.post("/context/create?a=b", body)).status == 200
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic KEY", "KEY", "Bearer KEYx", "Bearer KE", "Bearer \xe9"],
-)
-async def test_a_wrong_key_is_401(api: Any, sent: str | None) -> None:
-    """`AuthenticationError`, on every endpoint that needs one."""
-    headers = {} if sent is None else {"Authorization": sent.replace("KEY", api.gateway.api_key)}
-    for method, path in (("POST", "/context/create"), ("POST", "/context/chat/completions"), ("GET", "/models")):
-        answer = await api.request(method, api.gateway.base_url + path, headers=headers)
-        assert (answer.status, answer.error["code"]) == (401, "AuthenticationError")
-        assert (answer.error["type"], answer.headers["WWW-Authenticate"]) == ("Unauthorized", "Bearer")
-
-
-async def test_the_scheme_has_no_case(api: Any) -> None:
-    """`bearer KEY` will do."""
-    headers = {"Authorization": f"bearer  {api.gateway.api_key} "}
-    assert (await api.request("GET", f"{api.gateway.base_url}/models", headers=headers)).status == 200
-
-
-async def test_every_answer_has_its_ids(api: Any) -> None:
-    """Both ids of the service, the client's echoed, and the request's id at the end of an error's message."""
-    created = await api.create()
-    mine = {"X-Client-Request-Id": "mine-1"}
-    answers = [
-        await api.post("/context/create", {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}, mine),
-        await api.post("/context/chat/completions", api.chat_body(created["id"], "hi"), mine),
-        await api.post("/context/chat/completions", api.chat_body(created["id"], "hi", stream=True), mine),
-        await api.post("/context/create", {}, mine),
-        await api.post("/nowhere", {}, mine),
-    ]
-    for answer in answers:
-        assert answer.headers["X-Client-Request-Id"] == "mine-1"
-        assert re.fullmatch(r"021\d{13}[0-9a-f]{32}", answer.headers["X-Request-Id"])
-        assert re.fullmatch(r"20241211104333[0-9A-F]{18}", answer.headers["X-Tt-Logid"])
-    for answer in answers[3:]:
-        assert answer.error["message"].endswith(f"Request id: {answer.headers['X-Request-Id']}")
-    assert len({answer.headers["X-Request-Id"] for answer in answers}) == len(answers)
-
-
-@pytest.mark.parametrize("sent", [None, "", "x" * 257, "\xe9"])
-async def test_an_odd_client_request_id_is_not_echoed(api: Any, sent: str | None) -> None:
-    """None, an empty one, an endless one, one that is not ASCII."""
-    headers = {} if sent is None else {"X-Client-Request-Id": sent}
-    answer = await api.request("GET", api.gateway.base_url.removesuffix("/v1") + "/healthz", headers=headers)
-    assert answer.status == 200
-    assert "X-Client-Request-Id" not in answer.headers
 
 
 class Endless:

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from ctxcache.errors import InternalServerError
+from ctxcache.errors import BadRequestError, InternalServerError, RateLimitError
 from ctxcache.gateway.generation import Generation
 from ctxcache.gateway.rules.table import AcceptedChat, ContextTable
-from ctxcache.models import ChatRequest, ContextRequest, user
+from ctxcache.models import ChatRequest, ContextRequest, TruncationStrategy, user
 
 
-def call(clock: Any, n: int = 1) -> AcceptedChat:
-    """An accepted call of `n` replies."""
-    contexts = ContextTable({"m": 1000}, clock, lambda below: 0)
-    context = contexts.create(ContextRequest(model="m", messages=[user("abcd")]))
-    return contexts.begin(ChatRequest(context_id=context.id, model="m", messages=[user("abcd")], n=n))
+def accepted(clock: Any, **fields: Any) -> AcceptedChat:
+    """Return an accepted chat."""
+    table = ContextTable({"m": 1000}, clock, lambda below: 0)
+    context = table.create(ContextRequest(model="m", messages=[user("abcd")]))
+    return table.begin(ChatRequest(context_id=context.id, model="m", messages=[user("abcd")], **fields))
 
 
 async def test_leaving_waits_until_the_engine_is_closed(clock: Any) -> None:
@@ -36,7 +36,7 @@ async def test_leaving_waits_until_the_engine_is_closed(clock: Any) -> None:
 
     engine = Tidy()
     before = asyncio.all_tasks()
-    async with Generation(engine, call(clock, n=3), ahead=10) as generation:
+    async with Generation(engine, accepted(clock, n=3), ahead=10) as generation:
         await generation.take()
     assert engine.tidy == 3
     assert asyncio.all_tasks() == before
@@ -53,11 +53,11 @@ async def test_an_engine_is_never_further_ahead_than_allowed(clock: Any) -> None
                 self.count += 1
                 yield "x"
 
-    async with Generation(Counting(), call(clock), ahead=10) as generation:
+    async with Generation(Counting(), accepted(clock), ahead=10) as generation:
         assert len(await generation.take()) == 10, "one that does not wait is not interrupted before"
     engine = Counting()
     taken = []
-    async with Generation(engine, call(clock), ahead=10) as generation:
+    async with Generation(engine, accepted(clock), ahead=10) as generation:
         while not generation.done:
             for _ in range(50):
                 await asyncio.sleep(0)
@@ -66,13 +66,111 @@ async def test_an_engine_is_never_further_ahead_than_allowed(clock: Any) -> None
     assert taken[-1][-1] == (0, None)
 
 
-async def test_what_an_engine_wrote_before_it_failed_is_taken_first(clock: Any, told: Any) -> None:
+async def test_what_an_engine_wrote_before_it_failed_is_taken_first(clock: Any, dictated: Any) -> None:
     """Then comes its failure, and it is never `done`."""
-    told.say("one", "two", RuntimeError())
-    async with Generation(told, call(clock), ahead=10) as generation:
-        await told.closed.wait()
+    dictated.say("one", "two", RuntimeError())
+    async with Generation(dictated, accepted(clock), ahead=10) as generation:
+        await dictated.closed.wait()
         assert await generation.take() == [(0, "one"), (0, "two")]
         assert not generation.done
         for _ in range(2):
             with pytest.raises(InternalServerError, match="unexpected internal error"):
                 await generation.take()
+
+
+async def fragments(engine: Any, chat: AcceptedChat) -> list[Any]:
+    """Take all fragments."""
+    taken = []
+    async with asyncio.timeout(5), Generation(engine, chat, ahead=10) as generation:
+        while not generation.done:
+            taken += await generation.take()
+    return taken
+
+
+async def test_a_refusal_of_the_engine_is_passed_on(clock: Any, dictated: Any) -> None:
+    """An `APIStatusError` is raised as it is."""
+    refusal = RateLimitError("Too fast.", status=429)
+    dictated.say(refusal)
+    with pytest.raises(RateLimitError) as raised:
+        await fragments(dictated, accepted(clock))
+    assert raised.value is refusal
+
+
+@pytest.mark.parametrize("piece", [5, b"5", "\ud800", asyncio.CancelledError(), RuntimeError("secret")])
+async def test_what_is_no_text_is_a_failure_of_the_engine(clock: Any, dictated: Any, piece: Any) -> None:
+    """So is an engine that cancels itself."""
+    dictated.say(piece)
+    with pytest.raises(InternalServerError, match="unexpected internal error"):
+        await fragments(dictated, accepted(clock))
+
+
+async def test_replies_alternate(clock: Any) -> None:
+    """Engines that never wait write several replies piece by piece in turn, and wide text as any other."""
+
+    class Fast:
+        async def generate(self, prompt: Any) -> AsyncIterator[str]:
+            for _ in range(3):
+                yield "你"
+
+    taken = await fragments(Fast(), accepted(clock, n=2))
+    assert taken == [*[(0, "你"), (1, "你")] * 3, (0, None), (1, None)]
+
+
+async def test_a_reply_that_has_ended_wants_no_more(clock: Any) -> None:
+    """With its stop string or its last token, the engine is closed; text that was held back comes at the end."""
+
+    class Endless:
+        def __init__(self, *pieces: str) -> None:
+            self.pieces = pieces
+            self.closed = 0
+
+        async def generate(self, prompt: Any) -> AsyncIterator[str]:
+            try:
+                for piece in self.pieces:
+                    yield piece
+            finally:
+                self.closed += 1
+
+    engine = Endless("ab", "E", "ND", "cd")
+    assert await fragments(engine, accepted(clock, stop="END")) == [(0, "ab"), (0, None)]
+    assert engine.closed == 1
+    assert await fragments(Endless("ab", "EN"), accepted(clock, stop="END")) == [(0, "ab"), (0, "EN"), (0, None)]
+
+
+async def test_a_reply_without_a_token_asks_no_engine(clock: Any, dictated: Any) -> None:
+    """Where the window leaves no room the reply is empty."""
+    table = ContextTable({"m": 2}, clock, lambda _: 0)
+    strategy = TruncationStrategy(type="rolling_tokens", rolling_tokens=False)
+    context = table.create(ContextRequest(model="m", messages=[user("a")], truncation_strategy=strategy))
+    with pytest.raises(BadRequestError):
+        table.begin(ChatRequest(context_id=context.id, model="m", messages=[user("abcd")]))
+    table = ContextTable({"m": 3}, clock, lambda _: 0)
+    context = table.create(ContextRequest(model="m", messages=[user("a")], truncation_strategy=strategy))
+    first = table.begin(ChatRequest(context_id=context.id, model="m", messages=[user("a")]))
+    dictated.say("x", None)
+    assert await fragments(dictated, first) == [(0, "x"), (0, None)]
+    first.complete()
+    second = table.begin(ChatRequest(context_id=context.id, model="m", messages=[user("a")]))
+    assert await fragments(dictated, second) == [(0, None)]
+    assert len(dictated.prompts) == 1
+
+
+async def test_any_async_iterator_is_an_engines_reply(clock: Any) -> None:
+    """Also one without `aclose`."""
+
+    class Pieces:
+        def __init__(self) -> None:
+            self.left = ["a", "", "b"]
+
+        def generate(self, prompt: Any) -> "Pieces":
+            return self
+
+        def __aiter__(self) -> "Pieces":
+            return self
+
+        async def __anext__(self) -> str:
+            if not self.left:
+                raise StopAsyncIteration
+            return self.left.pop(0)
+
+    assert await fragments(Pieces(), accepted(clock)) == [(0, "a"), (0, "b"), (0, None)]

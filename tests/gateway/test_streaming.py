@@ -2,16 +2,26 @@
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator
 from itertools import groupby
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.test_utils import make_mocked_request
 
 from ctxcache import codec
 from ctxcache.errors import RateLimitError
 from ctxcache.gateway import MODELS, ScriptedEngine
-from ctxcache.models import assistant, system, user
+from ctxcache.gateway.generation import Generation
+from ctxcache.gateway.rules.table import ContextTable
+from ctxcache.gateway.streaming import StreamedAnswer
+from ctxcache.models import ChatRequest, ContextRequest, assistant, system, user
+
+from .raw import post
 
 MODEL = MODELS[0]
 
@@ -25,10 +35,10 @@ def folded(chunks: list[Any], index: int = 0) -> tuple[str, str | None]:
     return "".join(choice["delta"]["content"] for choice in choices[1:-1]), choices[-1]["finish_reason"]
 
 
-async def test_a_stream_is_openais(start: Any, told: Any) -> None:
+async def test_a_stream_is_openais(start: Any, dictated: Any) -> None:
     """Chunk by chunk: the role, the text, the finish reason, `[DONE]`; no usage unless asked for."""
-    api = await start(engine=told)
-    told.say("Hel", "lo", None)
+    api = await start(engine=dictated)
+    dictated.say("Hel", "lo", None)
     answer = await api.chat((await api.create())["id"], stream=True)
     assert (answer.status, answer.headers["Content-Type"]) == (200, "text/event-stream")
     assert answer.headers["Cache-Control"] == "no-cache"
@@ -121,43 +131,43 @@ async def test_a_streamed_turn_is_stored(api: Any) -> None:
         cached = usage["total_tokens"]
 
 
-async def test_each_piece_comes_when_it_is_written(start: Any, told: Any) -> None:
+async def test_each_piece_comes_when_it_is_written(start: Any, dictated: Any) -> None:
     """A slow engine's text is not held back for more, the head neither."""
-    api = await start(engine=told)
+    api = await start(engine=dictated)
     created = await api.create()
-    told.say("one")
+    dictated.say("one")
     async with asyncio.timeout(5), api.open(created["id"], stream=True) as response:
         for piece in ("one", "two", "three"):
             seen = b""
             while f'"content":"{piece}"'.encode() not in seen:
                 seen += await response.content.readany()
-            told.say({"one": "two", "two": "three", "three": None}[piece])
+            dictated.say({"one": "two", "two": "three", "three": None}[piece])
         assert (await response.content.read()).endswith(b"data: [DONE]\n\n")
 
 
-async def test_a_session_is_busy_until_the_last_chunk(start: Any, told: Any) -> None:
+async def test_a_session_is_busy_until_the_last_chunk(start: Any, dictated: Any) -> None:
     """And nothing of the answer is stored before."""
-    api = await start(engine=told)
+    api = await start(engine=dictated)
     created = await api.create()
-    told.say("half")
+    dictated.say("half")
     async with asyncio.timeout(5), api.open(created["id"], stream=True) as response:
         await response.content.readany()
         assert (await api.chat(created["id"])).error["code"] == "OperationDenied.InvalidState"
         assert len(api.gateway.messages(created["id"])) == 1
-        told.say(" done", None)
+        dictated.say(" done", None)
         await response.content.read()
     assert api.gateway.messages(created["id"]) == (system("Be kind."), user("hello"), assistant("half done"))
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("secret detail"), ConnectionResetError(), "\ud800", 5])
-async def test_an_engine_that_fails_after_it_began_is_an_error_event(start: Any, told: Any, failure: Any) -> None:
+async def test_an_engine_that_fails_after_it_began_is_an_error_event(start: Any, dictated: Any, failure: Any) -> None:
     """All it wrote, then `data: {"error": …}`, then a clean end without `[DONE]`; nothing stored, the session free."""
-    api = await start(engine=told)
+    api = await start(engine=dictated)
     created = await api.create()
-    told.say("one")
+    dictated.say("one")
     async with asyncio.timeout(5), api.open(created["id"], stream=True) as response:
         seen = await response.content.readany()
-        told.say("two", failure)
+        dictated.say("two", failure)
         seen += await response.content.read()
     *chunks, error = [json.loads(event.removeprefix("data: ")) for event in seen.decode().strip("\n").split("\n\n")]
     assert [chunk["choices"][0]["delta"]["content"] for chunk in chunks] == ["", "one", "two"]
@@ -171,14 +181,14 @@ async def test_an_engine_that_fails_after_it_began_is_an_error_event(start: Any,
         }
     }
     assert len(api.gateway.messages(created["id"])) == 1
-    told.say(None)
+    dictated.say(None)
     assert (await api.chat(created["id"])).status == 200
 
 
-async def test_an_engine_that_fails_before_it_began_is_a_plain_error(start: Any, told: Any) -> None:
+async def test_an_engine_that_fails_before_it_began_is_a_plain_error(start: Any, dictated: Any) -> None:
     """Its status is the answer's, since no head was sent."""
-    api = await start(engine=told)
-    told.say(RateLimitError("Too fast.", status=429, code="RateLimitExceeded"))
+    api = await start(engine=dictated)
+    dictated.say(RateLimitError("Too fast.", status=429, code="RateLimitExceeded"))
     answer = await api.chat((await api.create())["id"], stream=True)
     assert (answer.status, answer.error["code"]) == (429, "RateLimitExceeded")
     assert answer.headers["Content-Type"] == "application/json"
@@ -213,10 +223,10 @@ async def test_an_empty_answer_is_whole(start: Any) -> None:
     assert (await api.chat(created["id"])).json["choices"][0]["message"]["content"] == ""
 
 
-async def test_what_was_held_back_comes_at_the_end(start: Any, told: Any) -> None:
+async def test_what_was_held_back_comes_at_the_end(start: Any, dictated: Any) -> None:
     """Half a stop string at the end is text."""
-    api = await start(engine=told)
-    told.say("abc ST", None)
+    api = await start(engine=dictated)
+    dictated.say("abc ST", None)
     chunks = (await api.chat((await api.create())["id"], stream=True, stop="STOP")).chunks
     assert folded(chunks) == ("abc ST", "stop")
 
@@ -235,12 +245,69 @@ async def test_a_client_of_http_1_0_gets_a_stream_too(api: Any) -> None:
     """Without chunked encoding; the end of the connection ends it."""
     created = await api.create()
     body = json.dumps(api.chat_body(created["id"], "hello", stream=True)).encode()
-    reader, _ = await api.connect(
-        b"POST /v1/context/chat/completions HTTP/1.0\r\nContent-Type: application/json\r\n"
-        b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b" % (api.gateway.api_key.encode(), len(body), body)
-    )
+    request = post(body, path=b"/v1/context/chat/completions", key=api.gateway.api_key)
+    reader, _ = await api.connect(request.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
     async with asyncio.timeout(5):
         head, _, events = (await reader.read()).partition(b"\r\n\r\n")
     assert b"chunked" not in head.lower()
     assert events.startswith(b"data: {")
     assert events.endswith(b"data: [DONE]\n\n")
+
+
+async def chat_anew(api: Any, dictated: Any, context_id: str) -> Any:
+    """Chat, with nothing left of what was dictated before."""
+    while not dictated.pieces.empty():
+        dictated.pieces.get_nowait()
+    dictated.say("next", None)
+    return await api.chat(context_id)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [None],
+        ["two"],
+        ["two", None],
+        ["two", RuntimeError()],
+    ],
+)
+@pytest.mark.parametrize("first", [[], ["one"]])
+async def test_a_connection_that_broke_unnoticed_is_no_alarm(
+    start: Any, dictated: Any, caplog: pytest.LogCaptureFixture, first: list[Any], pieces: list[Any]
+) -> None:
+    """A break that shows while something is written, at the start, in the middle or at the end, frees the session."""
+    api = await start(engine=dictated, chunks_per_write=1)
+    created = await api.create()
+    body = json.dumps(api.chat_body(created["id"], "hello", stream=True)).encode()
+    client = socket.create_connection(("127.0.0.1", api.gateway.port))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets
+    client.sendall(post(body, path=b"/v1/context/chat/completions", key=api.gateway.api_key))
+    dictated.say(*first, client.close, *pieces)
+    async with asyncio.timeout(5):
+        await dictated.closed.wait()
+        while (answer := await chat_anew(api, dictated, created["id"])).status == 403:
+            pass
+    assert answer.json["choices"][0]["message"]["content"] == "next"
+    levels = {record.levelname for record in caplog.records if "the engine failed" not in record.getMessage()}
+    assert levels <= {"DEBUG"}
+
+
+@pytest.mark.parametrize("pieces", [["one"], ["one", None], [RuntimeError()]])
+async def test_a_write_that_fails_is_a_client_that_left(clock: Any, dictated: Any, pieces: list[Any]) -> None:
+    """In the middle, at the end and while an error is told: the answer ends without an exception."""
+    table = ContextTable({MODEL: 100}, clock, lambda _: 0)
+    context = table.create(ContextRequest(model=MODEL, messages=[user("x")]))
+    chat = table.begin(ChatRequest(context_id=context.id, model=MODEL, messages=[user("x")], stream=True))
+    writer = create_autospec(AbstractStreamWriter, instance=True)
+    request: Any = make_mocked_request("POST", "/", writer=writer)
+    async with asyncio.timeout(5), Generation(dictated, chat, ahead=10) as generation:
+        answer = StreamedAnswer(
+            request, {"X-Request-Id": "r"}, chat, generation, answer_id="a", created=0, chunks_per_write=1
+        )
+        dictated.say("zero")
+        sending = asyncio.create_task(answer.send())
+        while not writer.write.call_count:  # noqa: ASYNC110  # the writer is a mock
+            await asyncio.sleep(0)
+        writer.write.side_effect = writer.write_eof.side_effect = ConnectionResetError
+        dictated.say(*pieces)
+        assert (await sending).prepared

@@ -1,4 +1,4 @@
-"""Who answers: the protocol of an engine, and the engines there are."""
+"""Engines, which write the answers: the protocol, and the engines that come with the package."""
 
 from .protocol import Engine, Prompt
 from .scripted import ScriptedEngine

@@ -1,4 +1,4 @@
-"""What an engine is: where the text of an answer comes from.
+"""The protocol of an engine, which writes the text of an answer.
 
 An engine of your own is a class with one method::
 
@@ -10,7 +10,7 @@ An engine of your own is a class with one method::
 
     async with Gateway(engine=Shouting()) as gateway: ...
 
-It knows nothing of contexts, stop strings, limits, JSON or HTTP: the gateway cuts its text and counts it.
+Contexts, stop strings, limits, JSON and HTTP are the gateway's: it cuts and counts the engine's text.
 """
 
 from collections.abc import AsyncIterator
@@ -25,14 +25,14 @@ __all__ = ["Engine", "Prompt"]
 
 @attrs.frozen(kw_only=True)
 class Prompt:
-    """What an engine is to answer.
+    """The input for one reply.
 
     Attributes:
-        request: the chat as it was asked (`temperature`, `extra`, … are there).
-        context: the messages the context holds for it, oldest first.
-        context_tokens: their tokens, by the gateway's count.
-        question: the messages that came with the call.
-        index: which of the `n` replies this is, from 0.
+        request: the whole chat request (`temperature`, `extra`, …).
+        context: the context's messages within the window, oldest first.
+        context_tokens: the tokens of `context`, by the gateway's count.
+        question: the request's messages.
+        index: the number of the reply among the `n`, from 0.
     """
 
     request: ChatRequest
@@ -46,10 +46,10 @@ class Engine(Protocol):
     """Writes replies."""
 
     def generate(self, prompt: Prompt) -> AsyncIterator[str]:
-        """Write one reply, in pieces of any size (an async generator is one).
+        """Write one reply, as an async iterator of pieces of any size; an async generator will do.
 
-        It is called once for each of the `n` replies, all at the same time. It is closed early (cancelled, then
-        `aclose`d where it has that) when the reply is cut or the client leaves. An `APIStatusError` it raises is sent
-        as it is; any other exception is logged and sent as a 500 `InternalServiceError`.
+        The gateway calls `generate` once for each of the `n` replies, concurrently, and closes the iterator early
+        (cancelled, then `aclose` if there is one) when the reply is cut or the client leaves. An `APIStatusError`
+        raised here is sent to the client; any other exception is logged and sent as a 500 `InternalServiceError`.
         """
         ...

@@ -1,69 +1,62 @@
-"""The built-in engine. It answers by a script: it is no language model, and says so."""
+"""The built-in engine, which answers by a script. No language model, and every answer says so."""
 
 import asyncio
-import math
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import chain, cycle, islice
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
-from ...errors import InvalidInputError
+from ... import checks
 from .protocol import Prompt
 
 __all__ = ["ScriptedEngine"]
 
 _PIECE: Final = re.compile(r"\s*\S{1,8}|\s+")
 _FILLER: Final = (" one", " two", " three", " four", " five", " six", " seven", " eight", " nine", " ten")
-_SHOWN: Final = 200  # characters of the question that the answer repeats
-
-
-def _number(*, none: bool = False, whole: bool = False) -> Callable[[Any, Any, Any], None]:
-    kinds = int if whole else int | float
-    allowed = f"a {'whole ' if whole else ''}number from 0 up{', or None' if none else ''}"
-
-    def check(_: object, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-        if value is None and none:
-            return
-        if not isinstance(value, kinds) or isinstance(value, bool) or not 0 <= value < math.inf:
-            raise InvalidInputError.of(attribute.name, value, allowed)
-
-    return check
+_SHOWN: Final = 200  # characters of the question repeated in the answer
 
 
 @attrs.frozen(kw_only=True)
 class ScriptedEngine:
     """Answers by a script: the same question on the same context gives the same answer. No language model.
 
-    The answer says so, how much the context holds, and what was said: "This is a scripted answer, not a language model.
-    The context holds 2 messages (14 tokens); you said: hello".
+    An answer names the script, the size of the context and the question: "This is a scripted answer, not a language
+    model. The context holds 2 messages (14 tokens); you said: hello".
 
     Attributes:
         pieces_per_second: the speed of each reply; None or 0 is as fast as possible.
-        length: pieces of each reply (a piece is a word of up to 8 characters): the script's text is cut, or counted on
-            with "one two three …"; None is as long as it is. A reply ends with the context window all the same.
+        length: the number of pieces of each reply (a piece is a word of up to 8 characters): the script is cut, or
+            continued with "one two three …"; None keeps the script's length. No reply exceeds the context window.
         first_token_delay: seconds before the first piece.
-        clock, sleep: for tests; monotonic seconds, and how to wait some.
+        clock, sleep: for tests: monotonic seconds, and a wait of so many.
 
     Raises:
-        InvalidInputError: for a number out of its range.
+        InvalidInputError: for a number out of range.
     """
 
-    pieces_per_second: float | None = attrs.field(default=None, validator=_number(none=True))
-    length: int | None = attrs.field(default=None, validator=_number(none=True, whole=True))
-    first_token_delay: float = attrs.field(default=0.0, validator=_number())
+    pieces_per_second: float | None = None
+    length: int | None = None
+    first_token_delay: float = 0.0
     clock: Callable[[], float] = attrs.field(default=time.monotonic, repr=False)
     sleep: Callable[[float], Awaitable[object]] = attrs.field(default=asyncio.sleep, repr=False)
 
+    def __attrs_post_init__(self) -> None:
+        if self.pieces_per_second is not None:
+            checks.number("pieces_per_second", self.pieces_per_second, 0)
+        if self.length is not None:
+            checks.whole("length", self.length, 0)
+        checks.number("first_token_delay", self.first_token_delay, 0)
+
     async def generate(self, prompt: Prompt) -> AsyncIterator[str]:
-        """Write the script's reply."""
+        """Write the reply."""
         if self.first_token_delay:
             await self.sleep(self.first_token_delay)
         start = self.clock()
         for number, piece in enumerate(self._pieces(prompt)):
-            # By the time since the start: a late wake-up does not slow the rest down.
+            # By the time since the start: a late wake-up does not delay the rest.
             if self.pieces_per_second and (wait := start + number / self.pieces_per_second - self.clock()) > 0:
                 await self.sleep(wait)
             yield piece

@@ -3,9 +3,9 @@
 ::
 
     answers     the JSON of the answers
-    table       all contexts of a gateway, and what may be done with them: ids, ttl, busy, what is stored
-    window      the context window and its strategies
-    reply       one reply: stop strings, the most tokens
-    tokens      what a token is here
+    table       all contexts of a gateway: ids, ttl, busy sessions, stored turns
+    window      the context window and the strategies that truncate
+    reply       one reply: stop strings, the token limit
+    tokens      how tokens are counted
     refusals    every error, in the service's words
 """

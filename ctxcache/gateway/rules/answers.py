@@ -1,4 +1,4 @@
-"""The JSON of the answers. A stream's chunks are alike but for their text: what stays the same is encoded once."""
+"""The JSON of the answers. The chunks of a stream differ only in their text: the rest is encoded once."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -14,13 +14,13 @@ __all__ = ["DONE", "Chunks", "completion", "context", "error_event", "models"]
 DONE: Final = b"data: [DONE]\n\n"
 
 
-def context(stored: ServedContext) -> bytes:
+def context(created: ServedContext) -> bytes:
     """Encode the answer of a create: the API reference's fields, and `model` (vendor documentation)."""
-    strategy: TruncationStrategy | object = stored.window.strategy or UNSET  # a prefix has none to show
-    answer = {"id": stored.id, "model": stored.model, "mode": stored.mode, "ttl": stored.ttl}
+    strategy: TruncationStrategy | object = created.window.strategy or UNSET  # a prefix has none
+    answer = {"id": created.id, "model": created.model, "mode": created.mode, "ttl": created.ttl}
     if strategy is not UNSET:
         answer["truncation_strategy"] = strategy
-    return codec.encode({**answer, "usage": _usage(stored.usage)})
+    return codec.encode({**answer, "usage": _usage(created.usage)})
 
 
 def models(names: Iterable[str]) -> bytes:
@@ -45,19 +45,19 @@ def completion(answer_id: str, created: int, model: str, replies: Iterable[Reply
 
 
 def error_event(envelope: dict[str, Any]) -> bytes:
-    """Encode an error that came after the stream began (vendor documentation)."""
+    """Encode an error after the stream began (vendor documentation)."""
     return b"data: " + codec.encode(envelope) + b"\n\n"
 
 
 class Chunks:
     """The events of one streamed answer.
 
-    With `usage` asked for, every chunk but the last has `usage: null`, and the last has it and no choices (vendor
-    documentation); without, no chunk has the field.
+    If `usage` is asked for, the last chunk has the usage and no choices, every other chunk `usage: null` (vendor
+    documentation); otherwise no chunk has the field.
     """
 
     def __init__(self, answer_id: str, created: int, model: str, replies: Sequence[Reply], *, usage: bool) -> None:
-        """Encode what every chunk has in common."""
+        """Encode the parts that all chunks share."""
         self._replies: Final = replies
         self._begun: Final[set[int]] = set()
         same = {"id": answer_id, "object": "chat.completion.chunk", "created": created, "model": model}
@@ -66,10 +66,10 @@ class Chunks:
         self._text: Final = [self._head + b'{"index":%d,"delta":{"content":' % index for index in range(len(replies))]
         self._text_end: Final = b'},"finish_reason":null}' + self._end
 
-    def events(self, items: Iterable[Fragment]) -> list[bytes]:
-        """Encode what the replies' writers wrote."""
+    def events(self, fragments: Iterable[Fragment]) -> list[bytes]:
+        """Encode fragments, one event each; the first of a reply has an event for the role before it."""
         events = []
-        for index, text in items:
+        for index, text in fragments:
             if index not in self._begun:
                 self._begun.add(index)
                 events.append(self._choice(index, b'{"role":"assistant","content":""}', None))
@@ -84,7 +84,7 @@ class Chunks:
         return self._head + choice + self._end
 
     def usage(self, usage: Usage) -> bytes:
-        """Return the event of the usage."""
+        """Encode the usage as the last chunk."""
         return self._head + b'],"usage":' + codec.encode(_usage(usage)) + b"}\n\n"
 
 

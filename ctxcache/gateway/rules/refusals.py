@@ -1,7 +1,7 @@
-"""What the gateway refuses, in the service's words: each refusal is an error of our own family, sent as its envelope.
+"""The gateway's refusals, in the service's words: each is an error of the package's family, sent as an envelope.
 
-Statuses, codes and types are those of the vendor's documentation; where it says nothing (404, 405, 413 and 415 of plain
-HTTP) the nearest code of its table is used, so that a client that goes by codes does the right thing.
+Statuses, codes and types are those of the vendor's documentation. For plain HTTP (404, 405, 413 and 415), which is not
+documented, the nearest documented code is used, so that a client that decides by codes decides correctly.
 """
 
 import re
@@ -51,7 +51,7 @@ _TYPES: Final = {
 
 
 def envelope(error: APIStatusError, request_id: str) -> dict[str, Any]:
-    """Return the JSON of an error, as the service forms it: `message` ends in the request's id (seen)."""
+    """Return the JSON of an error in the service's form: `message` ends in the request's id (observed)."""
     kind = error.type or _TYPES.get(error.status or 500, "InternalServerError")
     message = f"{error.message} Request id: {request_id}"
     return {"error": {"code": error.code, "message": message, "param": error.param, "type": kind}}
@@ -61,12 +61,12 @@ def envelope(error: APIStatusError, request_id: str) -> dict[str, Any]:
 
 
 def bad_request(param: str, message: str, status: int = 400) -> APIStatusError:
-    """Refuse a parameter, a header or the body (`param` "")."""
+    """Refuse a parameter, a header, or the body (`param` "")."""
     return BadRequestError(message, status=status, code="InvalidParameter", param=param)
 
 
 def bad_field(error: InvalidInputError) -> APIStatusError:
-    """Refuse a request by what the models found: a field that is missing, of the wrong type or out of range."""
+    """Refuse a request for a field that is missing, of the wrong type or out of range, as the models found."""
     top = re.match(r"\w*", error.field)
     param = top[0] if top else ""
     if error.value == "UNSET":
@@ -76,7 +76,7 @@ def bad_field(error: InvalidInputError) -> APIStatusError:
 
 
 def not_json(reason: str) -> APIStatusError:
-    """Refuse a body."""
+    """Refuse a body that cannot be read."""
     return bad_request("", f"The request body cannot be read: {reason}.")
 
 
@@ -86,24 +86,24 @@ def too_large(most: int) -> APIStatusError:
 
 
 def bad_http() -> APIStatusError:
-    """Refuse what is not HTTP. Its bytes are not repeated: a key may be among them."""
+    """Refuse bytes that are not HTTP, without repeating them: a key may be among them."""
     return bad_request("", "The request is not valid HTTP, or its head is too large.")
 
 
 def bad_key() -> APIStatusError:
-    """Refuse a key, which is not repeated either."""
+    """Refuse a key, without repeating it."""
     message = "The API key in the request is missing or invalid."
     return AuthenticationError(message, status=401, code="AuthenticationError")
 
 
 def path_not_found() -> APIStatusError:
-    """Refuse a path."""
+    """Refuse an unknown path."""
     message = "There is no such path here: see POST /v1/context/create and POST /v1/context/chat/completions."
     return NotFoundError(message, status=404, code="InvalidAction")
 
 
 def method_not_allowed(allowed: str) -> APIStatusError:
-    """Refuse a method."""
+    """Refuse a method other than the allowed ones."""
     return bad_request("", f"The method is not allowed here; {allowed} is.", status=405)
 
 
@@ -111,13 +111,13 @@ def method_not_allowed(allowed: str) -> APIStatusError:
 
 
 def model_not_found(model: str) -> APIStatusError:
-    """Refuse a model nobody serves."""
+    """Refuse a model that is not served."""
     message = f"The model or endpoint {_short(model)} does not exist or you do not have access to it."
     return NotFoundError(message, status=404, code="InvalidEndpointOrModel.NotFound", param="model")
 
 
 def context_not_found(context_id: str) -> APIStatusError:
-    """Refuse a context that expired or never was: nobody can tell which."""
+    """Refuse a context that has expired or never existed: the gateway cannot tell which."""
     message = f"The specified context {_short(context_id)} is not found, it may have expired."
     return ContextGoneError(message, status=404, code="NotFound.context_id", param="context_id")
 
@@ -129,19 +129,19 @@ def busy() -> APIStatusError:
 
 
 def out_of_context(tokens: int, window: int) -> APIStatusError:
-    """Refuse what does not fit the window, whatever is dropped."""
+    """Refuse messages that do not fit the window, whatever is dropped."""
     message = f"The messages have {tokens} tokens, which leaves no room in the context window of {window}."
     return BadRequestError(message, status=400, code="OutofContextError", param="messages")
 
 
 def full(most: int) -> APIStatusError:
-    """Refuse one context too many."""
-    message = f"There are {most} contexts already; they end by their ttl only."
+    """Refuse to create more than `most` contexts."""
+    message = f"There are {most} contexts already; contexts end by their ttl only."
     return QuotaExceededError(message, status=429, code="QuotaExceeded")
 
 
 def engine_failed() -> APIStatusError:
-    """Say that no answer, or only part of one, could be made."""
+    """Report that no answer, or only a part, could be made."""
     message = "The service encountered an unexpected internal error."
     return InternalServerError(message, status=500, code="InternalServiceError")
 

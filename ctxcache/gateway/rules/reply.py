@@ -1,9 +1,9 @@
-"""One reply while it is written: where it stops, and which of its text may be shown already.
+"""One reply while the engine writes: where the reply ends, and which text may be shown already.
 
-The engine's text is cut at its most tokens first, then before the first stop string that is completed in what is left.
-Text that might yet become a stop string is held back until that is decided. However the engine cuts its text into
-pieces, the reply is the same. Each stop string is found by its own Knuth-Morris-Pratt automaton, whose table is built
-only as far as a match has come: linear time, and a stop string of a megabyte costs nothing until it is half written.
+The engine's text is cut first at the token limit, then before the first stop string completed in the rest. Text that
+may still become a stop string is held back until that is decided. The reply does not depend on how the engine cuts the
+text into pieces. Each stop string has a Knuth-Morris-Pratt automaton, whose table is built only as far as a match has
+come: linear time, and a stop string of a megabyte costs nothing until a match has come far.
 """
 
 from collections import deque
@@ -14,21 +14,21 @@ from .tokens import TokenCounter
 
 __all__ = ["Fragment", "Reply"]
 
-Fragment: TypeAlias = tuple[int, str | None]  # of an answer's replies: which one, and its next text; None: it ended
+Fragment: TypeAlias = tuple[int, str | None]  # index of the reply, and its next text; None: the reply has ended
 
 
 class _Stop:
-    """One stop string, and how much of it the text ends with."""
+    """One stop string, and how many of its characters the text ends with."""
 
     __slots__ = ("_fallback", "_text", "matched")
 
     def __init__(self, text: str) -> None:
         self._text: Final = text
-        self._fallback = [0]  # [i]: the longest proper prefix that the first i + 1 characters end with
+        self._fallback = [0]  # [i]: length of the longest proper prefix that the first i + 1 characters end with
         self.matched = 0
 
     def step(self, character: str) -> bool:
-        """Add one character of the text; True where it completes the stop string."""
+        """Add one character of the text; return whether the stop string is complete."""
         self.matched = self._next(self.matched, character)
         if self.matched == len(self._text):
             return True
@@ -49,11 +49,11 @@ class Reply:
     """One reply of an answer.
 
     Attributes:
-        finish_reason: `stop` (the engine ended, or a stop string came), `length` (no token was left); None until then.
+        finish_reason: `stop` (the engine ended, or a stop string came) or `length` (no token left); None until then.
     """
 
     def __init__(self, stops: Iterable[str], limit: int) -> None:
-        """Begin a reply of at most `limit` tokens; with none it ends at once."""
+        """Begin a reply of at most `limit` tokens; a limit of 0 ends the reply at once."""
         self.finish_reason: str | None = None if limit > 0 else "length"
         self._limit: Final = limit
         self._stops: Final = [_Stop(stop) for stop in stops]
@@ -65,16 +65,16 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """What was shown so far; the whole reply once `finish_reason` is set."""
+        """The text shown so far; the whole reply once `finish_reason` is set."""
         return "".join(self._parts)
 
     @property
     def tokens(self) -> int:
-        """How many tokens `text` has."""
+        """The number of tokens of `text`."""
         return self._shown.tokens
 
     def feed(self, piece: str) -> str:
-        """Take the engine's next piece; return the text that may be shown now, "" where there is none."""
+        """Take the engine's next piece; return the text that may be shown now, or ""."""
         if self.finish_reason or not piece:
             return ""
         fits = self._written.add(piece, self._limit)
@@ -86,7 +86,7 @@ class Reply:
         return self._show(shown)
 
     def end(self) -> str:
-        """The engine has no more: return the text that was held back."""
+        """End the reply with the engine's last piece taken; return the text that was held back."""
         if self.finish_reason:
             return ""
         self.finish_reason = "stop"
@@ -100,7 +100,7 @@ class Reply:
         return text
 
     def _up_to_stop(self, text: str) -> str:
-        """Hold `text`; return what no stop string can begin in any more."""
+        """Hold `text`; return the held text in which no stop string can begin any more."""
         self._held.append(text)
         before = self._held_length
         self._held_length += len(text)
@@ -112,7 +112,7 @@ class Reply:
         return self._release(self._held_length - max(stop.matched for stop in self._stops))
 
     def _release(self, count: int) -> str:
-        """Take the oldest `count` characters out of what is held."""
+        """Take out the oldest `count` held characters."""
         self._held_length -= count
         parts = []
         while count:

@@ -1,14 +1,14 @@
-"""The contexts and what may be done with them: the gateway's rules, pure.
+"""All contexts of a gateway and the rules for them, pure: time and randomness are parameters.
 
-Time and randomness are parameters. A context ends by its ttl alone, an idle timer that starts when the context is made
-and starts anew with every use. A use is a call that was accepted (one that passed every check; a refused call is none):
-no context expires while one runs, and the timer starts anew when it ends, answered or not.
+A context ends by its ttl alone: an idle timer that starts with the context and restarts with every use. A use is an
+accepted call, one that passed every check; a refused call is none. No context expires during a call, and the timer
+restarts when the call ends, answered or not.
 
-A session context takes one call at a time; it is busy from the call's acceptance until `AcceptedChat.complete` or
+A session context takes one call at a time: it is busy from the call's acceptance until `AcceptedChat.complete` or
 `AcceptedChat.abandon`. Only `complete` stores a turn. A common prefix never changes and takes any number of calls.
 
-What expired is found through a heap of due times with one entry a context. An entry is not moved when its timer starts
-anew but put back when it comes up: O(log n) a context and ttl, nothing is scanned.
+Expired contexts are found through a heap of due times with one entry per context. A restarted timer does not move the
+entry; an entry that comes up too early is put back. Cost: O(log n) per context and ttl, and nothing is scanned.
 """
 
 import heapq
@@ -49,9 +49,9 @@ class ServedContext:
 
     Attributes:
         id, model, mode, ttl: as created; ttl in seconds.
-        window: its messages.
-        deadline: when it expires, seconds by the clock of `ContextTable`.
-        running: how many calls run on it.
+        window: the messages held.
+        deadline: when the idle timer ends, Unix seconds by the clock of `ContextTable`.
+        running: the number of calls under way.
     """
 
     id: str
@@ -64,20 +64,20 @@ class ServedContext:
 
     @property
     def usage(self) -> Usage:
-        """What making it was counted at (API reference: nothing completed, nothing cached)."""
+        """The usage of the create (API reference: nothing completed, nothing cached)."""
         return _usage(self.window.initial_tokens, 0, 0)
 
 
 @attrs.define(eq=False, kw_only=True)
 class AcceptedChat:
-    """An accepted chat; it holds its context until `complete` or `abandon`.
+    """An accepted chat, which holds the context until `complete` or `abandon`.
 
     Attributes:
-        request: what was asked.
-        context: the context it runs on.
-        held: the messages of the context it sees.
-        plan: how it fits the window.
-        replies: one for each of `n`, to be fed.
+        request: the chat request.
+        context: the context of the call.
+        held: the context's messages that the engine sees.
+        plan: how the call fits the window.
+        replies: `n` replies, to be fed.
     """
 
     request: ChatRequest
@@ -90,11 +90,11 @@ class AcceptedChat:
 
     @property
     def question(self) -> tuple[Message, ...]:
-        """The messages that came with the call."""
+        """The request's messages."""
         return self.request.messages
 
     def complete(self) -> Usage:
-        """Every reply ended: store the turn where the context is a session, the first of `n` replies as its answer."""
+        """End the call with every reply ended: a session stores the turn, with the first of `n` replies as answer."""
         rolled = False
         if self.context.mode == "session" and self.plan.room:  # without room there was no reply
             rolled = self.context.window.store((*self.question, assistant(self.replies[0].text)))
@@ -104,7 +104,7 @@ class AcceptedChat:
         return _usage(prompt, completion, 0 if rolled else self.plan.kept)
 
     def abandon(self) -> None:
-        """Free the context and store nothing; after `complete`, nothing is left to do."""
+        """Free the context and store nothing. No effect after `complete`."""
         if self._open:
             self._open = False
             self.context.running -= 1
@@ -115,10 +115,10 @@ class ContextTable:
     """Every context of one gateway.
 
     Args:
-        models: the models served, each with its context window in tokens.
+        models: the context window of each served model, in tokens.
         clock: the wall clock, Unix seconds.
-        randbelow: a random whole number below its argument, as `secrets.randbelow`.
-        most: how many contexts there may be at once.
+        randbelow: randomness for ids, as `secrets.randbelow`.
+        max_contexts: the most contexts at once.
     """
 
     def __init__(
@@ -126,28 +126,28 @@ class ContextTable:
         models: Mapping[str, int],
         clock: Callable[[], float],
         randbelow: Callable[[int], int],
-        most: int = MAX_CONTEXTS,
+        max_contexts: int = MAX_CONTEXTS,
     ) -> None:
         self.models: Final = dict(models)
         self._clock: Final = clock
         self._randbelow: Final = randbelow
-        self._most: Final = most
+        self._max_contexts: Final = max_contexts
         self._live: dict[str, ServedContext] = {}
         self._due: list[tuple[float, str]] = []
         self._second = ""
         self._given: set[str] = set()  # ids given in that second
 
     def create(self, request: ContextRequest) -> ServedContext:
-        """Make a context.
+        """Create a context.
 
         Raises:
-            APIStatusError: for an unknown model, messages that fill the window, or a context too many.
+            APIStatusError: for an unknown model, messages that fill the window, or one context too many.
         """
         now = self._clock()
         self._remove_expired(now)
         size = self._window_of(request.model)
-        if len(self._live) >= self._most:
-            raise full(self._most)
+        if len(self._live) >= self._max_contexts:
+            raise full(self._max_contexts)
         mode = _or(request.mode, "session")
         ttl = _or(request.ttl, DEFAULT_TTL)
         strategy = _or(request.truncation_strategy, DEFAULT_STRATEGY) if mode == "session" else None
@@ -163,8 +163,8 @@ class ContextTable:
         """Accept a chat, or refuse it.
 
         Raises:
-            APIStatusError: for an unknown model or context, another model than the context's, a session that is busy,
-                and a question that does not fit the window; in this order.
+            APIStatusError: for an unknown model or context, another model than the context's, a busy session, and a
+                question that does not fit the window; in this order.
         """
         now = self._clock()
         self._remove_expired(now)
@@ -192,12 +192,12 @@ class ContextTable:
         )
 
     def get(self, context_id: str) -> ServedContext | None:
-        """Return a context, or None where there is none (any more). Looking is no use: the timer runs on."""
+        """Return a context; None for an unknown or expired one. This is no use: the timer runs on."""
         self._remove_expired(self._clock())
         return self._live.get(context_id)
 
     def expire(self, context_id: str) -> bool:
-        """Remove a context now, as its ttl would; False where there is none. A running call still gets its answer."""
+        """Remove a context now, as its ttl would; False for an unknown one. A running call still gets its answer."""
         return self._live.pop(context_id, None) is not None
 
     def _window_of(self, model: str) -> int:
@@ -219,7 +219,7 @@ class ContextTable:
                 del self._live[context_id]
 
     def _new_id(self, now: float) -> str:
-        """`ctx-<yyyymmddHHMMSS>-<5 characters>` (API reference); no two alike, even where randomness repeats itself."""
+        """Make `ctx-<yyyymmddHHMMSS>-<5 characters>` (API reference), unique even if randomness repeats itself."""
         second = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d%H%M%S")
         if second != self._second:
             self._second = second
@@ -236,7 +236,7 @@ def _or(value: T | Unset, default: T) -> T:
 
 
 def _start_timer(context: ServedContext, now: float) -> None:
-    # Never backwards, where the wall clock is: the heap's entry must not be due after the context.
+    # Never backwards, even if the wall clock is set back: the heap's entry must not be due after the context.
     context.deadline = max(context.deadline, now + context.ttl)
 
 

@@ -1,11 +1,11 @@
-"""What a token is here: a rule that needs no model, gives the same number everywhere and costs linear time.
+"""How tokens are counted: by a rule that needs no model, gives the same number everywhere and takes linear time.
 
-A wide character (Chinese, Japanese, Korean) is one token; of any other text every four characters begun are one,
-counted anew after a wide character: "你好" is 2, "Hello" is 2, "hi你there" is 1 + 1 + 2. That is near what such models
-count, and no more than near (the service's own tokenizer is not public).
+A wide character (Chinese, Japanese, Korean) is one token. Other text has one token for every four characters begun,
+counted anew after a wide character: "你好" is 2, "Hello" is 2, "hi你there" is 1 + 1 + 2. Models of this kind count
+about as many; the service's own tokenizer is not public.
 
-A text's prefix never has more tokens than the text, and counting piece by piece gives what counting at once gives,
-however the pieces are cut: so `max_tokens` cuts a streamed and a plain answer at the same character.
+A prefix never has more tokens than the whole text, and counting piece by piece gives the same number as counting at
+once, however the pieces are cut: `max_tokens` cuts a streamed and a plain answer at the same character.
 """
 
 import re
@@ -29,17 +29,17 @@ class TokenCounter:
     """Counts a text that comes in pieces.
 
     Attributes:
-        tokens: of all that was added.
+        tokens: the count so far.
     """
 
     __slots__ = ("_run", "tokens")
 
     def __init__(self) -> None:
         self.tokens = 0
-        self._run = 0  # narrow characters of the token that was begun last, 0 where it is full
+        self._run = 0  # narrow characters of the last token, 0 if that is full
 
     def add(self, text: str, most: int = sys.maxsize) -> int:
-        """Add as much of `text` as keeps the count at `most`; return how many characters that is."""
+        """Add as many characters of `text` as keep the count within `most`; return how many."""
         if text.isascii():
             return self._add_narrow(len(text), most)
         added = 0
@@ -79,5 +79,5 @@ def count_tokens(text: str) -> int:
 
 
 def message_tokens(messages: Iterable[Message]) -> int:
-    """Count the tokens of messages: those of their contents, an empty one at 1 (so that none is free to store)."""
+    """Count the tokens of the messages' contents, an empty content as 1: no message is free to store."""
     return sum(max(1, count_tokens(message.content)) for message in messages)

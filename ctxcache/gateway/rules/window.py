@@ -1,22 +1,22 @@
-"""The context window: what a session context forgets, and when.
+"""The context window: which messages a session context drops, and when.
 
 A window holds the initial messages (never dropped), the history, the new messages and the reply. Messages are dropped
-whole, oldest first. In force is the smaller of the model's window and `max_window_tokens`.
+whole, oldest first. The size is the smaller of the model's window and `max_window_tokens`.
 
 ===========================  =========================================================================================
-strategy                     when it gets too much
+strategy                     when the window overflows
 ===========================  =========================================================================================
-last_history_tokens          the history never exceeds that many tokens, and the window never either: as much as must
-                             go goes. What stays was cached and remains so.
+last_history_tokens          as few messages as possible are dropped, so that neither the history exceeds that many
+                             tokens nor the window its size. The remaining messages stay cached.
 rolling_tokens, true         the oldest block is dropped and the rest computed anew: that turn has no cached tokens. A
-                             block is `rolling_window_tokens`, else a quarter of the window, or what must go if more.
-rolling_tokens, false        nothing is dropped: the reply ends with `length` where the window does. Once the question
-                             itself does not fit, replies are empty, end with `length`, and no turn is stored.
-none (common_prefix)         there is no history; the reply ends with `length` where the window does.
+                             block is `rolling_window_tokens`, by default a quarter of the window, or more if needed.
+rolling_tokens, false        nothing is dropped: the reply ends with `length` at the end of the window. Once the
+                             question itself does not fit, replies are empty with `length`, and no turn is stored.
+none (common_prefix)         there is no history; the reply ends with `length` at the end of the window.
 ===========================  =========================================================================================
 
-With all of them a question that leaves no room for a reply even beside the initial messages alone is refused. Source:
-vendor documentation for the strategies; sizes of blocks and dropping whole messages are this gateway's choice.
+In every case a question is refused that leaves no room for a reply beside the initial messages alone. The strategies
+are the vendor documentation's; the sizes of blocks and the dropping of whole messages are this gateway's choice.
 """
 
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ __all__ = ["DEFAULT_STRATEGY", "Plan", "Window"]
 
 DEFAULT_STRATEGY: Final = TruncationStrategy(type="rolling_tokens", rolling_tokens=True)  # as in the API reference
 _DEFAULT_HISTORY: Final = 4096  # vendor documentation
-_BLOCKS: Final = 4  # a window's default blocks
+_BLOCKS: Final = 4  # blocks of a window, by default
 
 
 @attrs.frozen
@@ -41,9 +41,9 @@ class Plan:
     """How one call fits the window.
 
     Attributes:
-        dropped: how many of the history's messages it does not see any more.
-        kept: how many tokens of context it sees.
-        room: the most tokens of its reply.
+        dropped: the number of history messages left out.
+        kept: the tokens of context left in.
+        room: the most tokens of a reply.
     """
 
     dropped: int
@@ -53,15 +53,15 @@ class Plan:
 
 @attrs.define(eq=False)
 class Window:
-    """One context's messages, within their window.
+    """The messages of one context.
 
     Attributes:
-        size: in tokens.
-        strategy: with every default filled in; None for a common prefix.
-        initial: the messages the context was made with.
-        initial_tokens: their tokens.
-        history: the messages of completed turns that are still held, each with its tokens.
-        history_tokens: their tokens.
+        size: the size of the window, in tokens.
+        strategy: the strategy with every default filled in; None for a common prefix.
+        initial: the messages of the create.
+        initial_tokens: the tokens of `initial`.
+        history: the messages of completed turns not yet dropped, each with the number of tokens.
+        history_tokens: the tokens of `history`.
     """
 
     size: int
@@ -81,18 +81,18 @@ class Window:
 
     @property
     def tokens(self) -> int:
-        """All that is held."""
+        """The tokens of all messages held."""
         return self.initial_tokens + self.history_tokens
 
     def messages(self, dropped: int = 0) -> tuple[Message, ...]:
-        """Return what is held, without the `dropped` oldest messages of the history."""
+        """Return the messages held, without the `dropped` oldest of the history."""
         return (*self.initial, *(message for message, _ in self.history[dropped:]))
 
     def plan(self, new: int) -> Plan:
-        """Fit a question of `new` tokens in; nothing changes yet.
+        """Fit in a question of `new` tokens, without changing the window.
 
         Raises:
-            APIStatusError: `OutofContextError` for one that leaves no room whatever is dropped.
+            APIStatusError: `OutofContextError` for a question that leaves no room, whatever is dropped.
         """
         self._check_room(self.initial_tokens + new)
         excess = self.tokens + new + 1 - self.size  # one token of reply at least
@@ -102,9 +102,9 @@ class Window:
         return Plan(dropped, self.tokens - tokens, self.size - self.initial_tokens - new)
 
     def store(self, turn: Iterable[Message]) -> bool:
-        """Store a completed turn, and drop what is too much then; return whether the window rolled for it.
+        """Store a completed turn and drop the excess; return whether the window rolled.
 
-        That is never less than was planned: the turn is the question and at least one token.
+        No less is dropped than was planned: the turn is the question and at least one token.
         """
         before = self.history_tokens
         for message in turn:
@@ -131,14 +131,14 @@ class Window:
             raise out_of_context(tokens, self.size)
 
     def _to_drop(self, excess: int, most: int) -> int:
-        """How many tokens go where `excess` are too many; `most` is all that may go."""
+        """Return the number of tokens to drop for an excess; at most `most` may go."""
         if excess <= 0 or self._history_limit is not None:
             return excess
         block = self.strategy.rolling_window_tokens if self.strategy else UNSET
         return min(most, max(excess, self.size // _BLOCKS if block is UNSET else block))
 
     def _oldest(self, tokens: int) -> tuple[int, int]:
-        """The fewest of the oldest messages that have so many tokens: how many, and their tokens."""
+        """Return how many of the oldest messages have at least `tokens` tokens, and how many tokens exactly."""
         count = total = 0
         while total < tokens:
             total += self.history[count][1]
@@ -151,7 +151,7 @@ class Window:
 
 
 def _filled_in(strategy: TruncationStrategy) -> TruncationStrategy:
-    """With the service's defaults, and without what its type has no use for, as the answer of a create shows it."""
+    """Return the strategy as a create's answer shows it: the service's defaults in, fields of other types out."""
     if strategy.type == "rolling_tokens":
         rolling = strategy.rolling_tokens is not False
         return attrs.evolve(strategy, rolling_tokens=rolling, last_history_tokens=UNSET)

@@ -1,5 +1,6 @@
-"""Refusals, read by the client's own table."""
+"""Refusals, read by the client's own table of errors."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,28 +9,31 @@ from ctxcache import codec, service_errors
 from ctxcache.errors import APIStatusError, InvalidInputError
 from ctxcache.gateway.rules import refusals
 
-REFUSALS = [
-    refusals.bad_field(InvalidInputError.of("ttl", 5, "more")),
-    refusals.bad_field(InvalidInputError("context_id: missing", field="context_id", value="UNSET", allowed="some")),
-    refusals.bad_http(),
-    refusals.bad_key(),
-    refusals.bad_request("Content-Type", "No JSON.", status=415),
-    refusals.busy(),
-    refusals.context_not_found("ctx-1"),
-    refusals.engine_failed(),
-    refusals.full(5),
-    refusals.method_not_allowed("POST"),
-    refusals.model_not_found("m"),
-    refusals.not_json("no"),
-    refusals.out_of_context(5, 4),
-    refusals.path_not_found(),
-    refusals.too_large(5),
+REFUSALS: list[Callable[[], APIStatusError]] = [
+    lambda: refusals.bad_field(InvalidInputError.of("ttl", 5, "more")),
+    lambda: refusals.bad_field(
+        InvalidInputError("context_id: missing", field="context_id", value="UNSET", allowed="some")
+    ),
+    lambda: refusals.bad_http(),
+    lambda: refusals.bad_key(),
+    lambda: refusals.bad_request("Content-Type", "No JSON.", status=415),
+    lambda: refusals.busy(),
+    lambda: refusals.context_not_found("ctx-1"),
+    lambda: refusals.engine_failed(),
+    lambda: refusals.full(5),
+    lambda: refusals.method_not_allowed("POST"),
+    lambda: refusals.model_not_found("m"),
+    lambda: refusals.not_json("no"),
+    lambda: refusals.out_of_context(5, 4),
+    lambda: refusals.path_not_found(),
+    lambda: refusals.too_large(5),
 ]
 
 
-@pytest.mark.parametrize("refused", REFUSALS, ids=lambda refused: f"{refused.status}-{refused.code}-{refused.param}")
-def test_the_client_reads_what_the_gateway_meant(refused: APIStatusError) -> None:
+@pytest.mark.parametrize("refuse", REFUSALS)
+def test_the_client_reads_what_the_gateway_meant(refuse: Callable[[], APIStatusError]) -> None:
     """Each refusal is the same class, status, code, param and request id on the other side of the wire."""
+    refused = refuse()
     envelope = refusals.envelope(refused, "021733913813000abc")
     read: Any = service_errors.error_from_answer(refused.status or 0, codec.encode(envelope))
     assert type(read) is type(refused)
@@ -39,8 +43,10 @@ def test_the_client_reads_what_the_gateway_meant(refused: APIStatusError) -> Non
 
 
 def test_each_status_has_its_type() -> None:
-    """As the service names them, the plain ones of HTTP likewise."""
-    types = {refused.status: refusals.envelope(refused, "")["error"]["type"] for refused in REFUSALS}
+    """The service's name; for plain HTTP errors a name of the same form."""
+    types = {
+        refused.status: refusals.envelope(refused, "")["error"]["type"] for refused in (refuse() for refuse in REFUSALS)
+    }
     assert types == {
         400: "BadRequest",
         401: "Unauthorized",
@@ -54,7 +60,7 @@ def test_each_status_has_its_type() -> None:
     }
 
 
-def test_a_name_that_is_not_found_is_not_repeated_without_end() -> None:
-    """A message shows 80 characters of it."""
+def test_a_long_name_is_shortened() -> None:
+    """A message shows at most 80 characters of a name."""
     assert f"'{'x' * 79}…'" in refusals.model_not_found("x" * 81).message
     assert f"'{'x' * 80}'" in refusals.context_not_found("x" * 80).message

@@ -1,7 +1,9 @@
-"""The contexts and what may be done with them, purely, with a clock that stands still."""
+"""The table of contexts, with a clock that stands still."""
 
+import gc
 import random
 import re
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -16,24 +18,24 @@ RandBelow = Callable[[int], int]
 
 
 @pytest.fixture
-def contexts(clock: Any) -> ContextTable:
-    """Contexts of two models with windows of 100 tokens."""
+def table(clock: Any) -> ContextTable:
+    """A table for two models with windows of 100 tokens."""
     return ContextTable({"m": 100, "other": 100}, clock, random.Random(1).randrange)
 
 
-def create(contexts: ContextTable, **fields: Any) -> ServedContext:
-    """Make one of 3 tokens."""
-    return contexts.create(ContextRequest(**{"model": "m", "messages": [system("abcd" * 3)], **fields}))
+def create(table: ContextTable, **fields: Any) -> ServedContext:
+    """Create a context of 3 tokens."""
+    return table.create(ContextRequest(**{"model": "m", "messages": [system("abcd" * 3)], **fields}))
 
 
-def begin(contexts: ContextTable, context: ServedContext, text: str = "abcd", **fields: Any) -> AcceptedChat:
+def begin(table: ContextTable, context: ServedContext, text: str = "abcd", **fields: Any) -> AcceptedChat:
     """Begin a chat of 1 token."""
     request = {"context_id": context.id, "model": "m", "messages": [user(text)], **fields}
-    return contexts.begin(ChatRequest(**request))
+    return table.begin(ChatRequest(**request))
 
 
 def answer(call: AcceptedChat, *texts: str) -> Any:
-    """Answer it; return prompt, completion, total and cached tokens."""
+    """Complete a chat; return prompt, completion, total and cached tokens."""
     for reply, text in zip(call.replies, texts, strict=True):
         reply.feed(text)
         reply.end()
@@ -53,226 +55,238 @@ def refused(status: int, code: str, param: str = "") -> Any:
 # --- making them ------------------------------------------------------------------------------------------------------
 
 
-def test_ids_have_the_time_and_five_characters(contexts: ContextTable) -> None:
+def test_ids_have_the_time_and_five_characters(table: ContextTable) -> None:
     """An id is `ctx-`, the second of creation in UTC, and five lower-case letters or digits."""
-    assert re.fullmatch(r"ctx-20241211104333-[0-9a-z]{5}", create(contexts).id)
+    assert re.fullmatch(r"ctx-20241211104333-[0-9a-z]{5}", create(table).id)
 
 
 @pytest.mark.parametrize("randbelow", [lambda _: 0, lambda below: below - 1])
 def test_no_two_ids_are_alike(clock: Any, randbelow: RandBelow) -> None:
-    """Not even where randomness repeats itself, or where a context of the same second is gone already."""
-    contexts = ContextTable({"m": 100}, clock, randbelow)
+    """Not even if randomness repeats itself, or if a context of the same second is gone already."""
+    table = ContextTable({"m": 100}, clock, randbelow)
     ids = []
     for _ in range(40):
-        ids.append(create(contexts).id)
-        contexts.expire(ids[-1])
+        ids.append(create(table).id)
+        table.expire(ids[-1])
     clock.now += 1
-    ids += [create(contexts).id for _ in range(40)]
+    ids += [create(table).id for _ in range(40)]
     clock.now -= 1  # a wall clock may
-    ids += [create(contexts).id for _ in range(40)]
+    ids += [create(table).id for _ in range(40)]
     assert len(set(ids[40:])) == 80
     assert len(set(ids[:40])) == 40
     assert all(re.fullmatch(r"ctx-\d{14}-[0-9a-z]{5}", name) for name in ids)
 
 
-def test_what_was_left_out_gets_the_services_defaults(contexts: ContextTable) -> None:
-    """A session, a day, rolling tokens; making it is counted, nothing of it cached."""
-    context = create(contexts)
+def test_what_was_left_out_gets_the_services_defaults(table: ContextTable) -> None:
+    """A session, a day, rolling tokens; the create is counted, nothing cached."""
+    context = create(table)
     assert (context.mode, context.ttl) == ("session", 86400)
     assert context.window.strategy is not None
     assert context.window.strategy.type == "rolling_tokens"
     assert (context.usage.prompt_tokens, context.usage.total_tokens, context.usage.cached_tokens) == (3, 3, 0)
 
 
-def test_an_unknown_model_is_refused(contexts: ContextTable) -> None:
+def test_an_unknown_model_is_refused(table: ContextTable) -> None:
     """By create and by chat, 404 `InvalidEndpointOrModel.NotFound`, before anything else is looked at."""
     with refused(404, "InvalidEndpointOrModel.NotFound", "model"):
-        create(contexts, model="x" * 200)
+        create(table, model="x" * 200)
     with refused(404, "InvalidEndpointOrModel.NotFound", "model"):
-        begin(contexts, create(contexts), model="none")
+        begin(table, create(table), model="none")
 
 
-def test_there_is_a_most_of_contexts(clock: Any) -> None:
-    """One context too many is refused with a quota's code, until another one is gone."""
-    contexts = ContextTable({"m": 100}, clock, random.Random(1).randrange, most=2)
-    first, _ = create(contexts), create(contexts)
+def test_the_number_of_contexts_is_limited(clock: Any) -> None:
+    """One context too many is refused as a quota, until another context is gone."""
+    table = ContextTable({"m": 100}, clock, random.Random(1).randrange, max_contexts=2)
+    first, _ = create(table), create(table)
     with refused(429, "QuotaExceeded"):
-        create(contexts)
-    contexts.expire(first.id)
-    create(contexts)
+        create(table)
+    table.expire(first.id)
+    create(table)
 
 
 # --- how long they live -----------------------------------------------------------------------------------------------
 
 
-def test_a_context_lives_for_its_ttl(contexts: ContextTable, clock: Any) -> None:
-    """Until its last second it is there; with it, it is gone, and the refusal says so."""
-    context = create(contexts, ttl=HOUR)
+def test_a_context_lives_for_its_ttl(table: ContextTable, clock: Any) -> None:
+    """The context is gone when its last second ends, not before, and the refusal says so."""
+    context = create(table, ttl=HOUR)
     clock.now += HOUR - 1
-    assert contexts.get(context.id) is context
+    assert table.get(context.id) is context
     clock.now += 1
     with refused(404, "NotFound.context_id", "context_id") as gone:
-        begin(contexts, context)
+        begin(table, context)
     assert "it may have expired" in gone.value.message
-    assert contexts.get(context.id) is None
+    assert table.get(context.id) is None
 
 
-def test_every_use_starts_the_timer_anew(contexts: ContextTable, clock: Any) -> None:
-    """A call that was accepted is a use; looking at a context is none."""
-    context = create(contexts, ttl=HOUR)
+def test_every_use_starts_the_timer_anew(table: ContextTable, clock: Any) -> None:
+    """An accepted call is a use; a look at a context is none."""
+    context = create(table, ttl=HOUR)
     for _ in range(3):
         clock.now += HOUR - 1
-        begin(contexts, context).abandon()
+        begin(table, context).abandon()
     clock.now += HOUR - 1
-    assert contexts.get(context.id) is context
+    assert table.get(context.id) is context
     clock.now += 1
-    assert contexts.get(context.id) is None
+    assert table.get(context.id) is None
 
 
-def test_a_refused_call_is_no_use(contexts: ContextTable, clock: Any) -> None:
+def test_a_refused_call_is_no_use(table: ContextTable, clock: Any) -> None:
     """A call that was refused leaves the timer alone."""
-    context = create(contexts, ttl=HOUR)
+    context = create(table, ttl=HOUR)
     clock.now += HOUR - 1
     for fields in ({"model": "other"}, {"n": MAX_REPLIES + 1}, {"text": "abcd" * 100}):
         with pytest.raises(APIStatusError):
-            begin(contexts, context, **fields)
+            begin(table, context, **fields)
     clock.now += 1
-    assert contexts.get(context.id) is None
+    assert table.get(context.id) is None
 
 
-def test_no_context_expires_under_a_call(contexts: ContextTable, clock: Any) -> None:
+def test_no_context_expires_under_a_call(table: ContextTable, clock: Any) -> None:
     """A call longer than the ttl keeps its context, whose timer starts when the answer ends."""
-    context = create(contexts, ttl=HOUR)
-    call = begin(contexts, context)
+    context = create(table, ttl=HOUR)
+    call = begin(table, context)
     clock.now += 3 * HOUR
-    assert contexts.get(context.id) is context
+    assert table.get(context.id) is context
     answer(call, "abcd")
     clock.now += HOUR - 1
-    assert contexts.get(context.id) is context
+    assert table.get(context.id) is context
     clock.now += 1
-    assert contexts.get(context.id) is None
+    assert table.get(context.id) is None
 
 
-def test_a_clock_set_back_takes_no_time_away(contexts: ContextTable, clock: Any) -> None:
+def test_a_clock_set_back_takes_no_time_away(table: ContextTable, clock: Any) -> None:
     """A use under a wall clock that was set back does not bring the end nearer."""
-    context = create(contexts, ttl=HOUR)
+    context = create(table, ttl=HOUR)
     clock.now -= HOUR
-    begin(contexts, context).abandon()
+    begin(table, context).abandon()
     clock.now += HOUR + 1
-    assert contexts.get(context.id) is context
+    assert table.get(context.id) is context
 
 
-def test_expired_contexts_take_no_memory(contexts: ContextTable, clock: Any) -> None:
-    """What expired is dropped by the calls that come later, used and unused contexts alike."""
-    for _ in range(100):
-        context = create(contexts, ttl=HOUR)
-        begin(contexts, context).abandon()
-        contexts.expire(create(contexts, ttl=HOUR).id)
-    clock.now += HOUR
-    kept = create(contexts)
-    assert contexts._live == {kept.id: kept}
-    assert contexts._due == [(kept.deadline, kept.id)]
-    assert contexts._given == {kept.id}
+def test_expired_contexts_take_no_memory(table: ContextTable, clock: Any) -> None:
+    """Later calls drop all that is left of expired contexts, used and unused, expired by ttl and by hand."""
+
+    def fill() -> None:
+        for _ in range(500):
+            context = create(table, ttl=HOUR)
+            begin(table, context).abandon()
+            table.expire(create(table, ttl=HOUR).id)
+        clock.now += HOUR
+        create(table, ttl=2 * HOUR)
+        clock.now += 1
+        create(table, ttl=2 * HOUR)
+
+    fill()  # what is kept once, as the clock's number
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        fill()
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 50_000, "the ids alone of 1,000 contexts take more"
 
 
-def test_a_context_can_be_expired_by_hand(contexts: ContextTable) -> None:
+def test_a_context_can_be_expired_by_hand(table: ContextTable) -> None:
     """At once, and a call under way still gets its answer."""
-    context = create(contexts)
-    call = begin(contexts, context)
-    assert contexts.expire(context.id)
-    assert not contexts.expire(context.id)
+    context = create(table)
+    call = begin(table, context)
+    assert table.expire(context.id)
+    assert not table.expire(context.id)
     assert answer(call, "abcd") == (4, 1, 5, 3)
     with refused(404, "NotFound.context_id", "context_id"):
-        begin(contexts, context)
+        begin(table, context)
 
 
 # --- calls ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_session_keeps_the_conversation(contexts: ContextTable) -> None:
+def test_a_session_keeps_the_conversation(table: ContextTable) -> None:
     """A completed turn is stored, question and answer; the next call finds all of it cached."""
-    context = create(contexts)
-    assert answer(begin(contexts, context, "abcd"), "efgh" * 2) == (4, 2, 6, 3)
-    call = begin(contexts, context, "ijkl")
+    context = create(table)
+    assert answer(begin(table, context, "abcd"), "efgh" * 2) == (4, 2, 6, 3)
+    call = begin(table, context, "ijkl")
     assert call.held == (system("abcd" * 3), user("abcd"), assistant("efgh" * 2))
     assert call.question == (user("ijkl"),)
     assert answer(call, "mnop") == (7, 1, 8, 6)
 
 
-def test_of_several_replies_the_first_is_stored(contexts: ContextTable) -> None:
+def test_of_several_replies_the_first_is_stored(table: ContextTable) -> None:
     """With n > 1 every reply is counted and the first is the conversation's."""
-    context = create(contexts)
-    assert answer(begin(contexts, context, n=3), "aaaa", "bbbb" * 2, "cccc") == (4, 4, 8, 3)
+    context = create(table)
+    assert answer(begin(table, context, n=3), "aaaa", "bbbb" * 2, "cccc") == (4, 4, 8, 3)
     assert context.window.messages()[-1] == assistant("aaaa")
 
 
-def test_an_abandoned_call_leaves_nothing(contexts: ContextTable) -> None:
+def test_an_abandoned_call_leaves_nothing(table: ContextTable) -> None:
     """The context is as before and free; abandoning after completing changes nothing."""
-    context = create(contexts)
-    call = begin(contexts, context)
+    context = create(table)
+    call = begin(table, context)
     call.replies[0].feed("half an ans")
     call.abandon()
     assert context.window.messages() == (system("abcd" * 3),)
-    call = begin(contexts, context)
+    call = begin(table, context)
     answer(call, "abcd")
     call.abandon()
     assert (context.running, len(context.window.messages())) == (0, 3)
 
 
-def test_calls_on_a_session_must_not_overlap(contexts: ContextTable) -> None:
+def test_calls_on_a_session_must_not_overlap(table: ContextTable) -> None:
     """The second is refused with 403 `OperationDenied.InvalidState` while the first runs, in the service's words."""
-    context = create(contexts)
-    call = begin(contexts, context)
+    context = create(table)
+    call = begin(table, context)
     with refused(403, "OperationDenied.InvalidState", "context_id") as busy:
-        begin(contexts, context)
+        begin(table, context)
     assert busy.value.message == "The specified context is in invalid state: InProgress."
     call.abandon()
-    begin(contexts, context)
+    begin(table, context)
 
 
-def test_a_prefix_takes_any_number_of_calls_and_never_changes(contexts: ContextTable) -> None:
+def test_a_prefix_takes_any_number_of_calls_and_never_changes(table: ContextTable) -> None:
     """All find the prefix cached, nothing is stored."""
-    context = create(contexts, mode="common_prefix")
-    calls = [begin(contexts, context) for _ in range(5)]
+    context = create(table, mode="common_prefix")
+    calls = [begin(table, context) for _ in range(5)]
     assert [answer(call, "abcd") for call in calls] == [(4, 1, 5, 3)] * 5
     assert context.window.messages() == (system("abcd" * 3),)
     assert context.window.strategy is None
 
 
-def test_a_chat_names_the_contexts_own_model(contexts: ContextTable) -> None:
+def test_a_chat_names_the_contexts_own_model(table: ContextTable) -> None:
     """Another model than the context's is refused, 400 `InvalidParameter`."""
     with refused(400, "InvalidParameter", "model"):
-        begin(contexts, create(contexts), model="other")
+        begin(table, create(table), model="other")
 
 
-def test_there_is_a_most_of_replies(contexts: ContextTable) -> None:
+def test_the_number_of_replies_is_limited(table: ContextTable) -> None:
     """An `n` that would only burn memory is refused."""
-    context = create(contexts)
-    assert len(begin(contexts, context, n=MAX_REPLIES).replies) == MAX_REPLIES
+    context = create(table)
+    assert len(begin(table, context, n=MAX_REPLIES).replies) == MAX_REPLIES
     with refused(400, "InvalidParameter", "n"):
-        begin(contexts, create(contexts), n=MAX_REPLIES + 1)
+        begin(table, create(table), n=MAX_REPLIES + 1)
 
 
 @pytest.mark.parametrize(("fields", "shown"), [({"max_tokens": 2}, "abcdefgh"), ({"max_tokens": 99}, "abcd" * 96)])
 def test_a_reply_has_max_tokens_or_what_the_window_leaves(
-    contexts: ContextTable, fields: dict[str, int], shown: str
+    table: ContextTable, fields: dict[str, int], shown: str
 ) -> None:
     """The smaller of the two is its limit."""
-    call = begin(contexts, create(contexts), **fields)
+    call = begin(table, create(table), **fields)
     call.replies[0].feed(shown + "more")
     assert (call.replies[0].text, call.replies[0].finish_reason) == (shown, "length")
 
 
 @pytest.mark.parametrize("stop", ["END", ("END", "FIN")])
-def test_one_stop_string_or_several(contexts: ContextTable, stop: Any) -> None:
+def test_one_stop_string_or_several(table: ContextTable, stop: Any) -> None:
     """`stop` is a string or a list of them."""
-    call = begin(contexts, create(contexts), stop=stop)
+    call = begin(table, create(table), stop=stop)
     assert call.replies[0].feed("abEND") == "ab"
 
 
-def test_a_turn_that_rolled_has_nothing_cached(contexts: ContextTable) -> None:
+def test_a_turn_that_rolled_has_nothing_cached(table: ContextTable) -> None:
     """When the window overflows, that turn's cached tokens are 0, and the next one's are what was kept."""
-    context = create(contexts)
-    answer(begin(contexts, context, "abcd" * 40), "abcd" * 50)
-    assert answer(begin(contexts, context, "abcd" * 20), "abcd") == (73, 1, 74, 0)
-    assert answer(begin(contexts, context, "abcd"), "abcd") == (75, 1, 76, 74)
+    context = create(table)
+    answer(begin(table, context, "abcd" * 40), "abcd" * 50)
+    assert answer(begin(table, context, "abcd" * 20), "abcd") == (73, 1, 74, 0)
+    assert answer(begin(table, context, "abcd"), "abcd") == (75, 1, 76, 74)

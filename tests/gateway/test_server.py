@@ -1,17 +1,18 @@
-"""The Gateway object: settings, start and end; and the rules of its house."""
+"""The Gateway object: settings, start and end."""
 
 import asyncio
+import itertools
 import logging
-from pathlib import Path
+import socket
+from contextlib import ExitStack, suppress
+from traceback import StackSummary, walk_tb
 from typing import Any
 
 import pytest
 
-import ctxcache.gateway
 from ctxcache import APIConnectionError, InvalidInputError, SessionError
 from ctxcache.gateway import MODELS, WINDOW, Gateway
-
-PACKAGE = Path(ctxcache.gateway.__file__).parent
+from ctxcache.models import system
 
 
 async def test_it_listens_on_this_machine_on_a_free_port() -> None:
@@ -146,8 +147,64 @@ def test_settings_are_checked(wrong: dict[str, Any]) -> None:
         assert str(wrong["api_key"]) not in str(refused.value)
 
 
-def test_models_have_windows() -> None:
-    """Ids alone have the default window, a mapping says them; left out, they are the API reference's three."""
-    assert Gateway()._contexts.models == dict.fromkeys(MODELS, WINDOW)
-    assert Gateway(models=["a"])._contexts.models == {"a": WINDOW}
-    assert Gateway(models={"a": 5})._contexts.models == {"a": 5}
+@pytest.mark.parametrize(
+    ("settings", "windows"),
+    [
+        ({}, dict.fromkeys(MODELS, WINDOW)),
+        ({"models": ["a"]}, {"a": WINDOW}),
+        ({"models": {"a": 5}}, {"a": 5}),
+    ],
+)
+async def test_models_have_windows(start: Any, settings: dict[str, Any], windows: dict[str, int]) -> None:
+    """Ids alone have the default window, a mapping tells theirs; the default is the API reference's three models."""
+    api = await start(**settings)
+    listed = (await api.request("GET", f"{api.gateway.base_url}/models", headers=api.key)).json["data"]
+    assert [model["id"] for model in listed] == list(windows)
+    for model, window in windows.items():
+        await api.create(model=model, messages=[{"role": "user", "content": "x" * 4 * (window - 1)}])
+        body = {"model": model, "messages": [{"role": "user", "content": "x" * 4 * window}]}
+        refused = await api.post("/context/create", body)
+        assert (refused.status, refused.error["code"]) == (400, "OutofContextError")
+
+
+async def test_contexts_can_be_looked_at_and_expired(start: Any, clock: Any) -> None:
+    """The messages, oldest first; None and False where there is no such context, or no more."""
+    api = await start()
+    created, other = await api.create(ttl=3600), await api.create()
+    assert api.gateway.messages(created["id"]) == (system("Be kind."),)
+    assert api.gateway.expire(other["id"]) is True
+    assert api.gateway.expire(other["id"]) is False
+    clock.now += 3600
+    assert api.gateway.messages(created["id"]) is None
+    assert api.gateway.messages("ctx-0") is None
+
+
+@pytest.mark.parametrize("wrong", [{"models": 5}, {"host": 5}, {"api_key": "key with-a-space-0123"}])
+def test_a_gateway_whose_constructor_failed_is_silent(wrong: dict[str, Any]) -> None:
+    """The repr works, the collection says nothing, and a traceback with local variables does not show the key."""
+    settings = {"api_key": "sk-not-to-be-shown", **wrong}
+    gateway = Gateway.__new__(Gateway)
+    with pytest.raises(InvalidInputError) as refused:
+        gateway.__init__(**settings)  # type: ignore[misc]  # as type.__call__ does
+    assert repr(gateway) == "Gateway(not running)"
+    walk = itertools.dropwhile(lambda step: step[0].f_code.co_name != "__init__", walk_tb(refused.tb))
+    stack = StackSummary.extract(walk, capture_locals=True)
+    shown = "".join(stack.format())
+    assert "Gateway(not running)" in shown
+    assert settings["api_key"] not in shown
+
+
+async def test_closing_while_clients_connect_loses_none(start: Any) -> None:
+    """A connection that was accepted in the last moment is closed as well, not lost by the event loop."""
+    api = await start()
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    closing = asyncio.create_task(api.gateway.aclose())
+    with ExitStack() as stack:
+        while not closing.done():
+            with suppress(ConnectionError):
+                stack.enter_context(socket.create_connection(("127.0.0.1", api.gateway.port)))
+            await asyncio.sleep(0)
+        await closing
+        await asyncio.sleep(0)
+    assert complaints == []

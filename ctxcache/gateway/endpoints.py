@@ -1,0 +1,91 @@
+"""The endpoints: a request is read, the rules are asked, the engine answers."""
+
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+from ..models import ChatRequest, ContextRequest
+from .bodies import BodyLimits, Headers, json_response, read_request
+from .engines import Engine
+from .generation import Generation
+from .rules import answers
+from .rules.table import AcceptedChat, ContextTable
+from .streaming import StreamedAnswer
+
+__all__ = ["Endpoints"]
+
+
+class Endpoints:
+    """Create, chat and the list of models. Each method answers one HTTP request.
+
+    Args:
+        table: the contexts and their rules.
+        engine: writes the replies.
+        clock: the wall clock, Unix seconds.
+        limits: what a request body may cost.
+        chunks_per_write: the most chunks of a stream in one write to the socket.
+
+    Raises:
+        APIStatusError: from every method, for a request that is refused and an engine that failed.
+    """
+
+    def __init__(
+        self,
+        table: ContextTable,
+        engine: Engine,
+        clock: Callable[[], float],
+        limits: BodyLimits,
+        chunks_per_write: int,
+    ) -> None:
+        self._table: Final = table
+        self._engine: Final = engine
+        self._clock: Final = clock
+        self._limits: Final = limits
+        self._chunks_per_write: Final = chunks_per_write
+
+    async def models(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
+        """List the models."""
+        return json_response(answers.models(self._table.models), headers)
+
+    async def create(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
+        """Create a context."""
+        template = await read_request(ContextRequest, request, self._limits)
+        return json_response(answers.context(self._table.create(template)), headers)
+
+    async def chat(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
+        """Chat on a context, in one answer or in a stream."""
+        chat = self._table.begin(await read_request(ChatRequest, request, self._limits))
+        async with Generation(self._engine, chat, self._chunks_per_write) as generation:
+            try:
+                if chat.request.stream is True:
+                    return await self._stream(request, headers, chat, generation)
+                return await self._complete(headers, chat, generation)
+            finally:
+                chat.abandon()  # before the wait for the engine's end; no effect on a completed chat
+
+    async def _complete(self, headers: Headers, chat: AcceptedChat, generation: Generation) -> web.StreamResponse:
+        while not generation.done:
+            await generation.take()
+        usage = chat.complete()
+        body = answers.completion(_answer_id(), int(self._clock()), chat.context.model, chat.replies, usage)
+        return json_response(body, headers)
+
+    async def _stream(
+        self, request: web.BaseRequest, headers: Headers, chat: AcceptedChat, generation: Generation
+    ) -> web.StreamResponse:
+        answer = StreamedAnswer(
+            request,
+            headers,
+            chat,
+            generation,
+            answer_id=_answer_id(),
+            created=int(self._clock()),
+            chunks_per_write=self._chunks_per_write,
+        )
+        return await answer.send()
+
+
+def _answer_id() -> str:
+    return f"chatcmpl-{secrets.token_hex(12)}"

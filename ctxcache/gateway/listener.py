@@ -1,0 +1,183 @@
+"""The listening sockets, and every connection accepted from them.
+
+The listener accepts connections itself, not by `loop.create_server`: a server that closes drops the connections that
+the event loop has accepted and not yet handed to a protocol, and asyncio has no other way to stop accepting first.
+`loop.remove_reader` stops at once, with no connection between two hands. Windows' default loop has no readers; there a
+task accepts, and cancelling that task closes a half-accepted connection.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, Self
+from weakref import WeakSet
+
+__all__ = ["Listener", "listen"]
+
+_log: Final = logging.getLogger("ctxcache.gateway")
+_BACKLOG: Final = 1024
+_BURST: Final = 128  # accepted in a row before other tasks run
+_RETRY_SECONDS: Final = 1.0  # after an accept that failed, as when file descriptors ran out
+_UNAVAILABLE: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # e.g. `::` on a machine without IPv6
+
+ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+
+
+class Listener:
+    """Accepts connections until `aclose`. To be made in the event loop.
+
+    Args:
+        sockets: listening sockets, owned by the listener from now on.
+        protocols: makes the protocol of each connection.
+        retry_seconds: the pause after an accept that failed.
+    """
+
+    def __init__(
+        self, sockets: list[socket.socket], protocols: ProtocolFactory, retry_seconds: float = _RETRY_SECONDS
+    ) -> None:
+        self._loop: Final = asyncio.get_running_loop()
+        self._sockets: Final = sockets
+        self._protocols: Final = protocols
+        self._retry_seconds: Final = retry_seconds
+        self._transports: Final[WeakSet[asyncio.Transport]] = WeakSet()  # the event loop holds the open ones
+        self._tasks: Final[set[asyncio.Task[None]]] = set()  # that accept, and that hand over
+        self._accepting: Final[list[asyncio.Task[None]]] = []
+        self._closed = False
+        for listening in sockets:
+            try:
+                self._loop.add_reader(listening, self._accept_waiting, listening)
+            except NotImplementedError:
+                self._accepting.append(self._start(self._accept_each(listening)))
+
+    @classmethod
+    async def open(cls, host: str, port: int, protocols: ProtocolFactory) -> Self:
+        """Listen on every address of `host` ("" is a wildcard for IPv4 and IPv6).
+
+        Raises:
+            OSError: no address can be listened on.
+            ValueError: the host cannot be encoded.
+        """
+        loop = asyncio.get_running_loop()
+        addresses = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return cls(listen(dict.fromkeys((family, address) for family, _, _, _, address in addresses)), protocols)
+
+    @property
+    def port(self) -> int:
+        """The port; on a wildcard with port 0, where each family has a port of its own, the one of IPv4."""
+        port: int = min(self._sockets, key=lambda listening: listening.family).getsockname()[1]
+        return port
+
+    async def aclose(self) -> None:
+        """Stop listening and cut every connection. No client is waited for, no accepted connection is left open."""
+        self._closed = True
+        for listening in self._sockets:
+            with contextlib.suppress(NotImplementedError):
+                self._loop.remove_reader(listening)
+        for task in self._accepting:
+            task.cancel()
+        try:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            for listening in self._sockets:
+                listening.close()
+            for transport in tuple(self._transports):
+                transport.abort()  # close() would wait until the client has read everything
+
+    def _accept_waiting(self, listening: socket.socket) -> None:
+        """Accept the connections that wait, where the event loop watches the socket."""
+        for _ in range(_BURST):
+            try:
+                accepted, _ = listening.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue  # the client left before
+            except OSError as error:
+                self._say_failed(error)
+                self._loop.remove_reader(listening)
+                self._loop.call_later(self._retry_seconds, self._watch, listening)
+                return
+            accepted.setblocking(False)
+            self._start(self._hand_over(accepted))
+
+    def _watch(self, listening: socket.socket) -> None:
+        if not self._closed:
+            self._loop.add_reader(listening, self._accept_waiting, listening)
+
+    async def _accept_each(self, listening: socket.socket) -> None:
+        """Accept one connection after the other, where the event loop cannot watch the socket."""
+        while True:
+            try:
+                accepted, _ = await self._loop.sock_accept(listening)
+            except OSError as error:
+                self._say_failed(error)
+                await asyncio.sleep(self._retry_seconds)
+            else:
+                self._start(self._hand_over(accepted))
+
+    def _say_failed(self, error: OSError) -> None:
+        _log.error("cannot accept connections: %s; trying again in %g s", error, self._retry_seconds)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _hand_over(self, accepted: socket.socket) -> None:
+        try:
+            transport, _ = await self._loop.connect_accepted_socket(self._protocols, accepted)
+        except OSError as error:
+            _log.debug("a connection ended before it was handed over: %s", error)
+            accepted.close()
+            return
+        if self._closed:
+            transport.abort()
+        else:
+            self._transports.add(transport)
+
+
+def listen(addresses: Iterable[tuple[int, Any]]) -> list[socket.socket]:
+    """Listen on each address (family, and address of that family) that this machine has.
+
+    Raises:
+        OSError: the machine has none of them, or cannot listen on one that exists. No socket is left open.
+    """
+    sockets: list[socket.socket] = []
+    unavailable: OSError | None = None
+    try:
+        for family, address in addresses:
+            try:
+                sockets.append(_listen_on(family, address))
+            except OSError as error:
+                if error.errno not in _UNAVAILABLE:
+                    raise
+                unavailable = error
+        if not sockets and unavailable is not None:
+            raise unavailable
+    except OSError:
+        for listening in sockets:
+            listening.close()
+        raise
+    return sockets
+
+
+def _listen_on(family: int, address: Any) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Windows means something else by the option.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(os.name == "posix"))
+        if family == socket.AF_INET6:  # IPv4 has a socket of its own
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening

@@ -1,0 +1,97 @@
+"""A streamed answer on its way to the client.
+
+The response head is sent with the first chunk, so that an engine which fails before its first piece causes a plain
+HTTP error. A later error is sent as an event, and the stream then ends without `[DONE]`.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from aiohttp import web
+
+from ..config import UNSET
+from ..errors import APIStatusError
+from .bodies import Headers
+from .generation import Generation
+from .rules import answers, refusals
+from .rules.table import AcceptedChat
+
+__all__ = ["StreamedAnswer"]
+
+_HEADERS: Final = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+
+
+class StreamedAnswer:
+    """One streamed answer.
+
+    Args:
+        request: the HTTP request to answer.
+        headers: the headers that identify the request; the stream's own are added.
+        chat: the accepted chat, completed here.
+        generation: the engine's output.
+        answer_id: `id` of every chunk.
+        created: `created` of every chunk, Unix seconds.
+        chunks_per_write: the most chunks in one write to the socket.
+    """
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        headers: Headers,
+        chat: AcceptedChat,
+        generation: Generation,
+        *,
+        answer_id: str,
+        created: int,
+        chunks_per_write: int,
+    ) -> None:
+        options = chat.request.stream_options
+        self._with_usage: Final = options is not UNSET and options.get("include_usage") is True
+        self._request: Final = request
+        self._request_id: Final = headers["X-Request-Id"]
+        self._response: Final = web.StreamResponse(headers={**headers, **_HEADERS})
+        self._chat: Final = chat
+        self._generation: Final = generation
+        self._chunks: Final = answers.Chunks(
+            answer_id, created, chat.context.model, chat.replies, usage=self._with_usage
+        )
+        self._chunks_per_write: Final = chunks_per_write
+
+    async def send(self) -> web.StreamResponse:
+        """Send the answer to its end, and store the turn.
+
+        Raises:
+            APIStatusError: the engine failed before anything was sent.
+        """
+        try:
+            try:
+                await self._send()
+            except APIStatusError as error:
+                if not self._response.prepared:
+                    raise
+                envelope = refusals.envelope(error, self._request_id)
+                await self._response.write_eof(answers.error_event(envelope))
+        except ConnectionError:
+            pass  # the client left; if the event loop notices first, this task is cancelled instead
+        return self._response
+
+    async def _send(self) -> None:
+        while True:
+            *writes, last = self._join(self._chunks.events(await self._generation.take()))
+            if not self._response.prepared:
+                await self._response.prepare(self._request)
+            for data in writes:
+                await self._response.write(data)
+            if self._generation.done:
+                break
+            await self._response.write(last)
+        # The turn is stored and the context free before the client learns that the answer is complete.
+        usage = self._chat.complete()
+        *writes, last = self._join([last, *([self._chunks.usage(usage)] if self._with_usage else []), answers.DONE])
+        for data in writes:
+            await self._response.write(data)
+        await self._response.write_eof(last)
+
+    def _join(self, events: Sequence[bytes]) -> list[bytes]:
+        size = self._chunks_per_write
+        return [b"".join(events[start : start + size]) for start in range(0, len(events), size)]

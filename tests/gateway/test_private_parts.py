@@ -1,0 +1,39 @@
+"""What the gateway uses of aiohttp beyond its documentation: a test fails by name when one of these parts vanishes."""
+
+import inspect
+
+from aiohttp import web
+
+from ctxcache.gateway.connection import Connection
+
+
+def test_request_handler_is_made_by_hand() -> None:
+    """`web.RequestHandler(manager, loop=, logger=, access_log=, auto_decompress=)`; only `web.Server` makes it else."""
+    parameters = inspect.signature(web.RequestHandler.__init__).parameters
+    assert {"manager", "loop", "logger", "access_log", "auto_decompress"} <= parameters.keys()
+    assert list(parameters)[1] == "manager"
+
+
+def test_request_handler_answers_bad_http_by_handle_error() -> None:
+    """`web.RequestHandler.handle_error` is there, and the gateway's takes the same arguments."""
+    theirs, ours = (inspect.signature(kind.handle_error).parameters for kind in (web.RequestHandler, Connection))
+    assert {name: parameter.default for name, parameter in theirs.items()} == {
+        name: parameter.default for name, parameter in ours.items()
+    }
+
+
+def test_request_handler_has_no_attribute_of_ours() -> None:
+    """Of the names of `Connection` aiohttp has only those that are meant to be overridden."""
+    ours = {name for name in vars(Connection) if not name.startswith("__")}
+    assert ours & set(dir(web.RequestHandler)) == {"handle_error"}
+    assert "_Connection__app" not in dir(web.RequestHandler)
+
+
+def test_request_has_its_writer() -> None:
+    """`web.BaseRequest.writer`, by which `100 Continue` is sent."""
+    assert isinstance(inspect.getattr_static(web.BaseRequest, "writer"), property)
+
+
+def test_server_cancels_handlers() -> None:
+    """`web.Server(handler, handler_cancellation=True)`, documented for applications only."""
+    assert "handler_cancellation" in inspect.signature(web.Server.__init__).parameters
