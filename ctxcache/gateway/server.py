@@ -169,7 +169,7 @@ def _windows(models: Any) -> dict[str, int]:
     if isinstance(models, str) or not isinstance(models, Iterable):
         raise InvalidInputError.of("models", models, "a list of ids, or a mapping from ids to tokens")
     windows = dict(models) if isinstance(models, Mapping) else dict.fromkeys(models, WINDOW)
-    return {
-        checks.text("models", name): checks.whole(f"models[{name!r}]", window, 2, _MAX_WINDOW)
-        for name, window in windows.items()
-    }
+    for name in windows:
+        if not isinstance(name, str) or not name:
+            raise InvalidInputError.of("models", name, "a list of non-empty strings")
+    return {name: checks.whole(f"models[{name!r}]", window, 2, _MAX_WINDOW) for name, window in windows.items()}

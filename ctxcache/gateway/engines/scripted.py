@@ -19,6 +19,18 @@ _FILLER: Final = (" one", " two", " three", " four", " five", " six", " seven", 
 _SHOWN: Final = 200  # characters of the question repeated in the answer
 
 
+def _speed(value: float | None) -> float | None:
+    return None if value is None else checks.number("pieces_per_second", value, 0)
+
+
+def _length(value: int | None) -> int | None:
+    return None if value is None else checks.whole("length", value, 0)
+
+
+def _delay(value: float) -> float:
+    return checks.number("first_token_delay", value, 0)
+
+
 @attrs.frozen(kw_only=True)
 class ScriptedEngine:
     """Answers by a script: the same question on the same context gives the same answer. No language model.
@@ -37,18 +49,11 @@ class ScriptedEngine:
         InvalidInputError: for a number out of range.
     """
 
-    pieces_per_second: float | None = None
-    length: int | None = None
-    first_token_delay: float = 0.0
+    pieces_per_second: float | None = attrs.field(default=None, converter=_speed)
+    length: int | None = attrs.field(default=None, converter=_length)
+    first_token_delay: float = attrs.field(default=0.0, converter=_delay)
     clock: Callable[[], float] = attrs.field(default=time.monotonic, repr=False)
     sleep: Callable[[float], Awaitable[object]] = attrs.field(default=asyncio.sleep, repr=False)
-
-    def __attrs_post_init__(self) -> None:
-        if self.pieces_per_second is not None:
-            checks.number("pieces_per_second", self.pieces_per_second, 0)
-        if self.length is not None:
-            checks.whole("length", self.length, 0)
-        checks.number("first_token_delay", self.first_token_delay, 0)
 
     async def generate(self, prompt: Prompt) -> AsyncIterator[str]:
         """Write the reply."""

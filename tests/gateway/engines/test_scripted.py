@@ -10,7 +10,7 @@ from ctxcache.models import ChatRequest, system, user
 
 
 class Time:
-    """Time that passes only by sleeping."""
+    """Time that passes by sleeping only."""
 
     def __init__(self, late: float = 0.0) -> None:
         self.now = 100.0
@@ -18,11 +18,11 @@ class Time:
         self.naps: list[float] = []
 
     def clock(self) -> float:
-        """Tell it."""
+        """Tell the time."""
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        """Let it pass, and a little more."""
+        """Let time pass, by `late` more than asked for."""
         self.naps.append(round(seconds, 6))
         self.now += seconds + self.late
 
@@ -40,7 +40,7 @@ def prompt(text: str = "hello", index: int = 0, context: int = 1) -> Prompt:
 
 
 async def pieces(engine: Engine, prompt: Prompt) -> list[str]:
-    """Let an engine answer it."""
+    """Let an engine answer a prompt."""
     return [piece async for piece in engine.generate(prompt)]
 
 
@@ -53,7 +53,7 @@ async def test_it_says_what_it_is_and_what_it_was_told() -> None:
 
 
 async def test_the_same_prompt_gives_the_same_answer() -> None:
-    """It is deterministic; the replies of one answer differ by their number."""
+    """Answers are deterministic; the replies of one answer differ by a number."""
     engine = ScriptedEngine()
     assert await pieces(engine, prompt()) == await pieces(engine, prompt())
     assert "".join(await pieces(engine, prompt(index=2))).startswith("[3] This is a scripted answer")
@@ -67,13 +67,13 @@ async def test_it_writes_word_by_word() -> None:
 
 
 async def test_a_long_question_is_repeated_in_part() -> None:
-    """Two hundred characters of it."""
+    """An answer shows 200 characters of the question."""
     assert "".join(await pieces(ScriptedEngine(), prompt("x" * 200))).endswith(f"said: {'x' * 200}")
     assert "".join(await pieces(ScriptedEngine(), prompt("x" * 1000))).endswith(f"said: {'x' * 200}…")
 
 
-@pytest.mark.parametrize("length", [0, 1, 5, 1000])
-async def test_its_length_can_be_set(length: int) -> None:
+@pytest.mark.parametrize("length", [0, 1, 5.0, 1000])
+async def test_its_length_can_be_set(length: Any) -> None:
     """`length` is the number of pieces; a long answer counts on."""
     written = await pieces(ScriptedEngine(length=length), prompt())
     assert len(written) == length
@@ -92,7 +92,7 @@ async def test_speed_and_first_delay_can_be_set() -> None:
 
 
 async def test_a_late_wake_up_does_not_slow_it_down() -> None:
-    """The speed is kept on average: after oversleeping it does not sleep until it has caught up."""
+    """The speed is kept on average: after oversleeping there is no sleep until the reply has caught up."""
     time = Time(late=0.25)
     engine = ScriptedEngine(pieces_per_second=10, length=5, clock=time.clock, sleep=time.sleep)
     await pieces(engine, prompt())
