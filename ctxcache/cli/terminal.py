@@ -62,6 +62,15 @@ class Output:
         self.write(text, style)
         self.write("\n")
 
+    def markdown(self, text: str) -> None:
+        """Write Markdown: laid out where the stream is styled, else as it is."""
+        if self._console is None:
+            self.write(text)
+            return
+        from rich.markdown import Markdown  # slow to import
+
+        self._console.print(Markdown(text.translate(_CONTROL)), width=min(self._console.width, _WIDTHS[1]))
+
     def end_line(self) -> None:
         """End the line, unless the cursor is at the beginning of one."""
         if self._in_line:

@@ -1,0 +1,170 @@
+"""The pages of `ctxcache/docs`: every block runs, in order, in an empty folder for each page."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import ctxcache
+from ctxcache.cli.docs import TOPICS, page
+from ctxcache.gateway import ScriptedEngine
+
+PAGES = {path.stem: path for path in (Path(ctxcache.__file__).parent / "docs").glob("*.md")}
+PATIENCE = 60
+
+
+class Block(NamedTuple):
+    """A fenced block."""
+
+    language: str
+    text: str
+
+
+def blocks(topic: str) -> list[Block]:
+    """The blocks of a page."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page(topic), re.MULTILINE | re.DOTALL)
+    return [Block(*block) for block in found]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Reader:
+    """Somebody who copies the blocks of a page, one after the other, into one folder.
+
+    A service goes on running while the blocks after it are run; its port is replaced by a free one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ports: dict[str, str] = {}
+        self._services: list[subprocess.Popen[str]] = []
+        self.output = ""
+
+    def read(self, block: Block, number: int) -> None:
+        """Run a block, or compare the output of the one before with what the page shows."""
+        if block.language == "text":
+            self._compare(block.text)
+            return
+        text = re.sub(r"(?<=port=|port )\d{4}\b|(?<=127\.0\.0\.1:)\d{4}\b", self._port, block.text)
+        if block.language == "sh":
+            command = ["bash", "-euc", text]
+        else:
+            file = self._folder / f"{'test_' if 'def test_' in text else ''}block_{number}.py"
+            file.write_text(text, "utf-8")
+            testing = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
+            command = [sys.executable, *(testing if "def test_" in text else ["-W", "error"]), file.name]
+        if re.search(r"web\.run_app\(|uvicorn\.run\(|^ctxcache serve", text, re.MULTILINE):
+            self._serve(command)
+        else:
+            done = subprocess.run(
+                command, cwd=self._folder, env=self._environment(), capture_output=True, text=True, timeout=PATIENCE
+            )
+            assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+            self.output = done.stdout
+
+    def _environment(self) -> dict[str, str]:
+        scripts = str(Path(sys.executable).parent)
+        return {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+
+    def _port(self, found: re.Match[str]) -> str:
+        return self._ports.setdefault(found[0], str(free_port()))
+
+    def _serve(self, command: list[str]) -> None:
+        self.end()
+        service = subprocess.Popen(
+            command,
+            cwd=self._folder,
+            env=self._environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._services.append(service)
+        port, end = int(list(self._ports.values())[-1]), time.monotonic() + PATIENCE
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            assert service.poll() is None, service.communicate()[0]
+            assert time.monotonic() < end
+
+    def _compare(self, expected: str) -> None:
+        pattern = re.escape(expected.strip()).replace(r"\.\.\.", "(.|\n)*")
+        assert re.fullmatch(pattern, self.output.strip()), self.output
+
+    def end(self) -> None:
+        """Stop the services."""
+        while self._services:
+            service = self._services.pop()
+            os.killpg(service.pid, signal.SIGTERM)
+            service.communicate(timeout=PATIENCE)
+
+
+@contextmanager
+def gateway() -> Iterator[dict[str, str]]:
+    """A gateway in a process of its own; its two variables."""
+    serve = [sys.executable, "-m", "ctxcache", "serve", "--port", "0", "--pieces-per-second", "0"]
+    with subprocess.Popen(
+        [*serve, "--first-token-delay", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout
+        lines = [process.stdout.readline() for _ in range(2)]
+        yield dict(re.findall(r"export (\w+)='?([^'\s]+)", "".join(lines)))
+        process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("topic", PAGES)
+def test_every_block_runs(topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block of a page runs as it stands, and prints what the page says."""
+    text = "".join(block.text for block in blocks(topic))
+    if "uvicorn" in text:
+        pytest.importorskip("fastapi")
+        pytest.importorskip("uvicorn")
+    if "curl" in text and shutil.which("curl") is None:
+        pytest.skip("no curl")
+    reader = Reader(tmp_path)
+    with gateway() as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        try:
+            for number, block in enumerate(blocks(topic)):
+                reader.read(block, number)
+        finally:
+            reader.end()
+
+
+def test_every_page_is_a_topic() -> None:
+    """The command shows every page of the folder, and no other."""
+    assert set(TOPICS) == set(PAGES)
+    assert {block.language for topic in TOPICS for block in blocks(topic)} == {"python", "sh", "text"}
+
+
+@pytest.mark.parametrize("topic", PAGES)
+def test_pages_lead_to_pages(topic: str) -> None:
+    """A page names only topics that exist."""
+    assert set(re.findall(r"ctxcache docs ([\w-]+)", page(topic))) <= set(TOPICS)
+
+
+def test_names_are_public() -> None:
+    """Every class that a page names exists."""
+    known = set(ctxcache.__all__) | {type(ScriptedEngine()).__name__, "Gateway"}
+    for topic in TOPICS:
+        prose = re.sub(r"^```.*?^```$", "", page(topic), flags=re.MULTILINE | re.DOTALL)
+        for name in re.findall(r"`([A-Z][a-z]\w+)(?:\(|\.|`)", prose):
+            assert name in known or topic == "from-openai", (topic, name)
