@@ -94,7 +94,7 @@ def test_links_of_a_release(tmp_path: Path) -> None:
 def test_the_bill() -> None:
     """The bill at the top is what `Prefix.cost` would say of those calls at the prices stated above it."""
     found = re.search(
-        r"([\d.]+) for input,\s+([\d.]+) for cached input, ([\d.]+) for output,\s+and ([\d.]+) an hour for storage",
+        r"([\d.]+) for input,\s+([\d.]+) for\s+cached input, ([\d.]+) for output,\s+and ([\d.]+) an hour for storage",
         README,
     )
     assert found
