@@ -145,6 +145,11 @@ def plain_answer(text: int) -> bytes:
     return answer(body)
 
 
+def context(number: int) -> bytes:
+    """The answer of a create, with an id of its own."""
+    return data({"id": f"ctx-20241211104333-{number:05}", "ttl": 86400, "usage": USAGE})
+
+
 def answer(body: bytes, status: str = "200 OK") -> bytes:
     """A plain HTTP answer with a JSON body."""
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"

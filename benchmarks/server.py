@@ -96,6 +96,9 @@ class Connection(asyncio.Protocol):
             self.transport.write(loads.answer(json.dumps(self.server.stats()).encode()))
             return
         self.server.requests += 1
+        if request.startswith(b"POST ") and b"/context/create " in request[:80]:
+            self.transport.write(loads.answer(loads.context(self.server.requests)))
+            return
         found = _MODEL.search(request, end)
         if found is None or b"/context/chat/completions " not in request[:80]:
             self.transport.write(_NOT_FOUND)

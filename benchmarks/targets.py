@@ -49,6 +49,7 @@ def rows(results: Results) -> list[Row]:
         *_against_both(results, "paced", "cpu_us", "paced: CPU a typed chunk", 20, 1.5),
         *_live(results),
         *_against_both(results, "requests", "cpu_us", "plain requests: CPU a call", 11, 1.3),
+        *_managed(results),
         *_memory(results),
         *_imports(results),
         *_decode(results),
@@ -75,6 +76,15 @@ def _live(results: Results) -> Iterator[Row]:
         )
         asked = f"≥ 20× more than {peer or 'the better peer'}"
         yield Row("live streams a core, 50 chunks/s", asked, 20, True, found, floor)
+
+
+def _managed(results: Results) -> Iterator[Row]:
+    limits = {"ask_ratio": ("Prefix.ask", 1.15), "conversation_ratio": ("Conversation.ask", 1.15)}
+    limits |= {"map_ratio": ("Prefix.map, a question", 1.25)}
+    for case in results.cases("managed"):
+        for metric, (what, most) in limits.items():
+            found = results.series("managed", case, OURS, metric)
+            yield Row(f"managed: CPU of {what}, {case}", f"≤ {most:g}× chat.create", most, False, found)
 
 
 def _memory(results: Results) -> Iterator[Row]:

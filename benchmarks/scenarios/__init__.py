@@ -14,6 +14,7 @@ NAMES: Final = (
     "paced",
     "live",
     "requests",
+    "managed",
     "first_token",
     "memory",
     "imports",
