@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .models import AssistantMessage, ChatCompletion, ChatCompletionChunk, Choice, Usage
+from .tool_calls import merge_fragments, merge_objects
 
 __all__ = ["Fold"]
 
@@ -17,7 +18,7 @@ class _Reply:
         self.role = "assistant"
         self.content: list[str] = []
         self.reasoning: list[str] = []
-        self.tool_calls: list[dict[str, Any]] = []
+        self.tool_calls: list[tuple[dict[str, Any], ...]] = []  # of each chunk
         self.logprobs: list[dict[str, Any]] = []
         self.finish_reason: str | None = None
 
@@ -26,9 +27,9 @@ class _Reply:
             role=self.role,
             content="".join(self.content) if self.content else None,
             reasoning_content="".join(self.reasoning) if self.reasoning else None,
-            tool_calls=_tool_calls(self.tool_calls) if self.tool_calls else None,
+            tool_calls=merge_fragments(self.tool_calls) if self.tool_calls else None,
         )
-        logprobs = _merge(self.logprobs) if self.logprobs else None
+        logprobs = merge_objects(self.logprobs) if self.logprobs else None
         return Choice(index=index, message=message, finish_reason=self.finish_reason, logprobs=logprobs)
 
 
@@ -54,19 +55,21 @@ class Fold:
         usage: the usage of the newest chunk that carried one, else None.
     """
 
-    __slots__ = ("_expected", "_first", "_replies", "_service_tier", "usage")
+    __slots__ = ("_created", "_expected", "_id", "_model", "_named", "_replies", "_service_tier", "usage")
 
     def __init__(self, expected: int = 1) -> None:
         self._expected = expected
         self._replies: dict[int, _Reply] = {}
-        self._first: ChatCompletionChunk | None = None
+        self._id = self._model = ""
+        self._created = 0
+        self._named = False
         self._service_tier: str | None = None
         self.usage: Usage | None = None
 
     def add(self, chunks: Sequence[ChatCompletionChunk]) -> None:
         """Add the next chunks."""
-        if self._first is None and chunks:
-            self._first = chunks[0]
+        if not self._named:
+            self._note_names(chunks)
         replies = self._replies
         for chunk in chunks:
             if chunk.usage is not None:
@@ -85,11 +88,27 @@ class Fold:
                 if delta.reasoning_content is not None:
                     reply.reasoning.append(delta.reasoning_content)
                 if delta.tool_calls:
-                    reply.tool_calls.extend(delta.tool_calls)
+                    reply.tool_calls.append(delta.tool_calls)
                 if choice.logprobs:
                     reply.logprobs.append(choice.logprobs)
                 if choice.finish_reason:  # some services send "" until the end
                     reply.finish_reason = choice.finish_reason
+
+    def _note_names(self, chunks: Sequence[ChatCompletionChunk]) -> None:
+        """Note the first id, model and time that are not empty: Azure's first chunk, of its filter, has none."""
+        for chunk in chunks:
+            self._id = self._id or chunk.id
+            self._model = self._model or chunk.model
+            self._created = self._created or chunk.created
+        self._named = bool(self._id and self._model and self._created)
+
+    @property
+    def answered(self) -> bool:
+        """Whether any choice has a finish reason, text, reasoning or a tool call."""
+        return any(
+            reply.finish_reason is not None or any(reply.content) or any(reply.reasoning) or reply.tool_calls
+            for reply in self._replies.values()
+        )
 
     @property
     def finished(self) -> bool:
@@ -99,47 +118,12 @@ class Fold:
 
     def completion(self, **ids: Any) -> ChatCompletion:
         """Build the completion so far, with choices in order of index; `ids` are further fields."""
-        first = self._first or ChatCompletionChunk()
         return ChatCompletion(
-            id=first.id,
-            created=first.created,
-            model=first.model,
+            id=self._id,
+            created=self._created,
+            model=self._model,
             choices=tuple(reply.choice(index) for index, reply in sorted(self._replies.items())),
             usage=self.usage,
             service_tier=self._service_tier,
             **ids,
         )
-
-
-def _tool_calls(fragments: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    by_index: dict[int, list[dict[str, Any]]] = {}
-    for fragment in fragments:
-        index = fragment.get("index")
-        by_index.setdefault(index if isinstance(index, int) else 0, []).append(fragment)
-    return tuple(_merge(by_index[index]) for index in sorted(by_index))
-
-
-_NOT_JOINED = frozenset({"id", "type", "index"})
-
-
-def _merge(fragments: list[dict[str, Any]]) -> dict[str, Any]:
-    """Merge objects: strings and lists are joined, objects merged; of other values the last one counts."""
-    merged: dict[str, Any] = {}
-    values: dict[str, list[Any]] = {}
-    for fragment in fragments:
-        for name, value in fragment.items():
-            merged[name] = value
-            if value is not None:
-                values.setdefault(name, []).append(value)
-    for name, found in values.items():
-        if name in _NOT_JOINED:
-            merged[name] = found[-1]
-        elif all(isinstance(value, str) for value in found):
-            merged[name] = "".join(found)
-        elif all(isinstance(value, list) for value in found):
-            merged[name] = [item for value in found for item in value]
-        elif all(isinstance(value, dict) for value in found):
-            merged[name] = _merge(found)
-        else:
-            merged[name] = found[-1]
-    return merged

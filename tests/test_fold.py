@@ -32,8 +32,9 @@ def test_nothing():
 
 
 def test_first_chunk_names_it():
-    """Id, model and time are those of the first chunk; service tier and usage those of the last that has one."""
+    """The first id, model and time that are not empty count; of service tier and usage the last."""
     chunks = [
+        {"id": "", "model": "", "created": 0, "choices": [], "prompt_filter_results": []},
         {"id": "a", "model": "m", "created": 7, "usage": {"total_tokens": 1}, "service_tier": "x"},
         {"id": "b", "model": "n", "created": 8, "usage": {"total_tokens": 2}},
         {"usage": None, "service_tier": "y"},
@@ -53,6 +54,14 @@ def test_missing_is_not_empty():
     assert (message.role, message.content, message.reasoning_content, message.tool_calls) == ("tool", None, None, None)
 
 
+def test_answered():
+    """A reply has text, reasoning, a tool call or a finish reason; a role alone, or empty text, is no answer."""
+    assert not Fold().answered
+    assert not folded(delta(role="assistant"), delta(content=""), {"choices": []}).answered
+    for said in ({"content": "a"}, {"reasoning_content": "a"}, {"tool_calls": [{}]}, {"finish": "stop"}):
+        assert folded(delta(role="assistant", content=""), delta(**said)).answered
+
+
 def test_finished():
     """It is finished when as many choices as were asked for have come, each with a finish reason."""
     assert not folded(delta(content="a")).finished
@@ -67,7 +76,7 @@ def test_finished():
 
 
 def test_tool_calls():
-    """Fragments join by index: names and arguments are joined, ids and types are not doubled, None says nothing."""
+    """Fragments join by index: names and arguments are joined, the first id counts, None says nothing."""
     chunks = [
         delta(tool_calls=[{"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{"}}]),
         delta(tool_calls=[{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": None}}]),
@@ -75,17 +84,17 @@ def test_tool_calls():
         delta(tool_calls=[{"index": 0, "id": None, "function": {"arguments": "[]"}}, {"id": "no index"}]),
     ]
     assert folded(*chunks).completion().choices[0].message.tool_calls == (
-        {"index": 0, "id": "no index", "type": "function", "function": {"name": "f", "arguments": "[]"}},
+        {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "[]"}},
         {"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
     )
 
 
 def test_odd_tool_calls():
-    """Fragments that contradict each other fold to the last; an index that is none counts as 0; nothing is raised."""
+    """Fragments that contradict each other fold to the last; nothing is raised."""
     chunks = [delta(tool_calls=[{"index": "x", "a": [1], "b": 1, "c": {"d": 1}, "e": "s"}, {"index": 0}])]
     chunks += [delta(tool_calls=[{"index": "x", "a": [2], "b": 2, "c": "d", "e": None}, {"index": None, "f": 1}])]
     calls = folded(*chunks).completion().choices[0].message.tool_calls
-    assert calls == ({"index": "x", "a": [1, 2], "b": 2, "c": "d", "e": "s", "f": 1},)
+    assert calls == ({"index": 0, "a": [1, 2], "b": 2, "c": "d", "e": "s", "f": 1},)
 
 
 def test_logprobs():
