@@ -1,8 +1,7 @@
-"""JSON ↔ models. Only this file knows cattrs; only this file and `structs` know msgspec.
+"""JSON ↔ models. Only this file and `structs` know msgspec.
 
-Reading goes through msgspec, straight from bytes into attrs classes. JSON that msgspec refuses because a type is off
-(`null` for a list, a number as text) is read once more by cattrs, which coerces. cattrs takes longer to import than
-every other file of this floor together, so the import waits for the first such answer.
+Reading goes through msgspec, straight from bytes into attrs classes. An answer that msgspec refuses is read once more
+by `tolerant`, since the answer was paid for.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,8 +13,8 @@ from typing import Any, Final, TypeVar
 import attrs
 import msgspec
 
-from . import checks
-from .config import UNSET, Unset
+from . import checks, tolerant
+from .config import UNSET
 from .errors import InvalidInputError, ProtocolError
 from .models import ChatCompletion, ChatCompletionChunk, ChatRequest, Context, ContextRequest, Message
 from .structs import force
@@ -100,9 +99,7 @@ def _plain_message(message: Message) -> dict[str, Any]:
     return {**plain, **message.extra} if message.extra else plain
 
 
-# Bookkeeping of ours that is no part of the JSON.
-_NOT_JSON_FIELDS: Final = frozenset({"extra", "request_id", "log_id", "client_request_id", "raw_json"})
-_NOT_WRITTEN: Final = _NOT_JSON_FIELDS | {"error"}  # errors have an envelope of their own
+_NOT_WRITTEN: Final = tolerant.NOT_JSON_FIELDS | {"error"}  # errors have an envelope of their own
 
 
 @cache
@@ -139,15 +136,19 @@ def _plain(value: Any) -> Any:
 
 
 def decode_json(data: bytes) -> Any:
-    """Decode any JSON.
+    """Decode the JSON of an answer. A character that is broken becomes U+FFFD, a number that is none becomes None.
 
     Raises:
         ProtocolError: for what is not JSON.
     """
     try:
         return _any.decode(data)
-    except _REFUSED as error:
-        problem = str(error)
+    except _REFUSED as refusal:
+        problem = str(refusal)
+    try:
+        return tolerant.read_json(data)
+    except (ValueError, RecursionError):
+        pass
     raise _unexpected_body("JSON", problem, data)
 
 
@@ -155,12 +156,17 @@ def decode_request(kind: type[RequestT], data: bytes) -> RequestT:
     """Decode a request body, as the gateway does; `null` reads as left out, unknown fields go to `extra`.
 
     Raises:
-        ProtocolError: for what is not a JSON object.
+        ProtocolError: for what is not a JSON object in UTF-8.
         InvalidInputError: for a field that is missing or out of range.
     """
-    body = decode_json(data)
-    if not isinstance(body, dict):
-        raise _unexpected_body("a JSON object", f"got a {type(body).__name__}", data)
+    try:
+        body = _any.decode(data)
+    except _REFUSED as refusal:
+        problem = str(refusal)
+    else:
+        problem = "" if isinstance(body, dict) else f"got a {type(body).__name__}"
+    if problem:
+        raise _unexpected_body("a JSON object", problem, data)
     given = {name: value for name, value in body.items() if value is not None}
     fields: Any = kind
     known = {name: given.pop(name, UNSET) for name in _wire_fields(fields)[0]}
@@ -187,8 +193,8 @@ def decode_completion(data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> Ch
     """
     try:
         completion = _decode_completion(data)
-    except _REFUSED as refusal:
-        completion = _coerce(ChatCompletion, data, refusal)
+    except _REFUSED:
+        completion = _structure(ChatCompletion, data)
     completion = _stamped(completion, data, ids)
     if not completion.choices:
         raise _unexpected_body("a chat completion", "it has no choices", data)
@@ -203,8 +209,8 @@ def decode_chunk(data: bytes) -> ChatCompletionChunk:
     """
     try:
         chunk = _decode_chunk(data)
-    except _REFUSED as refusal:
-        chunk = _coerce(ChatCompletionChunk, data, refusal)
+    except _REFUSED:
+        chunk = _structure(ChatCompletionChunk, data)
     force(chunk, "raw_json", data)
     return chunk
 
@@ -213,22 +219,13 @@ _decode_completion = msgspec.json.Decoder(ChatCompletion, strict=False).decode
 _decode_chunk = msgspec.json.Decoder(ChatCompletionChunk, strict=False).decode
 
 
-def _coerce(kind: type[T], data: bytes, refusal: Exception) -> T:
-    """Read once more, tolerantly, what msgspec refused; what is not JSON stays refused."""
-    if isinstance(refusal, msgspec.ValidationError):
-        return _structure(kind, data)
-    raise _unexpected_body("JSON", str(refusal), data) from None
-
-
 def _structure(kind: type[T], data: bytes) -> T:
+    """Read an answer once more, tolerantly."""
     body = decode_json(data)
-    convert, explain = _converter()
     try:
-        decoded: T = convert(body, kind)
-    except Exception as error:  # cattrs raises groups of whatever the coercions raised
-        problem = "; ".join(explain(error))
-    else:
-        return decoded
+        return tolerant.structure(body, kind)
+    except ValueError as error:
+        problem = str(error)
     raise _unexpected_body(kind.__name__, problem, data)
 
 
@@ -243,39 +240,3 @@ def _stamped(answer: T, data: bytes, ids: Mapping[str, str | None]) -> T:
 def _unexpected_body(promised: str, problem: str, data: bytes) -> ProtocolError:
     shown = data[:_SHOWN_BODY].decode("utf-8", "replace")
     return ProtocolError(f"the server's answer is not {promised}: {problem}", body=shown)
-
-
-@cache
-def _converter() -> tuple[Callable[[Any, type], Any], Callable[[BaseException], list[str]]]:
-    """The tolerant reader and the function that lists what was wrong."""
-    import cattrs
-
-    converter = cattrs.Converter()
-
-    def hook(kind: type) -> Callable[[Any, Any], Any]:
-        structure: Callable[[Any, Any], Any] = cattrs.gen.make_dict_structure_fn(kind, converter)
-
-        def tolerant(value: Any, _: Any) -> Any:
-            if not isinstance(value, dict):
-                raise TypeError(f"expected an object, got {type(value).__name__}")
-            given = {name: item for name, item in value.items() if item is not None and name not in _NOT_JSON_FIELDS}
-            if "last_history_token" in given:  # seen in answers of the service
-                given.setdefault("last_history_tokens", given["last_history_token"])
-            return structure(given, kind)
-
-        return tolerant
-
-    def integer(value: Any, _: Any) -> int:
-        return value if isinstance(value, int) else int(float(value))
-
-    def text(value: Any, _: Any) -> str:
-        if not isinstance(value, str | int | float):
-            raise TypeError(f"expected text, got {type(value).__name__}")
-        return str(value)
-
-    converter.register_structure_hook_factory(attrs.has, hook)
-    converter.register_structure_hook(int, integer)
-    converter.register_structure_hook(str, text)
-    converter.register_structure_hook(int | Unset, integer)
-    converter.register_structure_hook(bool | Unset, lambda value, _: bool(value))
-    return converter.structure, cattrs.transform_error

@@ -11,6 +11,7 @@ from .answers import (
     Context,
     PromptTokensDetails,
     Usage,
+    parse_int,
 )
 from .requests import (
     DEFAULT_TTL,
@@ -45,6 +46,7 @@ __all__ = [
     "Usage",
     "assistant",
     "check_options",
+    "parse_int",
     "read_messages",
     "system",
     "user",

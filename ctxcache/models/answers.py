@@ -5,6 +5,7 @@ The JSON itself is kept as the bytes that came and parsed only when somebody ask
 """
 
 import json
+from codecs import BOM_UTF8
 from typing import Any, final
 
 import attrs
@@ -26,6 +27,7 @@ __all__ = [
     "Context",
     "PromptTokensDetails",
     "Usage",
+    "parse_int",
 ]
 
 
@@ -109,15 +111,17 @@ def _parse(raw_json: bytes) -> dict[str, Any]:
     if not raw_json:
         return {}
     try:
-        # What the models do not read was not checked: neither its UTF-8, nor the size of its numbers, nor its depth.
-        parsed: dict[str, Any] = json.loads(raw_json.decode("utf-8", "replace"), parse_int=_parse_int)
+        # Fields that the models do not read were not checked: neither UTF-8, nor the size of numbers, nor depth.
+        text = raw_json.removeprefix(BOM_UTF8).decode("utf-8", "replace")
+        parsed: dict[str, Any] = json.loads(text, parse_int=parse_int)
         return parsed
     except (ValueError, RecursionError) as error:
         problem = str(error)
     raise ProtocolError(f"the server sent what cannot be read as JSON: {problem}")
 
 
-def _parse_int(digits: str) -> int | float:
+def parse_int(digits: str) -> int | float:
+    """Read an integer of JSON, however long."""
     return int(digits) if len(digits) < _LONG_NUMBER else float(digits)  # int() refuses more than 4,300 digits
 
 
