@@ -1,6 +1,8 @@
 """Which error a body is: (status, body), or an event's data, → an error of the family. Decided here and nowhere else.
 
-By the code first (the part before the dot), then by the status, since gateways change statuses more readily than codes.
+By the code first (the part before the dot), since gateways change statuses more readily than codes; then by the status,
+of the answer or, inside a stream, the one that the body names; then by the type. So an error has the same class inside
+and outside a stream.
 """
 
 import re
@@ -8,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from . import codec
+from .error_bodies import is_error, read_error
 from .errors import (
     APIStatusError,
     AuthenticationError,
@@ -23,7 +26,14 @@ from .errors import (
     RateLimitError,
 )
 
-__all__ = ["error_from_answer", "error_inside", "error_instead_of_stream", "is_context_gone", "raise_error_inside"]
+__all__ = [
+    "error_from_answer",
+    "error_in",
+    "error_inside",
+    "error_instead_of_stream",
+    "is_context_gone",
+    "raise_error_inside",
+]
 
 _BY_CODE: Final[Mapping[str, type[APIStatusError]]] = {
     **dict.fromkeys(
@@ -56,6 +66,25 @@ _BY_CODE: Final[Mapping[str, type[APIStatusError]]] = {
     ),
     **dict.fromkeys(["QuotaExceeded", "SetLimitExceeded"], QuotaExceededError),
     "InternalServiceError": InternalServerError,
+    # OpenAI's, which gateways of other services speak.
+    "invalid_api_key": AuthenticationError,
+    "model_not_found": NotFoundError,
+    "rate_limit_exceeded": RateLimitError,
+    "insufficient_quota": QuotaExceededError,
+    "billing_hard_limit_reached": QuotaExceededError,
+    "context_length_exceeded": BadRequestError,
+    "server_error": InternalServerError,
+}
+# Types, and Google's status names: in lower case, without "_" and without "error" at the end.
+_BY_TYPE: Final[Mapping[str, type[APIStatusError]]] = {
+    **dict.fromkeys(["invalidrequest", "badrequest", "invalidargument", "validation", "outofrange"], BadRequestError),
+    **dict.fromkeys(
+        ["authentication", "invalidauthentication", "unauthenticated", "unauthorized"], AuthenticationError
+    ),
+    **dict.fromkeys(["permission", "permissiondenied", "forbidden", "accessdenied"], PermissionDeniedError),
+    **dict.fromkeys(["notfound", "modelnotfound"], NotFoundError),
+    **dict.fromkeys(["ratelimit", "ratelimitexceeded", "toomanyrequests", "resourceexhausted"], RateLimitError),
+    **dict.fromkeys(["insufficientquota", "quotaexceeded", "billing"], QuotaExceededError),
 }
 _BY_STATUS: Final[Mapping[int, type[APIStatusError]]] = {
     401: AuthenticationError,
@@ -83,15 +112,15 @@ _GONE_TEXT: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _REQUEST_ID: Final = re.compile(r"request id: *([\w.-]+)", re.I)
-_MESSAGE_SHOWN: Final = 500
-_NESTING: Final = 200
+_BODY_SHOWN: Final = 2000
+_NOT_LETTERS: Final = re.compile("[^a-z]+")
 
 
 def error_from_answer(status: int, body: bytes, *, retry_after: float | None = None) -> APIStatusError | ProtocolError:
     """Make the error of an answer whose status is not a success: any envelope, text, HTML or nothing."""
     if status < 200:
         return ProtocolError(f"the server answered with status {status}, which is no answer to this request")
-    details = _details(body)
+    details = read_error(body)
     if not details["message"] and 300 <= status < 400:
         details["message"] = (
             "the server answered with a redirect; redirects are not followed, since they would carry the API key: "
@@ -102,12 +131,10 @@ def error_from_answer(status: int, body: bytes, *, retry_after: float | None = N
 
 def error_instead_of_stream(body: bytes, content_type: str) -> CtxCacheError:
     """Make the error of a body that is no event stream, where one was promised."""
-    try:
-        raise_error_inside(body)
-    except CtxCacheError as error:
-        return error
-    shown = body[:2000].decode("utf-8", "replace")
-    return ProtocolError(f"the server answered {content_type} where it promised text/event-stream", body=shown)
+    return error_in(body) or ProtocolError(
+        f"the answer must be text/event-stream, got {content_type or 'a body without a Content-Type'}",
+        body=body[:_BODY_SHOWN].decode("utf-8", "replace"),
+    )
 
 
 # The search for it costs far less than a second parse; text that quotes the word has its quotes escaped.
@@ -115,23 +142,32 @@ _ERROR_KEY: Final = b'"error"'
 
 
 def raise_error_inside(body: bytes) -> None:
-    """Raise the error that a body carries although its status is a success."""
+    """Raise the error that a body carries although its status is a success, if it has the service's envelope."""
     if _ERROR_KEY in body:
         parsed = codec.decode_json(body)
         if isinstance(parsed, dict) and parsed.get("error"):
             raise error_inside(body)
 
 
+def error_in(body: bytes) -> APIStatusError | None:
+    """Return the error that a body carries in any of the shapes above; None for a body that is no error."""
+    try:
+        parsed = codec.decode_json(body)
+    except ProtocolError:
+        return None
+    return error_inside(body) if is_error(parsed) else None
+
+
 def error_inside(body: bytes) -> APIStatusError:
-    """Make the error of an envelope that came where an answer was promised, with status 200."""
-    details = _details(body)
+    """Make the error of a body that came where an answer was promised, with status 200."""
+    details = read_error(body)
     numeric = next((int(d) for d in (details["code"], details["status"]) if re.fullmatch(r"[45]\d\d", d)), None)
     return _make(numeric, details)
 
 
 def _make(status: int | None, details: dict[str, Any], retry_after: float | None = None) -> APIStatusError:
     code, message = details["code"], details["message"]
-    kind = _kind(status, code, details["param"], message)
+    kind = _kind(status, details)
     if status is None:
         status = _STATUS_OF[kind]
     found = _REQUEST_ID.search(message)
@@ -147,15 +183,21 @@ def _make(status: int | None, details: dict[str, Any], retry_after: float | None
     )
 
 
-def _kind(status: int | None, code: str, param: str, message: str) -> type[APIStatusError]:
+def _kind(status: int | None, details: Mapping[str, str]) -> type[APIStatusError]:
+    code, message = details["code"], details["message"]
     if code == _BUSY or (not code and _BUSY_TEXT.search(message)):
         return ContextBusyError
-    if is_context_gone(status, code, param, message):
+    if is_context_gone(status, code, details["param"], message):
         return ContextGoneError
     by_code = _BY_CODE.get(code.partition(".")[0])
     if by_code is not None:
         return by_code
-    if status is None or status >= 500 or status == 303:  # See Other: the POST was done, its answer is elsewhere
+    if status is None:
+        names = (
+            _NOT_LETTERS.sub("", details[name].lower()).removesuffix("error") for name in ("type", "status", "code")
+        )
+        return next((_BY_TYPE[name] for name in names if name in _BY_TYPE), InternalServerError)
+    if status >= 500 or status == 303:  # See Other: the POST was done, its answer is elsewhere
         return InternalServerError
     return _BY_STATUS.get(status, BadRequestError)
 
@@ -174,27 +216,3 @@ def is_context_gone(status: int | None, code: str, param: str, message: str) -> 
         return True
     # Codes that mean something else may well speak of a context; those without a meaning of their own are believed.
     return head in ("", "InvalidParameter") and bool(_GONE_TEXT.search(message))
-
-
-def _details(body: bytes) -> dict[str, Any]:
-    """The envelope's fields as strings, "" where missing, and the whole as `body`."""
-    try:
-        parsed = codec.decode_json(body) if body else ""
-    except ProtocolError as error:
-        parsed = error.body
-    inner = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
-    fields = inner if isinstance(inner, dict) else {}
-    text = inner if isinstance(inner, str) else fields.get("message") or fields.get("detail") or ""
-    details: dict[str, Any] = {name: _string(fields.get(name)) for name in ("code", "type", "param", "status")}
-    message = " ".join(_string(text).split())
-    if message.startswith("<"):
-        message = "(an HTML page)"
-    details["message"] = message if len(message) <= _MESSAGE_SHOWN else message[: _MESSAGE_SHOWN - 1] + "…"
-    # Deeper nesting than any envelope's stays text: a recursive walk, repr or pickle would exceed the recursion limit.
-    nested = body.count(b"[") + body.count(b"{") > _NESTING
-    details["body"] = body.decode("utf-8", "replace") if nested else parsed
-    return details
-
-
-def _string(value: object) -> str:
-    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""

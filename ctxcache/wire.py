@@ -12,9 +12,10 @@ import attrs
 from . import checks, codec
 from .config import UNSET, Retry, Timeouts, Unset
 from .errors import InvalidInputError, ProtocolError
+from .fold import Fold
 from .models import ChatCompletion, ChatCompletionChunk, Context, ContextRequest, Message, check_options
-from .service_errors import error_inside, raise_error_inside
-from .sse import RawEvent
+from .service_errors import error_in, error_inside, raise_error_inside
+from .sse import RawEvent, SSEDecoder
 from .structs import struct
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "check_headers",
     "create_request",
     "is_done",
+    "looks_like_events",
     "prepare_chat",
     "read_completion",
     "read_context",
@@ -229,19 +231,50 @@ def read_context(body: bytes, ids: Mapping[str, Any], request: ContextRequest) -
 
 
 def read_completion(body: bytes, ids: Mapping[str, Any]) -> ChatCompletion:
-    """Read a plain answer of a chat.
+    """Read a plain answer of a chat; a whole stream of chunks, which some gateways send unasked, is folded to one.
 
     Raises:
         ProtocolError: for what is no completion.
         APIStatusError: for an error that came with a good status.
     """
     raise_error_inside(body)
-    return codec.decode_completion(body, ids)
+    try:
+        return codec.decode_completion(body, ids)
+    except ProtocolError as error:
+        problem = error
+    if looks_like_events(body):
+        return _folded(body, ids)
+    raise error_in(body) or problem
+
+
+_EVENT_BEGINS: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
+
+
+def looks_like_events(beginning: bytes) -> bool:
+    """Whether a body that begins so is a stream of events, whatever its Content-Type says."""
+    return _EVENT_BEGINS.match(beginning) is not None
+
+
+def _folded(body: bytes, ids: Mapping[str, Any]) -> ChatCompletion:
+    decoder, fold = SSEDecoder(len(body) + 1), Fold()
+    chunks: list[ChatCompletionChunk] = []
+    ended = read_events(decoder.feed_raw(body), chunks)
+    fold.add(chunks)
+    if fold.answered and (ended or is_done(decoder.leftover()) or fold.finished):
+        return fold.completion(**ids)
+    shown = body[:2000].decode("utf-8", "replace")
+    raise ProtocolError("the server answered with a stream of events that is not whole", body=shown)
 
 
 def is_done(data: bytes) -> bool:
     """Whether an event's data is the end marker, `[DONE]`."""
     return data.strip() == b"[DONE]"
+
+
+# Names of events that carry chunks; `error` is an error. Events of any other name are not ours (`ping`, `heartbeat`).
+_CHUNK_EVENTS: Final = ("message", "chat.completion.chunk")
+# Unnamed data that says nothing but that the server is there; any other data that is no chunk is an error.
+_HEARTBEAT: Final = re.compile(rb'[\s:]*"?(?:ping|pong|heart[ -]?beat|keep[ -]?alive|)"?\s*', re.IGNORECASE)
 
 
 def read_events(events: Iterable[RawEvent], chunks: list[ChatCompletionChunk]) -> bool:
@@ -253,16 +286,32 @@ def read_events(events: Iterable[RawEvent], chunks: list[ChatCompletionChunk]) -
     """
     decode, append = codec.decode_chunk, chunks.append
     for data, event, _, _ in events:
-        if data[:1] != b"{" and is_done(data):
-            return True
-        if event == "error":
-            raise error_inside(data)
+        if event != "message" or data[:1] != b"{":
+            if is_done(data):
+                return True
+            if event == "error":
+                raise error_inside(data)
+            if event not in _CHUNK_EVENTS or _HEARTBEAT.fullmatch(data):
+                continue
         try:
             chunk = decode(data)
-        except ProtocolError:
-            raise_error_inside(data)
-            raise
+        except ProtocolError as error:
+            raise error_in(data) or error from None
         if chunk.error:  # a field of the chunk: a search for it in every chunk would take as long as decoding it
             raise error_inside(data)
+        if not chunk.choices and chunk.usage is None and not _is_chunk(data):
+            continue
         append(chunk)
     return False
+
+
+def _is_chunk(data: bytes) -> bool:
+    """Whether an object without a choice and without usage is a chunk all the same, as Azure's first ones are.
+
+    Raises:
+        APIStatusError: for an error in a shape of its own.
+    """
+    error = error_in(data)
+    if error is not None:
+        raise error
+    return b'"choices"' in data
