@@ -82,6 +82,19 @@ class SSEDecoder:
         too_large: whether an event passed `max_event_bytes`: the next `feed` raises.
     """
 
+    __slots__ = (
+        "_after_cr",
+        "_bom",
+        "_data",
+        "_fields",
+        "_held",
+        "_limit",
+        "_line",
+        "last_event_id",
+        "retry",
+        "too_large",
+    )
+
     def __init__(self, max_event_bytes: int = 16 * 1024 * 1024) -> None:
         """Set how many bytes of one event may be held; `InvalidInputError` if below 1."""
         if max_event_bytes < 1:

@@ -12,6 +12,7 @@ import aioresponses.core
 import pytest
 
 from ctxcache import AsyncSession, Retry, Timeouts
+from ctxcache.client.environment import Environment
 
 from .hostile import Hostile
 
@@ -79,19 +80,28 @@ async def hostile(quiet_loop: None) -> AsyncIterator[Hostile]:
 
 @pytest.fixture
 async def session_for(hostile: Hostile) -> AsyncIterator[Callable[..., AsyncSession]]:
-    """Make sessions on a server (default: `hostile`), quick to retry. At the end of the test they must hold nothing."""
+    """Make sessions on a server (default: `hostile`), quick to retry. At the end of the test they must hold nothing.
+
+    `environment` gives them other clocks, another sleep, other dice.
+    """
     made: list[AsyncSession] = []
 
-    def make(server: Hostile = hostile, **settings: Any) -> AsyncSession:
+    def make(server: Hostile = hostile, environment: Environment | None = None, **settings: Any) -> AsyncSession:
         settings = {"retry": Retry(first_delay=0.001), "timeouts": Timeouts(head=5, idle=5), **settings}
-        made.append(AsyncSession(KEY, server.url, **settings))
+        kind = AsyncSession if environment is None else session_class(environment)
+        made.append(kind(KEY, server.url, **settings))
         return made[-1]
 
     yield make
     for session in made:
-        held = holdings(session)
+        held = session.holdings()
         await session.aclose()
         assert held == {}
+
+
+def session_class(environment: Environment) -> type[AsyncSession]:
+    """The class of sessions that live in an environment of the test's own."""
+    return type("AsyncSession", (AsyncSession,), {"_environment": environment})
 
 
 @pytest.fixture
@@ -100,21 +110,10 @@ def session(session_for: Callable[..., AsyncSession]) -> AsyncSession:
     return session_for()
 
 
-def holdings(session: AsyncSession) -> dict[str, Any]:
-    """What a session holds though no call is under way: {} if all is well."""
-    transport = session._calls._transport
-    held: dict[str, Any] = {"turns": len(session._calls.turns)}
-    if transport is not None:
-        held["exchanges"] = len(transport._open)
-        if session._limits.connections:
-            held["slots"] = session._limits.connections - transport._slots.free
-    return {name: number for name, number in held.items() if number}
-
-
 @pytest.fixture
-def held() -> Callable[[AsyncSession], dict[str, Any]]:
-    """The function that says what a session holds."""
-    return holdings
+def held() -> Callable[[AsyncSession], dict[str, float]]:
+    """The function that says what a session holds for calls under way: {} if there are none."""
+    return AsyncSession.holdings
 
 
 @pytest.fixture

@@ -135,6 +135,16 @@ def sleep(seconds: float) -> Step:
     return lambda _: asyncio.sleep(seconds)
 
 
+def turns(count: int) -> Step:
+    """Let the event loop turn so many times, so that what was sent before arrives alone."""
+
+    async def wait(_: "Connection") -> None:
+        for _turn in range(count):
+            await asyncio.sleep(0)
+
+    return wait
+
+
 def trickle(data: Iterable[bytes], every: float = 0.005) -> Step:
     """Send one item after the other, slowly (bytes: byte by byte)."""
 

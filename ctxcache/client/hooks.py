@@ -1,4 +1,4 @@
-"""Hooks: functions of the caller's that are told what happens. They look on; none can break or hold up a call."""
+"""Hooks: the caller's functions that hear of events. Hooks observe; they cannot fail or delay a call."""
 
 import asyncio
 import inspect
@@ -14,8 +14,6 @@ from ..models import Context, Usage
 __all__ = ["CallEvent", "CreateEvent", "Hooks", "Notifier", "RecreateEvent", "RetryEvent", "WarningEvent"]
 
 log: Final = logging.getLogger("ctxcache")
-
-_LAST_WORDS_SECONDS: Final = 5.0
 
 Event = TypeVar("Event")
 Hook: TypeAlias = Callable[[Event], Awaitable[None] | None]
@@ -136,43 +134,49 @@ class Hooks:
 
 
 class Notifier:
-    """Calls the hooks of one session, and keeps what they do away from its calls."""
+    """Calls the hooks of one session, and keeps their failures away from its calls.
 
-    def __init__(self, hooks: Hooks) -> None:
+    Args:
+        hooks: the functions.
+        grace: seconds that hooks under way get when the session is closed.
+    """
+
+    def __init__(self, hooks: Hooks, grace: float) -> None:
         self.hooks = hooks
+        self._grace = grace
         self._tasks: set[asyncio.Task[None]] = set()
-        self._blamed: set[str] = set()
+        self._failed: set[str] = set()
 
-    def fire(self, name: str, make: Callable[[], Any]) -> None:
-        """Call a hook, if there is one, with the event that `make` makes."""
+    def notify(self, name: str, make: Callable[[], Any]) -> None:
+        """Call the hook of that name, if there is one, with the event that `make` builds."""
         hook = getattr(self.hooks, name)
         if hook is None:
             return
         try:
-            doing = hook(make())
+            result = hook(make())
         except (Exception, asyncio.CancelledError) as error:
-            self._blame(name, error)
+            self._log_failure(name, error)
             return
-        if inspect.isawaitable(doing):
-            task = asyncio.get_running_loop().create_task(self._finish(name, doing))
+        if inspect.isawaitable(result):
+            task = asyncio.get_running_loop().create_task(self._finish(name, result))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _finish(self, name: str, doing: Awaitable[None]) -> None:
+    async def _finish(self, name: str, result: Awaitable[None]) -> None:
         try:
-            await doing
+            await result
         except Exception as error:
-            self._blame(name, error)
+            self._log_failure(name, error)
 
-    def _blame(self, name: str, error: BaseException) -> None:
-        if name not in self._blamed:
-            self._blamed.add(name)
-            log.error("the hook %s raised (said once)", name, exc_info=error)
+    def _log_failure(self, name: str, error: BaseException) -> None:
+        if name not in self._failed:
+            self._failed.add(name)
+            log.error("the hook %s raised (logged once)", name, exc_info=error)
 
     async def aclose(self) -> None:
-        """Give the hooks under way a moment to finish, then cancel them."""
+        """Give the hooks under way a moment to finish, then cancel the rest."""
         others = self._tasks - {asyncio.current_task()}  # a hook may close the session
         if others:
-            _, late = await asyncio.wait(others, timeout=_LAST_WORDS_SECONDS)
+            _, late = await asyncio.wait(others, timeout=self._grace)
             for task in late:
                 task.cancel()

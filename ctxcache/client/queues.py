@@ -1,8 +1,8 @@
 """Queues on session contexts: the service refuses overlapping calls on a context, so they wait for each other here.
 
-A turn is taken before the first byte is sent and held until the answer, or its stream, is at its end. Waiters are
-served in the order they came. A context nobody waits for or works on costs nothing; of those known to be sessions,
-the most recently used are remembered.
+A call waits for its turn before the first byte is sent, and keeps the turn until the answer, or its stream, is at its
+end. Waiters are served in the order they came. A context without calls costs nothing; the most recently used session
+contexts are remembered.
 """
 
 import asyncio
@@ -15,82 +15,91 @@ from .slots import Slots
 
 __all__ = ["ContextQueue", "ContextQueues"]
 
-# Forgetting one only means that an overlap on it is refused by the service, and then repeated.
+# Of a forgotten context, an overlap is refused by the service, and then repeated.
 _REMEMBERED: Final = 16_384
 
 
-class ContextQueue(Slots):
-    """The right to call on one context, held by one call."""
+class ContextQueue:
+    """The queue of one context: one call at its head, the others behind. There is none while no call is under way."""
 
-    __slots__ = ("_context_id", "_holder", "_turns")
+    __slots__ = ("_context_id", "_holder", "_queues", "_waiting")
 
-    def __init__(self, turns: "ContextQueues", context_id: str) -> None:
-        super().__init__(free=0)
-        self._turns = turns
+    def __init__(self, queues: "ContextQueues", context_id: str) -> None:
+        self._queues = queues
         self._context_id = context_id
+        self._waiting: Slots | None = None  # made by the first waiter
         self.hold_here()
 
     def hold_here(self) -> None:
-        """Note that the running task is now the one that works with the stream."""
+        """Note that the running task is now at the head: a stream may be opened in one task and read in another."""
         task = asyncio.current_task()
-        # Weakly: a task holds its result, and that may be the very stream that holds this turn.
+        # Weakly: a task holds its result, and that may be the very stream at the head.
         self._holder: weakref.ref[asyncio.Task[Any]] | None = None if task is None else weakref.ref(task)
 
     async def wait(self) -> None:
-        """Wait until it is the calling task's turn."""
+        """Wait until the calling task is at the head."""
         if self._holder is not None and self._holder() is asyncio.current_task():
             raise ContextBusyError(
                 f"this task itself holds a stream open on the context {self._context_id}: read it to its end or "
                 "close it before the next call, or pass serialize=False"
             )
-        await super().wait()
+        if self._waiting is None:
+            self._waiting = Slots(free=0)
+        try:
+            await self._waiting.wait()
+        except asyncio.CancelledError:
+            if self._waiting.free:  # cancelled in the moment of coming to the head, with nobody behind
+                self._queues.forget(self._context_id, self)
+            raise
         self.hold_here()
 
     def release(self) -> None:
-        """Give the turn to the next in line."""
+        """Let the next in line come to the head."""
         self._holder = None
-        super().release()
-        if self.free:
-            self._turns.forget(self._context_id)
+        if self._waiting is not None:
+            self._waiting.release()
+        if self._waiting is None or self._waiting.free:
+            self._queues.forget(self._context_id, self)
 
 
 class ContextQueues:
-    """The turns of one session, by context."""
+    """The queues of one session, by context id."""
 
     def __init__(self) -> None:
-        self._held: dict[str, ContextQueue] = {}
-        self._sessions: OrderedDict[str, None] = OrderedDict()
+        self._queues: dict[str, ContextQueue] = {}
+        self._serial: OrderedDict[str, None] = OrderedDict()
 
     def mark_serial(self, context_id: str) -> None:
-        """Note that a context is one whose calls must not overlap."""
-        self._sessions[context_id] = None
-        self._sessions.move_to_end(context_id)
-        if len(self._sessions) > _REMEMBERED:
-            self._sessions.popitem(last=False)
+        """Note that calls on a context must not overlap."""
+        self._serial[context_id] = None
+        self._serial.move_to_end(context_id)
+        if len(self._serial) > _REMEMBERED:
+            self._serial.popitem(last=False)
 
     def is_serial(self, context_id: str) -> bool:
-        """Whether the context is known to be one whose calls must not overlap."""
-        known = context_id in self._sessions
+        """Whether calls on a context are known not to overlap."""
+        known = context_id in self._serial
         if known:
-            self._sessions.move_to_end(context_id)
+            self._serial.move_to_end(context_id)
         return known
 
     async def take(self, context_id: str) -> ContextQueue:
-        """Wait for a turn on a context.
+        """Wait in line on a context; return its queue, to be released.
 
         Raises:
-            ContextBusyError: when the calling task holds it itself, and would wait for ever.
+            ContextBusyError: the calling task itself is at the head, and would wait for ever.
         """
-        turn = self._held.get(context_id)
-        if turn is None:
-            turn = self._held[context_id] = ContextQueue(self, context_id)
+        queue = self._queues.get(context_id)
+        if queue is None:
+            queue = self._queues[context_id] = ContextQueue(self, context_id)
         else:
-            await turn.wait()
-        return turn
+            await queue.wait()
+        return queue
 
-    def forget(self, context_id: str) -> None:
-        """Drop a context nobody waits for; called by its turn."""
-        del self._held[context_id]
+    def forget(self, context_id: str, queue: ContextQueue) -> None:
+        """Drop the queue of a context without calls; the queue itself asks for this, perhaps twice."""
+        if self._queues.get(context_id) is queue:
+            del self._queues[context_id]
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._queues)

@@ -4,9 +4,9 @@ import hashlib
 import hmac
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from ..config import DEFAULT_BASE_URL, Limits, Retry, Secret, Timeouts
@@ -14,13 +14,14 @@ from ..errors import InvalidInputError
 from ..models import Usage
 from ..wire import check_headers
 from .calls import Calls
-from .hooks import Hooks, Notifier
+from .environment import Environment
+from .hooks import Hooks
 from .resources import ChatEndpoint, ContextEndpoint
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from .transport import Transport
+    from .transport.transport import Transport
 
 __all__ = ["AsyncSession"]
 
@@ -30,23 +31,25 @@ _TIMEOUTS, _LIMITS, _RETRY, _HOOKS = Timeouts(), Limits(), Retry(), Hooks()
 class AsyncSession:
     """A client of the two endpoints, as `session.context` and `session.chat`.
 
-    Make one for each service you talk to and keep it; any number of tasks may use it at once, in the event loop of its
-    first use. Close it: `async with` it, or `await session.aclose()`.
+    Make a session for each service and keep it; any number of tasks may use it at once, all in the event loop of the
+    first use. Close the session: `async with` it, or `await session.aclose()`.
 
     Args:
-        api_key: the key; default: the environment's `CTXCACHE_API_KEY`. It never prints.
-        base_url: the gateway's URL, up to and with its version; default: the environment's `CTXCACHE_BASE_URL`, else
+        api_key: the key; default: the environment's `CTXCACHE_API_KEY`. The key never prints.
+        base_url: the gateway's URL, up to and with the version; default: the environment's `CTXCACHE_BASE_URL`, else
             `https://gateway.serevixai.ai/v1`.
         timeouts, limits, retry: see `Timeouts`, `Limits`, `Retry`.
         headers: further headers of every request.
         http: your own `aiohttp.ClientSession`, for TLS settings, proxies, tracing or middlewares. Its pool applies as
             well, its time-outs do not, and you close it. Without it, the proxies of the environment are used
             (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`).
-        hooks: functions to be told of what happens, see `Hooks`.
+        hooks: functions that hear of events, see `Hooks`.
 
     Raises:
         InvalidInputError: no key, or a setting out of its range.
     """
+
+    _environment = Environment()  # tests override this in a subclass
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class AsyncSession:
         ):
             if not isinstance(value, kind):
                 raise InvalidInputError.of(name, value, f"a {kind.__name__}")
-        self._limits = limits
+        self._timeouts, self._limits, self._retry, self._hooks = timeouts, limits, retry, hooks
         self._headers = check_headers(headers, "headers")
         self._http = http
         own_id = self._headers.pop("X-Client-Request-Id", None)
@@ -83,15 +86,23 @@ class AsyncSession:
             policy=retry,
             hooks=hooks,
             client_request_id=own_id,
+            environment=self._environment,
         )
         self.context = ContextEndpoint(self._calls)
         self.chat = ChatEndpoint(self._calls)
         self._closed = False
 
     def _connect(self) -> "Transport":
-        from .transport import Transport  # aiohttp costs more to import than all the rest
+        from .transport.transport import Transport  # aiohttp costs more to import than all the rest
 
-        return Transport(self.base_url, self._key, limits=self._limits, headers=self._headers, http=self._http)
+        return Transport(
+            self.base_url,
+            self._key,
+            limits=self._limits,
+            headers=self._headers,
+            http=self._http,
+            environment=self._environment,
+        )
 
     @property
     def closed(self) -> bool:
@@ -100,29 +111,47 @@ class AsyncSession:
 
     @property
     def usage(self) -> Usage:
-        """What all calls of this session that have ended were counted at, creates included, in sum."""
+        """Total usage of all finished calls, creates included."""
         return self._calls.usage
 
     @property
-    def retry(self) -> Retry:
-        """When this session tries again."""
-        return self._calls.policy
+    def timeouts(self) -> Timeouts:
+        """How long to wait for each step, as given."""
+        return self._timeouts
 
     @property
-    def hooks(self) -> Notifier:
-        """Who is told of what happens."""
-        return self._calls.hooks
+    def limits(self) -> Limits:
+        """How much to hold, as given."""
+        return self._limits
+
+    @property
+    def retry(self) -> Retry:
+        """When to try again, as given."""
+        return self._retry
+
+    @property
+    def hooks(self) -> Hooks:
+        """The functions that hear of events, as given."""
+        return self._hooks
+
+    def notify(self, name: str, make: Callable[[], Any]) -> None:
+        """Call the hook of that name, if there is one, with the event that `make` builds. For the managed objects."""
+        self._calls.notifier.notify(name, make)
+
+    def holdings(self) -> dict[str, float]:
+        """Count what the calls under way hold, by kind: {} when there are none. For tests that look for leaks."""
+        return self._calls.holdings()
 
     def fingerprint(self, data: bytes) -> str:
-        """Return 64 hex digits that stand for `data` at this base URL under this key, and tell nothing of either.
+        """Return a keyed hash of `data` (64 hex digits), different for each base URL and API key.
 
-        It is an HMAC-SHA256 with the API key as its key: others can neither compute nor test it.
+        An HMAC-SHA256 under the API key: without the key nobody can compute or test the hash.
         """
         url = self.base_url.encode()
         return hmac.new(self._key.reveal().encode(), b"%d %b %b" % (len(url), url, data), hashlib.sha256).hexdigest()
 
     async def aclose(self) -> None:
-        """Close the session. Who still reads a stream gets a `StreamInterruptedError` at once; further calls fail."""
+        """Close the session. Readers of open streams get a `StreamInterruptedError` at once; further calls fail."""
         await self._calls.aclose()
         self._closed = True
 

@@ -2,17 +2,16 @@
 
 Invariants:
 
-- What a read brought is decoded at once; nothing is awaited between two chunks of one read.
+- The bytes of one read are decoded at once; nothing is awaited between two chunks of one read.
 - The stream is whole (`done`) after `[DONE]`, or after a `finish_reason` for every choice and a clean end of the body.
-  Every other end is an error that carries what came, `partial`; it is raised after the chunks that came before it.
-- However it ends, the exchange is ended too: read to its end (the connection is kept), or closed.
+  Every other end is an error that carries what came, `partial`; the error is raised after the chunks before it.
+- However the stream ends, the exchange ends too: read to the end (the connection is kept), or closed.
 """
 
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
+from enum import Enum
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from .. import wire
 from ..errors import (
@@ -26,86 +25,148 @@ from ..errors import (
 from ..fold import Fold
 from ..models import ChatCompletion, ChatCompletionChunk, Usage
 from ..sse import RawEvent, SSEDecoder
-from .calls import Call, Calls
+from .call import Call
+from .calls import Calls
+
+if TYPE_CHECKING:
+    from .transport.exchange import Exchange
 
 __all__ = ["ChatStream"]
+
+
+class StreamState(Enum):
+    """Where a stream stands, and what may come next. Any other transition is ignored: the state before it wins.
+
+    =======  ==============================================================  ================================
+    state    meaning                                                         next
+    =======  ==============================================================  ================================
+    NEW      nothing was sent                                                OPENING, CLOSED
+    OPENING  a task sends the request and waits for the head                 OPEN, FAILED, CLOSED
+    OPEN     the head came; nobody is reading                                READING, CLOSED
+    READING  a task waits for bytes                                          OPEN, ENDED, FAILED, CLOSED
+    ENDED    the answer came whole; its last chunks may wait to be read      DONE, CLOSED
+    DONE     the answer came whole and was read to its end                   none
+    FAILED   an error ended the stream; the chunks before it may be read     none
+    CLOSED   closed, or its reader cancelled, before the end                 none
+    =======  ==============================================================  ================================
+    """
+
+    NEW = "new"
+    OPENING = "opening"
+    OPEN = "open"
+    READING = "reading"
+    ENDED = "ended"
+    DONE = "done"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+    next: "tuple[StreamState, ...]"
+
+
+# A name is looked up faster than a member.
+NEW, OPENING, OPEN, READING, ENDED, DONE, FAILED, CLOSED = StreamState
+NEW.next = (OPENING, CLOSED)
+OPENING.next = (OPEN, FAILED, CLOSED)
+OPEN.next = (READING, CLOSED)
+READING.next = (OPEN, ENDED, FAILED, CLOSED)
+ENDED.next = (DONE, CLOSED)
+DONE.next = FAILED.next = CLOSED.next = ()
 
 
 class ChatStream:
     """A streamed answer to one chat call.
 
-    `async with` it and `async for` over it; or just `async for`, and it closes at its end, at an error, or when it is
-    garbage-collected. Nothing is sent before it is entered or iterated. One task reads it at a time.
+    `async with` the stream and `async for` over it; or just `async for`: a stream closes at the end, at an error, or
+    when garbage-collected. Nothing is sent before the stream is entered or iterated. One task reads at a time.
 
     Attributes:
         done: whether the answer came whole and was iterated over to its end.
-        usage: the usage, wherever in the stream the gateway put it; None until then, or if it sends none.
-        request_id, log_id, client_request_id: ids of the answer, None until it is opened.
+        usage: the usage, wherever in the stream the gateway put it; None until then, or if the gateway sends none.
+        request_id, log_id, client_request_id: ids of the answer, None until the stream is opened.
 
     Raises, from iterating:
-        StreamInterruptedError: the stream ended before its end; `partial` is the completion so far.
-        MalformedStreamError: likewise, since what came was no stream of chunks.
+        StreamInterruptedError: the stream ended early; `partial` is the completion so far.
+        MalformedStreamError: likewise, because the body is no stream of chunks.
         APIStatusError: an error event came; the class is that of the same error outside a stream, with `partial`.
-        CtxCacheError: any other of the family, from opening it.
+        CtxCacheError: any other of the family, from opening.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_begin",
+        "_call",
+        "_calls",
+        "_decoder",
+        "_exchange",
+        "_failure",
+        "_fold",
+        "_ready",
+        "_state",
+    )
 
     def __init__(self, calls: Calls, begin: Callable[[], Call], expected_choices: int = 1) -> None:
         self._calls = calls
-        self._begin = begin
-        self._opening: Call | None = None
+        self._begin: Callable[[], Call] | None = begin
         self._call: Call | None = None
+        self._exchange: Exchange | None = None  # from the head on
         self._decoder = SSEDecoder(calls.limits.event_bytes)
         self._fold = Fold(expected_choices)
-        self._ready: deque[ChatCompletionChunk] = deque()
+        self._ready: list[ChatCompletionChunk] = []  # decoded, the next one last
         self._failure: CtxCacheError | None = None
-        self.done = False
-        self._ended = False  # the end marker has come; chunks before it may still be waiting in _ready
-        self._closed = False
-        self._unread = False
-        self._busy = False
+        self._state = NEW
+
+    def _to(self, state: StreamState) -> None:
+        if state in self._state.next:
+            self._state = state
 
     # --- opening and closing
 
     async def open(self) -> Self:
         """Send the request and wait for the head of the answer; does nothing if that was done before."""
-        if self._call is not None:
+        if self._exchange is not None:
             return self
         if self._failure is not None:
             raise self._failure
-        if self._opening is not None or self._closed:
-            raise SessionError("the stream is closed" if self._closed else "another task is opening this stream")
+        if self._begin is None or self._state is not NEW:
+            opening = self._state is OPENING
+            raise SessionError("another task is opening this stream" if opening else "the stream is closed")
+        self._to(OPENING)
+        begin, self._begin = self._begin, None  # what it holds is needed once
         try:
-            self._opening = self._begin()
-            await self._calls.open(self._opening)
-            self._call, self._exchange = self._opening, self._opening.exchange
+            self._call = begin()
+            self._exchange = await self._calls.open(self._call)
+            self._to(OPEN)
         except CtxCacheError as error:
             self._failure = error
+            self._to(FAILED)
             raise
         finally:
-            self._opening = None
-            self._closed = self._call is None  # the request is not sent a second time
-        self._exchange.close_with(self)
+            if self._exchange is None:
+                self._to(CLOSED)  # the request is not sent a second time
         return self
 
     async def aclose(self) -> None:
-        """End the stream and give back what it holds; what is not read yet is lost."""
-        self._closed = True
-        if self._ready:
-            self._unread = True
-            self._ready.clear()
-        if self._opening is not None:
-            self._opening.abort("the stream was closed")
-        elif self._call is None or self._exchange.closed:
+        """End the stream and give back what it holds; chunks that were not read are lost."""
+        call, exchange = self._call, self._exchange
+        if self._state is OPENING:
+            if call is not None:
+                call.abort("the stream was closed")
             return
-        elif self._ended:
-            await self._finish()
+        whole = self._state is ENDED
+        unread, self._ready = self._ready, []
+        if unread or not whole:
+            self._to(CLOSED)
+        if call is None or exchange is None or exchange.closed:
+            return
+        if whole:
+            await exchange.finish()
         else:
-            self._log()
-            self._exchange.fail(SessionError("the stream was closed while it was being read"))
+            call.end()  # no error: the reader left
+            exchange.fail(SessionError("the stream was closed while it was being read"))
 
     async def __aenter__(self) -> Self:
         await self.open()
-        self._hold_turn()
+        self.hold_here()
         return self
 
     async def __aexit__(
@@ -113,25 +174,33 @@ class ChatStream:
     ) -> None:
         await self.aclose()
 
+    def __del__(self) -> None:
+        if self._exchange is not None:
+            self._exchange.abandon()
+
     # --- reading
 
-    def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
-        self._hold_turn()
-        return self
+    def hold_here(self) -> None:
+        """Note that the running task reads the stream: on a session context, its own next call would wait for ever.
 
-    def _hold_turn(self) -> None:
-        if self._call is not None and self._call.turn is not None:
-            self._call.turn.hold_here()  # a stream may be opened in one task and read in another
+        Entering or iterating the stream says so, too.
+        """
+        if self._call is not None and self._call.queue is not None:
+            self._call.queue.hold_here()
+
+    def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
+        self.hold_here()
+        return self
 
     async def __anext__(self) -> ChatCompletionChunk:
         if self._ready:
-            return self._ready.popleft()
-        if self._busy:
+            return self._ready.pop()
+        if self._state is READING:
             raise SessionError("another task is reading this stream")
-        if self._call is None:
+        if self._exchange is None:
             await self.open()
         if await self._fill():
-            return self._ready.popleft()
+            return self._ready.pop()
         raise StopAsyncIteration
 
     async def text(self) -> AsyncIterator[str]:
@@ -142,10 +211,11 @@ class ChatStream:
 
     async def _fill(self) -> bool:
         """Read until there is a chunk; False at the end."""
-        exchange, decoder = self._exchange, self._decoder
-        self._busy = True
+        call, exchange = self._opened()
+        decoder = self._decoder
+        self._to(READING)
         try:
-            while not (self._ready or self._ended or self._failure or self._closed):
+            while self._state is READING and not self._ready:
                 exchange.wait_begins()
                 events: list[RawEvent] = []
                 while not events:  # bytes without an event, such as comments, do not end the wait
@@ -159,67 +229,71 @@ class ChatStream:
                 else:
                     self._end_of_body()
                 if decoder.too_large:
-                    decoder.feed_raw(b"")  # raises what had to wait for the events before it
+                    decoder.feed_raw(b"")  # raises the error that waited for the events before it
         except CtxCacheError as error:
-            if not self._ended:
-                self._failure = self._failure or self._as_stream_error(error)
+            if self._state is not ENDED:
+                self._fail(self._as_stream_error(error))
         except BaseException:
-            self._closed = True
-            self._end()
+            self._to(CLOSED)
+            call.end()
+            exchange.close()
             raise
-        finally:
-            self._busy = False
+        self._to(OPEN)
         if not self._ready:
-            await self._settle()
+            await self._settle(call, exchange)
             return False
-        if self._ended and exchange.at_end:
-            await self._finish()  # the connection and the turn are free before the last chunks are looked at
+        if self._state is ENDED and exchange.at_end:
+            await exchange.finish()  # the connection and the turn are free before the last chunks are looked at
         return True
+
+    def _opened(self) -> "tuple[Call, Exchange]":
+        if self._call is None or self._exchange is None:  # pragma: no cover  # `open` has set both, or raised
+            raise SessionError("the stream is not open")
+        return self._call, self._exchange
 
     def _take(self, events: list[RawEvent]) -> None:
         """Decode one read's events up to the end marker or the first that is no chunk."""
         chunks: list[ChatCompletionChunk] = []
-        failure: CtxCacheError | None = None
         try:
-            self._ended = wire.read_events(events, chunks)
+            if wire.read_events(events, chunks):
+                self._to(ENDED)
         except CtxCacheError as error:
-            failure = error
+            failure: CtxCacheError | None = error
+        else:
+            failure = None
         self._fold.add(chunks)
-        self._ready.extend(chunks)
         if failure is not None:
-            self._failure = self._as_stream_error(failure)
-        if chunks and self._call is not None and self._call.first_at is None:
-            self._call.first_at = time.monotonic()
+            self._fail(self._as_stream_error(failure))  # with what came before
+        if chunks and self._call is not None:
+            self._call.usage = self._fold.usage
+            if self._call.first_at is None:
+                self._call.first_at = self._calls.environment.clock()
+        chunks.reverse()
+        self._ready = chunks
 
     def _end_of_body(self) -> None:
         # Some gateways forget the blank line after [DONE], or [DONE] itself; a cut event is no clean end.
         unfinished = self._decoder.leftover()
-        self._ended = wire.is_done(unfinished) or (self._fold.finished and not self._decoder.buffered)
-        if not self._ended:
-            self._failure = self._interrupted("the stream ended before its end")
+        if wire.is_done(unfinished) or (self._fold.finished and not self._decoder.buffered):
+            self._to(ENDED)
+        else:
+            self._fail(self._interrupted("the stream ended early: neither [DONE] nor a finish reason came"))
 
-    async def _settle(self) -> None:
-        """Nothing is left to deliver: end the exchange, and raise what there is to raise."""
-        if self._failure is None and self._ended and not self._unread:
-            if not self._exchange.closed:
-                await self._finish()
-            self.done = True
+    def _fail(self, failure: CtxCacheError) -> None:
+        self._failure = self._failure or failure
+        self._to(FAILED)
+
+    async def _settle(self, call: Call, exchange: "Exchange") -> None:
+        """Nothing is left to deliver: end the exchange, and raise the error if there is one."""
+        if self._state in (ENDED, DONE):
+            if not exchange.closed:
+                await exchange.finish()
+            self._to(DONE)
             return
         failure = self._failure or self._interrupted("the stream was closed before its end")
-        self._end(failure)
+        call.end(failure)
+        exchange.close()
         raise failure
-
-    async def _finish(self) -> None:
-        self._log()
-        await self._exchange.finish()
-
-    def _end(self, error: CtxCacheError | None = None) -> None:
-        self._log(error)
-        self._exchange.close()
-
-    def _log(self, error: CtxCacheError | None = None) -> None:
-        if self._call is not None:
-            self._call.end(self._fold.usage, error)
 
     # --- errors
 
@@ -235,9 +309,14 @@ class ChatStream:
 
     def _annotated(self, error: CtxCacheError) -> CtxCacheError:
         error.partial = self.partial()
-        return error if self._call is None else self._calls.annotate(error, self._call)
+        return error if self._call is None or self._exchange is None else self._call.annotate(error)
 
     # --- the answer as a whole
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer came whole and was iterated over to its end."""
+        return self._state is DONE
 
     @property
     def usage(self) -> Usage | None:
@@ -261,18 +340,18 @@ class ChatStream:
 
     @property
     def _ids(self) -> dict[str, str | None]:
-        return {} if self._call is None else self._call.ids
+        return {} if self._exchange is None else self._exchange.ids
 
     def completion(self) -> ChatCompletion:
         """Return the whole answer, folded from the chunks; nothing is sent again.
 
         Raises:
-            StreamInterruptedError: if the stream is not at its end, since half an answer is no answer; see `partial`.
+            StreamInterruptedError: the stream is not at its end, and half an answer is no answer; see `partial`.
         """
         if not self.done:
             raise self._interrupted("the stream has not been read to its end: see partial() for what came so far")
         return self.partial()
 
     def partial(self) -> ChatCompletion:
-        """Return what came so far, folded; a choice that is not at its end has `finish_reason` None."""
+        """Return the completion so far, folded; a choice that is not at its end has `finish_reason` None."""
         return self._fold.completion(**self._ids)

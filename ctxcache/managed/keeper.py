@@ -127,22 +127,20 @@ class ContextKeeper:
             live: the new context.
             replaced: the one it replaces, if any.
         """
-        hooks, context, ttl = self.session.hooks, live.context, live.ttl
+        notify, context, ttl = self.session.notify, live.context, live.ttl
         if replaced is None:
             log.info("context %s: created, ttl %.0f s", context.id, ttl)
-            hooks.fire("on_create", lambda: CreateEvent(context=context))
+            notify("on_create", lambda: CreateEvent(context=context))
             return
         old_id, reason = replaced.id, replaced.reason
         log.info("context %s: created in place of %s (%s), ttl %.0f s", context.id, old_id, reason, ttl)
-        hooks.fire("on_recreate", lambda: RecreateEvent(context=context, old_id=old_id, reason=reason))
+        notify("on_recreate", lambda: RecreateEvent(context=context, old_id=old_id, reason=reason))
 
     def _warn_uncached(self, live: LiveContext) -> None:
         context_id = live.context.id
         message = f"context {context_id}: {_UNCACHED}"
         log.warning("%s", message)
-        self.session.hooks.fire(
-            "on_warning", lambda: WarningEvent(kind="uncached", message=message, context_id=context_id)
-        )
+        self.session.notify("on_warning", lambda: WarningEvent(kind="uncached", message=message, context_id=context_id))
 
     def is_gone(self, error: CtxCacheError) -> bool:
         """Whether an error says that its context is gone; no, if the caller's predicate raises."""

@@ -1,16 +1,18 @@
 """`ManagedStream`: a streamed answer whose beginning may be repeated.
 
-The stream itself is the session's `ChatStream`. What is added is who answers for it: a `StreamOwner` opens it, may open
-another one in its place as long as no chunk was delivered, and is told once how it ended. After the first chunk
-everything is the `ChatStream`'s doing: a chunk costs one more call, and nothing else.
+The stream itself is the session's `ChatStream`. A `StreamOwner` opens that stream, may open another in its place as
+long as no chunk was delivered, and hears once how the stream ended. After the first chunk the `ChatStream` does
+everything: a chunk costs one more call, and nothing else.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
+from enum import Enum
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
+from ..client.cancellation import CancelScope
 from ..client.stream import ChatStream
 from ..errors import CtxCacheError, SessionError, StreamInterruptedError
 from ..models import ChatCompletion, ChatCompletionChunk, Usage
@@ -21,17 +23,17 @@ T = TypeVar("T")
 
 
 class StreamOwner(Protocol):
-    """Who answers for one `ManagedStream`.
+    """Opens one managed stream, may reopen it, and hears how the stream ended.
 
-    `begin` is called once, by the first use of the stream. If it was called, `ended` will be, once, in the thread of
-    the event loop. `hold_here` may be called at any time.
+    `begin` is called once, by the first use of the stream. After that `ended` is called once, in the thread of the
+    event loop. `hold_here` may be called at any time.
     """
 
     async def begin(self) -> ChatStream:
-        """Return an opened stream; what had to be renewed for that was renewed.
+        """Return an opened stream, on a context renewed if need be.
 
         Raises:
-            CtxCacheError: any of the family; the stream then raises it, and has ended.
+            CtxCacheError: any of the family; the stream then raises the error, and has ended.
         """
         ...
 
@@ -40,41 +42,82 @@ class StreamOwner(Protocol):
         ...
 
     def hold_here(self) -> None:
-        """Note that the running task is now the one that reads."""
+        """Note that the running task is now the reader."""
         ...
 
     def ended(self, stream: ChatStream | None, error: BaseException | None) -> None:
         """Note the end, however it came.
 
         Args:
-            stream: the last one opened; None if there was none. It is closed, or will be in a moment.
-            error: what was raised, a `CancelledError` included; None where the stream was read to its end
+            stream: the last stream opened, or None. It is closed, or will be in a moment.
+            error: the error that was raised, a `CancelledError` included; None where the stream was read to its end
                 (`stream.done`), or was closed or forgotten before it.
         """
         ...
 
 
-class ManagedStream:
-    """A streamed answer to one call on a managed context; it is used like a `ChatStream`.
+class ManagedStreamState(Enum):
+    """Where a managed stream stands, and what may come next. Any other transition is ignored.
 
-    `async with` it and `async for` over it; or just `async for`, and it closes at its end, at an error, or when it is
-    garbage-collected. Nothing is sent before it is entered or iterated. One task reads it at a time.
+    =========  ================================================================  ===================================
+    state      meaning                                                           next
+    =========  ================================================================  ===================================
+    NEW        the owner was not asked for a stream                              OPENING, CLOSED
+    OPENING    the owner opens a stream, the first or one in place of a failed   OPEN, ENDED
+    OPEN       there is a stream, and no chunk was delivered                     OPENING, DELIVERED, CLOSING, ENDED
+    DELIVERED  a chunk was delivered: nothing is repeated any more               CLOSING, ENDED
+    CLOSING    closed before the end; the owner has not heard yet                ENDED
+    ENDED      the owner has heard of the end                                    none
+    CLOSED     closed before the owner was asked for anything                    none
+    =========  ================================================================  ===================================
+    """
+
+    NEW = "new"
+    OPENING = "opening"
+    OPEN = "open"
+    DELIVERED = "delivered"
+    CLOSING = "closing"
+    ENDED = "ended"
+    CLOSED = "closed"
+
+    next: "tuple[ManagedStreamState, ...]"
+
+
+# A name is looked up faster than a member.
+NEW, OPENING, OPEN, DELIVERED, CLOSING, ENDED, CLOSED = ManagedStreamState
+NEW.next = (OPENING, CLOSED)
+OPENING.next = (OPEN, ENDED)
+OPEN.next = (OPENING, DELIVERED, CLOSING, ENDED)
+DELIVERED.next = (CLOSING, ENDED)
+CLOSING.next = (ENDED,)
+ENDED.next = CLOSED.next = ()
+
+
+class ManagedStream:
+    """A streamed answer to one call on a managed context; used like a `ChatStream`.
+
+    `async with` the stream and `async for` over it; or just `async for`: a stream closes at the end, at an error, or
+    when garbage-collected. Nothing is sent before the stream is entered or iterated. One task reads at a time.
 
     A context that turns out to be gone before the first chunk is renewed, and the call repeated once. After the first
     chunk nothing is ever repeated.
 
-    Raises, from iterating: what a `ChatStream` raises.
+    Raises, from iterating: the errors of a `ChatStream`.
     """
+
+    __slots__ = ("__weakref__", "_failure", "_loop", "_owner", "_scope", "_state", "_stream")
 
     def __init__(self, owner: StreamOwner) -> None:
         self._owner = owner
-        self._stream: ChatStream | None = None
+        self._stream: ChatStream | None = None  # None while the owner opens one
         self._failure: CtxCacheError | None = None
-        self._opener: asyncio.Task[object] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # once it has begun
-        self._delivered = False
-        self._closed = False
-        self._ended = False
+        self._scope: CancelScope | None = None  # of the task that waits for the owner
+        self._loop: asyncio.AbstractEventLoop | None = None  # from the first use on
+        self._state = NEW
+
+    def _to(self, state: ManagedStreamState) -> None:
+        if state in self._state.next:
+            self._state = state
 
     # --- opening and closing
 
@@ -84,8 +127,10 @@ class ManagedStream:
             return self
         if self._failure is not None:
             raise self._failure
-        if self._opener is not None or self._closed or self._ended:
-            raise SessionError("another task is opening this stream" if self._opener else "the stream is closed")
+        if self._state is not NEW:
+            raise SessionError(
+                "another task is opening this stream" if self._state is OPENING else "the stream is closed"
+            )
         self._loop = asyncio.get_running_loop()
         try:
             self._stream = await self._until_closed(self._owner.begin())
@@ -96,28 +141,29 @@ class ManagedStream:
 
     async def _until_closed(self, opening: Awaitable[T]) -> T:
         """Wait for the owner to open a stream, until another task closes this one."""
-        task = asyncio.current_task()
-        if task is None:  # pragma: no cover  # coroutines run in tasks
-            raise SessionError("a stream is opened in a task")
-        cancelling = task.cancelling()
-        self._opener = task
+        self._to(OPENING)
+        scope = self._scope = CancelScope()
         try:
-            return await opening
+            opened = await opening
         except asyncio.CancelledError:
-            # As asyncio.timeout() does: ours only if nobody else cancelled the task as well.
-            if not self._closed or task.uncancel() > cancelling:
+            if not scope.cancelled or scope.cancelled_elsewhere():
                 raise
+        else:
+            self._to(OPEN)
+            return opened
         finally:
-            self._opener = None
-        # Whether the request had left by then is not known here, and this is an error that says so.
+            self._scope = None
+        # Whether the request had left by then is not known here; this error says so.
         raise StreamInterruptedError("the stream was closed while it was being opened", partial=self.partial())
 
     async def aclose(self) -> None:
-        """End the stream and give back what it holds; what is not read yet is lost."""
-        self._closed = True
-        if self._opener is not None:
-            self._opener.cancel()
-        elif self._stream is not None:
+        """End the stream and give back what it holds; chunks that were not read are lost."""
+        if self._scope is not None:
+            self._scope.cancel()
+            return
+        self._to(CLOSED)
+        self._to(CLOSING)
+        if self._stream is not None:
             try:
                 await self._stream.aclose()
             finally:
@@ -134,16 +180,16 @@ class ManagedStream:
         await self.aclose()
 
     def __del__(self) -> None:
-        if self._loop is not None and not self._ended and not self._loop.is_closed():
-            with suppress(RuntimeError):  # it was closed in this moment, in another thread
+        if self._loop is not None and self._state is not ENDED and not self._loop.is_closed():
+            with suppress(RuntimeError):  # the loop was closed meanwhile, in another thread
                 self._loop.call_soon_threadsafe(self._owner.ended, self._stream, None)
 
     def _end(self, error: BaseException | None) -> None:
         """Tell the owner, once."""
         if isinstance(error, CtxCacheError):
             self._failure = self._failure or error
-        if not self._ended:
-            self._ended = True
+        if self._state is not ENDED:
+            self._to(ENDED)
             self._owner.ended(self._stream, error)
 
     # --- reading
@@ -153,10 +199,10 @@ class ManagedStream:
         return self
 
     def _hold_here(self) -> None:
-        """Note who reads: a stream may be opened in one task and read in another."""
+        """Note the reader: a stream may be opened in one task and read in another."""
         self._owner.hold_here()
         if self._stream is not None:
-            aiter(self._stream)
+            self._stream.hold_here()
 
     async def __anext__(self) -> ChatCompletionChunk:
         while True:
@@ -177,16 +223,17 @@ class ManagedStream:
                 self._end(error)
                 raise
             else:
-                self._delivered = True
+                if self._state is OPEN:
+                    self._to(DELIVERED)
                 return chunk
             # Outside the handler, so that no error hangs on another without need.
-            if self._delivered or self._ended or self._closed or not await self._begin_again(failure):
+            if self._state is not OPEN or not await self._begin_again(failure):
                 self._end(failure)
                 raise failure
 
     async def _begin_again(self, failure: CtxCacheError) -> bool:
         """Ask the owner for another stream in place of the one that failed."""
-        failed, self._stream = self._stream, None  # nobody may read while it is replaced
+        failed, self._stream = self._stream, None  # nobody may read meanwhile
         try:
             self._stream = await self._until_closed(self._owner.again(failure))
         except BaseException as error:
@@ -216,7 +263,7 @@ class ManagedStream:
 
     @property
     def request_id(self) -> str | None:
-        """The service's id of the request (`X-Request-Id`); None until it is opened."""
+        """The service's id of the request (`X-Request-Id`); None until the stream is opened."""
         return None if self._stream is None else self._stream.request_id
 
     @property
@@ -233,14 +280,14 @@ class ManagedStream:
         """Return the whole answer, folded from the chunks; nothing is sent again.
 
         Raises:
-            StreamInterruptedError: if the stream is not at its end, since half an answer is no answer; see `partial`.
+            StreamInterruptedError: the stream is not at its end, and half an answer is no answer; see `partial`.
         """
         if self._stream is not None:
             return self._stream.completion()
         raise StreamInterruptedError("the stream has not been opened", partial=self.partial())
 
     def partial(self) -> ChatCompletion:
-        """Return what came so far, folded; a choice that is not at its end has `finish_reason` None."""
+        """Return the completion so far, folded; a choice that is not at its end has `finish_reason` None."""
         return ChatCompletion() if self._stream is None else self._stream.partial()
 
 

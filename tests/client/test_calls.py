@@ -22,6 +22,7 @@ from ctxcache import (
     Retry,
     SessionError,
 )
+from ctxcache.client.environment import Environment
 
 from ..hostile import CHAT, CLOSE, CONTEXT, CREATE, SSE, STALL, STORY, STORY_TEXT, answer, piece, refusal, streamed
 
@@ -192,7 +193,7 @@ async def test_ids_of_a_lost_reply(hostile, session):
 
 @pytest.fixture
 def paused(session_for):
-    """A session whose pauses take no time, and the list of them; the random show 0.5, the clock 1,000,000."""
+    """A session whose pauses take no time, and their list; the dice show 0.5, the time of day is 1,000,000."""
 
     def make(**settings):
         pauses = []
@@ -200,9 +201,8 @@ def paused(session_for):
         async def sleep(seconds):
             pauses.append(seconds)
 
-        session = session_for(**settings)
-        session._calls._sleep, session._calls._random, session._calls._now = sleep, lambda: 0.5, lambda: 1_000_000.0
-        return session, pauses
+        environment = Environment(sleep=sleep, random=lambda: 0.5, now=lambda: 1_000_000.0)
+        return session_for(environment=environment, **settings), pauses
 
     return make
 

@@ -10,11 +10,14 @@ from ctxcache import (
     CompletionTokensDetails,
     Hooks,
     InvalidInputError,
+    Limits,
     PromptTokensDetails,
     RateLimitError,
     Retry,
+    Timeouts,
     Usage,
 )
+from ctxcache.client.environment import Environment
 
 from ..hostile import CHAT, COMPLETION, CONTEXT, CREATE, DONE, RESET, SSE, answer, chunk, piece, refusal, streamed
 
@@ -30,6 +33,13 @@ USAGE = {
 def make(hostile, key, **hooks):
     """A session with hooks and without pauses."""
     return AsyncSession(key, hostile.url, retry=Retry(first_delay=0), hooks=Hooks(**hooks))
+
+
+def test_a_session_returns_its_settings_as_given():
+    """`hooks`, `timeouts`, `limits` and `retry` of a session are the very values it was made with."""
+    given = {"hooks": Hooks(on_call=print), "timeouts": Timeouts(), "limits": Limits(), "retry": Retry(attempts=2)}
+    session = AsyncSession("sk-test", **given)
+    assert all(getattr(session, name) is value for name, value in given.items())
 
 
 async def test_on_call_is_told_of_every_end(hostile, key):
@@ -108,9 +118,8 @@ async def test_an_async_hook_holds_up_nothing(hostile, key):
     assert len(went) == 1
 
 
-async def test_a_hook_that_hangs_is_cancelled(hostile, key, monkeypatch):
+async def test_a_hook_that_hangs_is_cancelled(hostile, session_for):
     """Closing a session waits for hooks for a moment only, and leaves no task."""
-    monkeypatch.setattr("ctxcache.client.hooks._LAST_WORDS_SECONDS", 0.01)
     ended = []
 
     async def hangs(event):
@@ -120,7 +129,7 @@ async def test_a_hook_that_hangs_is_cancelled(hostile, key, monkeypatch):
             ended.append(event)
 
     hostile.plays([answer()])
-    async with make(hostile, key, on_call=hangs) as session:
+    async with session_for(environment=Environment(grace=0.01), hooks=Hooks(on_call=hangs)) as session:
         await session.chat.create(**CHAT)
         await asyncio.sleep(0)
     await asyncio.sleep(0)

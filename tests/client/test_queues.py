@@ -75,7 +75,7 @@ async def test_calls_wait_in_order(hostile, made):
         assert asked(hostile) == [str(n) for n in range(number + 1)]
         event.set()
     await asyncio.gather(*calls)
-    assert len(session._calls.turns) == 0
+    assert session.holdings().get("queues", 0) == 0
 
 
 @pytest.mark.parametrize("how", ["read", "close", "fail", "forget"])
@@ -123,10 +123,10 @@ async def test_different_contexts_do_not_wait(hostile, session):
     contexts = [{**CHAT, "context_id": f"ctx-{number}"} for number in range(3)]
     calls = [asyncio.ensure_future(session.chat.create(**context, serialize=True)) for context in contexts]
     await hostile.until(lambda: len(hostile.posts) == 3)
-    assert len(session._calls.turns) == 3
+    assert session.holdings()["queues"] == 3
     go.set()
     await asyncio.gather(*calls)
-    assert len(session._calls.turns) == 0
+    assert session.holdings().get("queues", 0) == 0
 
 
 @pytest.mark.parametrize("case", ["prefix", "unknown", "serialize=False"])
@@ -139,7 +139,7 @@ async def test_who_does_not_wait(hostile, session, made, case):
     hostile.plays(*[[after(go), answer()]] * 5)
     calls = [asyncio.ensure_future(session.chat.create(**CHAT, **options)) for _ in range(5)]
     await hostile.until(lambda: len(hostile.posts) == 5)
-    assert len(session._calls.turns) == 0
+    assert session.holdings().get("queues", 0) == 0
     go.set()
     await asyncio.gather(*calls)
 
@@ -159,9 +159,21 @@ async def test_serialize(hostile, session, made, case):
     await asyncio.gather(*calls)
 
 
+async def overlaps(hostile, session, context_id):
+    """Whether two calls on this context run at once."""
+    go, before = asyncio.Event(), len(hostile.posts)
+    hostile.plays(*[[after(go), answer()]] * 2)
+    calls = [asyncio.ensure_future(session.chat.create(**{**CHAT, "context_id": context_id})) for _ in range(2)]
+    await hostile.until(lambda: len(hostile.posts) > before)
+    await a_while()
+    at_once = len(hostile.posts) - before
+    go.set()
+    await asyncio.gather(*calls)
+    return at_once == 2
+
+
 async def test_the_mode_the_service_says(hostile, session):
     """Which mode a context has is what the service answers; what was asked for where it does not say."""
-    turns = session._calls.turns
     hostile.plays(
         [answer({"id": "a", "mode": "common_prefix"})],
         [answer({"id": "b"})],
@@ -172,7 +184,7 @@ async def test_the_mode_the_service_says(hostile, session):
     await session.context.create(**CREATE)
     await session.context.create(**CREATE, mode="common_prefix")
     await session.context.create(**CREATE, mode="common_prefix")
-    assert [turns.is_serial(name) for name in "abcd"] == [False, True, False, False]
+    assert [await overlaps(hostile, session, name) for name in "abcd"] == [True, False, True, True]
 
 
 @pytest.mark.parametrize("busy", [BUSY, [refusal(403, "", BUSY_TEXT)]], ids=["code", "text"])
@@ -350,7 +362,7 @@ async def test_total_limit_in_line(hostile, made):
     assert waiting.exception().limit == "total"
     assert not waiting.exception().sent
     await stream.aclose()
-    assert len(session._calls.turns) == 0
+    assert session.holdings().get("queues", 0) == 0
     assert (await session.chat.create(**CHAT)).text == "Hi"
 
 
@@ -366,7 +378,7 @@ async def test_closing_the_session(hostile, made):
         for call in calls:
             with pytest.raises(SessionError):
                 await call
-    assert len(session._calls.turns) == 0
+    assert session.holdings().get("queues", 0) == 0
     assert len(hostile.posts) == 1
     assert stream is not None
 
@@ -394,4 +406,4 @@ def test_memory_is_bounded():
     turns.mark_serial("new")
     turns.mark_serial("newer")
     assert (turns.is_serial("used"), turns.is_serial("new"), turns.is_serial("old")) == (True, True, False)
-    assert len(turns._sessions) == 16_384
+    assert [turns.is_serial(f"ctx-{number}") for number in (0, 1, 2, 16_381)] == [False, True, True, True]

@@ -67,5 +67,5 @@ class ContextEndpoint:
         post = wire.create_request(request, extra_headers)
         context = await self._calls.send(post, partial(wire.read_context, request=request), timeouts, retry)
         if context.mode == "session":
-            self._calls.turns.mark_serial(context.id)
+            self._calls.queues.mark_serial(context.id)
         return context

@@ -1,92 +1,94 @@
-"""The request's body, and what is known from its way out: whether it left, whether the connection was still good."""
+"""The request's body: notes when the request leaves, and holds it back from a connection that is no longer good."""
 
 import asyncio
 import select
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol, cast
 
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.http_writer import StreamWriter
 from aiohttp.payload import Payload
 
-from .head_timeouts import HeadTimeouts
+from .evidence import Evidence
+from .head_timeouts import Reader
 
-__all__ = ["Body", "Evidence"]
+__all__ = ["TLS_LOOKS", "Body"]
 
 _WRITE_BYTES: Final = 256 * 1024
-_TLS_LOOKS: Final = 4
+TLS_LOOKS: Final = 4  # turns of the event loop; asyncio's TLS reads a closing record within two
 _HUNG_UP: Final = (
     getattr(select, "POLLRDHUP", 0) | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
 )  # POLLRDHUP is Linux's; elsewhere a close shows as readable
 
 
-class Evidence:
-    """What is known of one attempt while it is under way.
+class Connection(Reader, Protocol):
+    """The part of aiohttp's `ResponseHandler` that tells whether a connection is still good."""
 
-    Attributes:
-        client_request_id: goes out as `X-Client-Request-Id`.
-        sent: whether the request may have reached the server.
-        framed: whether aiohttp has made an HTTP request of it (a mocked one makes none).
-        stale: whether the connection was found closed before anything was written.
-    """
+    @property
+    def should_close(self) -> bool:
+        """Whether anything unasked was received, or the connection broke."""
 
-    __slots__ = ("client_request_id", "framed", "sent", "stale")
 
-    def __init__(self, client_request_id: str) -> None:
-        self.client_request_id = client_request_id
-        self.sent = False
-        self.framed = False
-        self.stale = False
+class Writer(Protocol):
+    """The part of aiohttp's `StreamWriter` that leads to the connection."""
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The connection's transport; None once the connection is lost."""
+
+    @property
+    def protocol(self) -> Connection:
+        """The connection's protocol."""
 
 
 class Body(Payload):
-    """A request body that notes when it leaves, and does not leave on a connection the peer has done with."""
+    """A JSON body, held back from a connection that is no longer good.
 
-    _autoclose = True
-    _value: bytes
+    Args:
+        data: the JSON.
+        evidence: its `sent` or its `stale` is set when the body is written.
+        leaves: called right before the first byte leaves, with the connection that the head will come on.
+    """
 
-    def __init__(self, data: bytes, attempt: Evidence, heads: HeadTimeouts, limit: float | None) -> None:
+    def __init__(self, data: bytes, evidence: Evidence, leaves: Callable[[Reader], None]) -> None:
         super().__init__(data, content_type="application/json")
-        self._attempt = attempt
-        self._heads = heads
-        self._limit = limit
+        self._data = data
+        self._evidence = evidence
+        self._leaves = leaves
 
-    def __deepcopy__(self, _: object) -> "Body":
-        """Return the body itself: aioresponses copies what a request is made of, and no event loop can be copied."""
-        return self
+    @property
+    def autoclose(self) -> bool:
+        """True: nothing has to be closed."""
+        return True
 
     @property
     def size(self) -> int:
-        """The body's length; whoever asks is framing the request."""
-        self._attempt.framed = True
-        return len(self._value)
+        """The number of bytes."""
+        return len(self._data)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Return the JSON as text."""
-        return self._value.decode(encoding, errors)
+        return self._data.decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Send the body, and with it the head, if the connection is still good."""
-        stream: StreamWriter = writer  # type: ignore[assignment]  # the one aiohttp has
-        protocol: ResponseHandler = stream.protocol  # type: ignore[assignment]
-        attempt = self._attempt
-        for _ in range(_TLS_LOOKS):
-            stale = _is_stale(stream.transport, protocol)
+        connection = cast(Writer, writer)
+        protocol = connection.protocol
+        for _ in range(TLS_LOOKS):
+            stale = _is_stale(connection.transport, protocol)
             if stale is not None:
                 break
             await asyncio.sleep(0)
         if stale:
-            attempt.stale = True
+            self._evidence.stale = True
             raise ConnectionResetError("closed by the server while idle")
-        attempt.sent = True
-        if self._limit is not None:
-            self._heads.begin(attempt, protocol, self._limit)
-        for start in range(0, len(self._value), _WRITE_BYTES):
-            await writer.write(self._value[start : start + _WRITE_BYTES])
+        self._evidence.sent = True
+        self._leaves(protocol)
+        for start in range(0, len(self._data), _WRITE_BYTES):
+            await writer.write(self._data[start : start + _WRITE_BYTES])
 
 
-def _is_stale(transport: asyncio.Transport | None, protocol: ResponseHandler) -> bool | None:
-    """Whether the peer has closed the connection, or sent what no request asked for; None: look again in a moment."""
+def _is_stale(transport: asyncio.Transport | None, protocol: Connection) -> bool | None:
+    """Whether the peer closed the connection, or sent anything unasked; None: unknown yet, look again in a moment."""
     if transport is None or transport.is_closing() or protocol.should_close:
         return True
     socket = transport.get_extra_info("socket")

@@ -1,60 +1,97 @@
-"""An answer under way: reading it, its time limits, its one end."""
+"""Reading a response: the idle and total limits, and the single path that closes it."""
 
 import asyncio
-import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from contextlib import suppress
+from typing import Final, Protocol
 
 import aiohttp
 
 from ...config import Secret, Timeouts
 from ...errors import APITimeoutError, CtxCacheError, ProtocolError
+from ..environment import Environment
 from .failures import FOREIGN, translate
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "Home"]
 
-# After the end marker a server normally ends the body at once. Waiting a little for that keeps the connection; waiting
-# longer would hold up the caller, who has the whole answer already.
+# After the end marker a server normally ends the body at once. A short wait for that keeps the connection; a longer one
+# would hold up the caller, who has the whole answer already.
 _DRAIN_SECONDS: Final = 0.25
 _DRAIN_BYTES: Final = 64 * 1024
-_LOOK_SECONDS: Final = 1.0
+
+
+class Home(Protocol):
+    """The part of the transport that an exchange needs."""
+
+    key: Secret
+    loop: asyncio.AbstractEventLoop
+    environment: Environment
+
+    def release(self, exchange: "Exchange", /) -> None:
+        """Take back the exchange's slot in the pool."""
 
 
 class Exchange:
     """An answer whose head has come. One task reads it.
 
     Attributes:
-        status, headers: of the answer; `headers` is case-insensitive.
-        on_close: called once when the exchange ends, with the error that ended it from outside, if one did.
+        ids: the ids of the answer, without the key should the server echo it there.
+        on_close: called once when the exchange ends, with the error that ended it from outside, or None.
+        closed: whether the exchange has ended.
     """
 
+    __slots__ = (
+        "_content",
+        "_failure",
+        "_home",
+        "_response",
+        "_timeouts",
+        "_timer",
+        "_total_at",
+        "_waiting_since",
+        "closed",
+        "ids",
+        "on_close",
+    )
+
     def __init__(
-        self,
-        response: aiohttp.ClientResponse,
-        timeouts: Timeouts,
-        key: Secret,
-        release: Callable[["Exchange"], None],
+        self, response: aiohttp.ClientResponse, timeouts: Timeouts, client_request_id: str, home: Home
     ) -> None:
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
+        headers = response.headers
+        self.ids: dict[str, str | None] = {
+            "request_id": headers.get("X-Request-Id"),
+            "log_id": headers.get("X-Tt-Logid"),
+            "client_request_id": client_request_id,
+        }
         self.on_close: Callable[[CtxCacheError | None], None] | None = None
         self.closed = False
-        self._key = key
-        self._release = release
+        self._home = home
         self._response = response
         self._content = response.content
         self._timeouts = timeouts
-        self._loop = asyncio.get_running_loop()
         self._failure: CtxCacheError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since: float | None = None
         self._total_at: float | None = None
-        self._owner: weakref.ref[Any] | None = None
+        if home.key.is_in(*self.ids.values()):
+            self.ids = home.key.redact(self.ids)
+
+    @property
+    def status(self) -> int:
+        """The answer's status."""
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The answer's headers, case-insensitive."""
+        return self._response.headers
 
     @property
     def content_type(self) -> str:
-        """What the body is said to be, in lower case and without parameters; "" where nothing is said."""
+        """The media type the body is declared as, in lower case and without parameters; "" if none."""
         return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+    # --- reading
 
     async def read(self) -> bytes:
         """Return the next bytes as they come; b"" at the end of the body.
@@ -69,10 +106,10 @@ class Exchange:
         try:
             return await self._content.readany()
         except CtxCacheError:
-            raise  # our own, put there by `fail`
+            raise  # our own, from `fail`
         except FOREIGN as error:
-            failure = translate(error, self._timeouts, self._key, sent=True)
-        # aiohttp drops what it had received before the failure; the end marker may be in it.
+            failure = translate(error, self._timeouts, self._home.key, sent=True)
+        # aiohttp drops the bytes received before the failure; the end marker may be among them.
         rescued = b"".join(getattr(self._content, "_buffer", ()))
         if rescued and self._failure is None:
             self._failure = failure
@@ -104,8 +141,10 @@ class Exchange:
 
     @property
     def at_end(self) -> bool:
-        """Whether all of the body was read, and its end has come."""
+        """Whether the whole body was read and its end has come."""
         return self._content.at_eof()
+
+    # --- the one end
 
     async def finish(self) -> None:
         """End a stream whose end marker has come: wait a moment for the end of the body, to keep the connection."""
@@ -127,10 +166,10 @@ class Exchange:
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         if not self._response.closed:  # else the end of the body has given the connection back
             self._response.close()
-        self._owner = None
-        self._release(self)
+        self._home.release(self)
         if self.on_close is not None:
             on_close, self.on_close = self.on_close, None
             on_close(self._failure)
@@ -142,35 +181,42 @@ class Exchange:
             self._content.set_exception(error)
             self.close()
 
+    def abandon(self) -> None:
+        """End the exchange from any thread, in a moment: its reader was garbage-collected."""
+        if not self.closed and not self._home.loop.is_closed():
+            with suppress(RuntimeError):  # the loop was closed meanwhile, in another thread
+                self._home.loop.call_soon_threadsafe(self.close)
+
     # --- time limits: one timer an exchange, moved lazily, so that a chunk costs no timer
 
     def wait_begins(self) -> None:
-        """Say that the caller now waits for data; `idle` is counted from here until `wait_ends`."""
-        self._waiting_since = self._loop.time()
+        """Note that the caller now waits for data; `idle` is counted from here until `wait_ends`."""
+        self._waiting_since = self._home.environment.clock()
         if self._timer is None:
             self._watch()
 
     def wait_ends(self) -> None:
-        """Say that the data waited for has come."""
+        """Note that the awaited data has come."""
         self._waiting_since = None
 
     def limit_total(self, at: float) -> None:
-        """Fail the exchange at this time of the loop's clock, if it is still open."""
+        """Fail the exchange at this time of the environment's clock, if it is still open."""
         self._total_at = at
         self._watch()  # from now on, also while nobody reads
 
     def _watch(self) -> None:
-        now = self._loop.time()
+        now = self._home.environment.clock()
         if (failure := self._overdue(now)) is not None:
             self.fail(failure)
             return
-        self._tell_if_broken()
-        dues = [now + _LOOK_SECONDS]
+        self._wake_if_broken()
+        remaining = self._home.environment.look
         if self._timeouts.idle is not None:
-            dues.append((now if self._waiting_since is None else self._waiting_since) + self._timeouts.idle)
+            since = now if self._waiting_since is None else self._waiting_since
+            remaining = min(remaining, since + self._timeouts.idle - now)
         if self._total_at is not None:
-            dues.append(self._total_at)
-        self._timer = self._loop.call_at(min(dues), self._watch)
+            remaining = min(remaining, self._total_at - now)
+        self._timer = self._home.loop.call_later(remaining, self._watch)
 
     def _overdue(self, now: float) -> CtxCacheError | None:
         idle, since = self._timeouts.idle, self._waiting_since
@@ -180,17 +226,9 @@ class Exchange:
             return APITimeoutError.of("idle", idle, sent=True)
         return None
 
-    def _tell_if_broken(self) -> None:
-        """Wake the reader of a connection that is gone: aiohttp does not, where the framing of a chunk is broken."""
+    def _wake_if_broken(self) -> None:
+        """Wake the reader of a lost connection: aiohttp does not, where the framing of a chunk is broken."""
         protocol = self._response.connection.protocol if self._response.connection else None
         if protocol is None or protocol.connected or self._content.is_eof() or self._content.exception() is not None:
             return
         self._content.set_exception(protocol.exception() or aiohttp.ClientPayloadError("the connection is gone"))
-
-    def close_with(self, owner: object) -> None:
-        """Close the exchange when `owner` is garbage-collected, in whichever thread that happens."""
-        self._owner = weakref.ref(owner, self._abandoned)
-
-    def _abandoned(self, _: object) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.close)

@@ -1,52 +1,66 @@
-"""The limit on waiting for the head of an answer, without a timer for each call."""
+"""The limit on the wait for the head of an answer, without a timer for each call."""
 
 import asyncio
 from collections import OrderedDict
-
-from aiohttp.client_proto import ResponseHandler
+from collections.abc import Callable
+from typing import Protocol
 
 from ...errors import APITimeoutError
 
-__all__ = ["HeadTimeouts"]
+__all__ = ["HeadTimeouts", "Reader"]
+
+
+class Reader(Protocol):
+    """The part of aiohttp's `ResponseHandler` that wakes whoever waits for the head."""
+
+    def set_exception(self, exc: BaseException, /) -> None:
+        """Raise an exception where the head is waited for."""
 
 
 class HeadTimeouts:
-    """Ends the wait for heads that do not come in time.
+    """Fails requests whose head does not arrive within `Timeouts.head`.
 
-    Who waits equally long is due in the order of beginning: one timer, for the first, does for all. A timer for each
-    takes 5 µs of a call of 140, since asyncio keeps cancelled ones in its heap until they are many.
+    Waits with the same limit expire in the order they began, so one timer, for the oldest, serves them all. A timer for
+    each would take 5 µs of a call of 140, since asyncio keeps cancelled timers in its heap until there are many.
+
+    Args:
+        loop: runs the timers.
+        clock: seconds that only go forward.
+        look: the longest a timer runs, seconds.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], look: float) -> None:
         self._loop = loop
-        self._waiting: dict[float, OrderedDict[object, tuple[float, ResponseHandler]]] = {}  # by limit, then attempt
+        self._clock = clock
+        self._longest = look
+        self._waiting: dict[float, OrderedDict[object, tuple[float, Reader]]] = {}  # by limit, then attempt
         self._timers: dict[float, asyncio.TimerHandle] = {}
 
-    def begin(self, attempt: object, protocol: ResponseHandler, limit: float) -> None:
-        """From now on, let the attempt wait at most `limit` seconds for the head that comes on its connection.
+    def begin(self, attempt: object, reader: Reader, limit: float) -> None:
+        """Let an attempt wait at most `limit` seconds from now.
 
-        Not the connection is what waits: it may serve the next attempt before this one has come to its `end`.
+        The wait is the attempt's, not the connection's: a connection may serve the next attempt before this `end`s.
         """
-        due = self._loop.time() + limit
         if limit not in self._waiting:
             self._waiting[limit] = OrderedDict()
-            self._timers[limit] = self._loop.call_at(due, self._look, limit)
-        self._waiting[limit][attempt] = due, protocol
+            self._timers[limit] = self._loop.call_later(min(limit, self._longest), self._look, limit)
+        self._waiting[limit][attempt] = self._clock() + limit, reader
 
     def end(self, attempt: object, limit: float) -> None:
-        """Note that the head came, or that nobody waits for it any more, or that nobody ever did."""
+        """Note that an attempt no longer waits, or never did."""
         if limit in self._waiting:
             self._waiting[limit].pop(attempt, None)
 
     def _look(self, limit: float) -> None:
         waiting = self._waiting[limit]
         while waiting:
-            attempt, (due, protocol) = next(iter(waiting.items()))
-            if due > self._loop.time():
-                self._timers[limit] = self._loop.call_at(due, self._look, limit)
+            attempt, (due, reader) = next(iter(waiting.items()))
+            remaining = due - self._clock()
+            if remaining > 0:
+                self._timers[limit] = self._loop.call_later(min(remaining, self._longest), self._look, limit)
                 return
             del waiting[attempt]
-            protocol.set_exception(APITimeoutError.of("head", limit, sent=True))  # who waits for the head gets it
+            reader.set_exception(APITimeoutError.of("head", limit, sent=True))
         del self._waiting[limit], self._timers[limit]
 
     def close(self) -> None:

@@ -13,23 +13,30 @@ from yarl import URL
 from ...config import Limits, Secret, Timeouts, __version__
 from ...errors import APIConnectionError, APITimeoutError, InvalidInputError, SessionError
 from ...wire import CHAT_PATH, CREATE_PATH, Request
+from ..environment import Environment
 from ..slots import Slots
-from .body import Body, Evidence
+from .body import Body
+from .evidence import Evidence
 from .exchange import Exchange
 from .failures import FOREIGN, translate
-from .head_timeouts import HeadTimeouts
+from .head_timeouts import HeadTimeouts, Reader
 
-__all__ = ["Transport"]
+__all__ = ["CLOSE_TURNS", "Transport"]
 
 _STALE_TRIES: Final = 4
-_TIMEOUTS_KEPT: Final = 64  # callers use a few; what is made anew for each call is not worth keeping
+CLOSE_TURNS: Final = 2  # turns of the event loop in which asyncio hears of a close that the kernel knows of
+_TIMEOUTS_KEPT: Final = 64  # callers use a few; values made anew for each call are not worth keeping
 _USER_AGENT: Final = f"ctxcache/{__version__} aiohttp/{aiohttp.__version__}"
 
 
 class Transport:
-    """The connections of one session to one base URL, in one event loop."""
+    """The connections of one session to one base URL, in one event loop.
 
-    attempt = Evidence  # the notes that `open` keeps, made by the caller, who reads them whatever happens
+    Attributes:
+        key, environment: the session's.
+        loop: the event loop that every use must run in.
+        closed: whether `aclose` was called.
+    """
 
     def __init__(
         self,
@@ -39,14 +46,16 @@ class Transport:
         limits: Limits,
         headers: Mapping[str, str],
         http: aiohttp.ClientSession | None,
+        environment: Environment,
     ) -> None:
         self._urls = _urls(base_url)
-        self._key = key
+        self.key = key
+        self.environment = environment
         self.loop = asyncio.get_running_loop()
         self._limits = limits
         self._slots = Slots(limits.connections or math.inf)
         headers = {
-            "Accept-Encoding": "identity",  # what is compressed arrives late: relays hold it back to fill a block
+            "Accept-Encoding": "identity",  # relays hold compressed bytes back to fill a block
             "User-Agent": _USER_AGENT,
             **headers,
             "Content-Type": "application/json",
@@ -56,7 +65,7 @@ class Transport:
         self._http = self._make_http(headers, _proxy_for(base_url)) if http is None else http
         self._headers = {} if http is None else headers  # those that go with each call
         self._aiohttp_timeouts: dict[Timeouts, aiohttp.ClientTimeout] = {}
-        self._heads = HeadTimeouts(self.loop)
+        self._heads = HeadTimeouts(self.loop, environment.clock, environment.look)
         self._open: set[Exchange] = set()
         self.closed = False
 
@@ -69,8 +78,14 @@ class Transport:
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=proxy, headers=headers
         )
 
-    async def open(self, request: Request, timeouts: Timeouts, attempt: Evidence) -> Exchange:
+    async def open(self, request: Request, client_request_id: str, timeouts: Timeouts, evidence: Evidence) -> Exchange:
         """Send a request and wait for the head of its answer, whatever its status.
+
+        Args:
+            request: the POST.
+            client_request_id: goes out as `X-Client-Request-Id`.
+            timeouts: the limits in force.
+            evidence: kept up to date during the attempt.
 
         Raises:
             APIConnectionError: `sent` says whether the request may have run.
@@ -83,58 +98,71 @@ class Transport:
         else:
             await self._wait_for_slot(timeouts)
         try:
-            for _ in range(_STALE_TRIES):
-                if self.closed or self._http.closed:
-                    raise SessionError("the session is closed")
-                attempt.stale = False
-                try:
-                    response = await self._post(request, timeouts, attempt)
-                    if attempt.sent or not attempt.framed:
-                        break
-                    response.close()  # said before we had asked: it answers nothing
-                except APIConnectionError:
-                    if not attempt.stale:
-                        raise
-                # The other idle connections have often been closed, too: let the loop find out before the next try.
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
-            else:
-                raise APIConnectionError("the server closed each connection before the request was sent")
+            response = await self._post_on_a_good_connection(request, client_request_id, timeouts, evidence)
         except BaseException:
             self._slots.release()
             raise
-        exchange = Exchange(response, timeouts, self._key, self._release)
+        exchange = Exchange(response, timeouts, client_request_id, self)
         self._open.add(exchange)
         return exchange
 
-    async def _post(self, request: Request, timeouts: Timeouts, attempt: Evidence) -> aiohttp.ClientResponse:
+    async def _post_on_a_good_connection(
+        self, request: Request, client_request_id: str, timeouts: Timeouts, evidence: Evidence
+    ) -> aiohttp.ClientResponse:
+        for _ in range(_STALE_TRIES):
+            if self.closed or self._http.closed:
+                raise SessionError("the session is closed")
+            evidence.stale = False
+            try:
+                response = await self._post(request, client_request_id, timeouts, evidence)
+                # An answer that comes over a connection before the request was sent answers nothing.
+                if evidence.sent or (response.connection is None and not evidence.stale):
+                    return response
+                response.close()
+            except APIConnectionError:
+                if not evidence.stale:
+                    raise
+            # Other idle connections have often been closed, too: let the loop find out before the next try.
+            for _ in range(CLOSE_TURNS):
+                await asyncio.sleep(0)
+        raise APIConnectionError("the server closed each connection before the request was sent")
+
+    async def _post(
+        self, request: Request, client_request_id: str, timeouts: Timeouts, evidence: Evidence
+    ) -> aiohttp.ClientResponse:
         headers = {
             **self._headers,
             "Accept": "text/event-stream" if request.stream else "application/json",
             **request.headers,
-            "X-Client-Request-Id": attempt.client_request_id,
+            "X-Client-Request-Id": client_request_id,
         }
+        timeout, limit = self._aiohttp_timeout(timeouts), timeouts.head
+
+        def leaves(reader: Reader) -> None:
+            if limit is not None:
+                self._heads.begin(evidence, reader, limit)
+
         try:
             return await self._http.post(
                 self._urls[request.path],
-                data=Body(request.body, attempt, self._heads, timeouts.head),
+                data=Body(request.body, evidence, leaves),
                 headers=headers,
-                timeout=self._aiohttp_timeout(timeouts),
+                timeout=timeout,
                 allow_redirects=False,  # the key would travel along
                 raise_for_status=False,
             )
         except FOREIGN as error:
-            failure = translate(error, timeouts, self._key, sent=attempt.sent)
+            failure = translate(error, timeouts, self.key, sent=evidence.sent)
         finally:
-            if timeouts.head is not None:
-                self._heads.end(attempt, timeouts.head)
+            if limit is not None:
+                self._heads.end(evidence, limit)
         # Raised out here so that no exception of aiohttp, whose frames hold the headers, hangs on ours.
         raise failure
 
     def _aiohttp_timeout(self, timeouts: Timeouts) -> aiohttp.ClientTimeout:
         made = self._aiohttp_timeouts.get(timeouts)
         if made is None:
-            # What aiohttp calls `connect` covers its pool as well: ours is never full, a caller's may be.
+            # aiohttp's `connect` covers the wait for its pool as well: ours is never full, a caller's may be.
             connect = timeouts.connect
             if not self._owns_http and connect is not None:
                 connect = None if timeouts.pool is None else timeouts.pool + connect
@@ -153,9 +181,18 @@ class Transport:
             return
         raise APITimeoutError.of("pool", timeouts.pool, hopeless=True)
 
-    def _release(self, exchange: Exchange) -> None:
+    def release(self, exchange: Exchange) -> None:
+        """Take back the slot of an exchange that has ended."""
         self._open.discard(exchange)
-        self._slots.release()
+        if self._slots.waiters:
+            self._slots.release()
+        else:
+            self._slots.free += 1
+
+    def holdings(self) -> dict[str, float]:
+        """Count what calls under way hold; all 0 when there are none."""
+        most = self._limits.connections
+        return {"exchanges": len(self._open), "slots": most - self._slots.free if most else 0}
 
     async def aclose(self) -> None:
         """End every open exchange with an error its reader gets at once, then close the connections."""

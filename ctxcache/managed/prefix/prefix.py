@@ -80,7 +80,7 @@ class Prefix:
             raise InvalidInputError.of("store", type(store), "a Store, or None")
         self._session = session
         self._model = model
-        access = StoreAccess(store, _key(session, template), session.hooks, clock, _timing)
+        access = StoreAccess(store, _key(session, template), session.notify, clock, _timing)
         self._renewal = Renewal(self._keeper, access, _timing)
 
     # --- calls
@@ -175,7 +175,7 @@ class Prefix:
 
     def _tell_of_retry(self, error: CtxCacheError, attempts: int, delay: float) -> None:
         live = self._renewal.live
-        self._session.hooks.fire(
+        self._session.notify(
             "on_retry",
             lambda: RetryEvent(
                 path=CHAT_PATH,

@@ -11,9 +11,10 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from ...client.hooks import Notifier, WarningEvent
+from ...client.cancellation import CancelScope
+from ...client.hooks import WarningEvent
 from ...errors import SessionError
 from ..stores import Store, StoredContext
 from .timing import Timing
@@ -30,17 +31,22 @@ class StoreAccess:
     Args:
         store: the store; None: there is none, and nothing is shared.
         key: a fingerprint that tells accounts, models and messages apart.
-        hooks: told of the first failure.
+        notify: tells the hooks of the first failure.
         clock: seconds; times the pause after a failure.
         timing: the time limit and the pause.
     """
 
     def __init__(
-        self, store: Store | None, key: str, hooks: Notifier, clock: Callable[[], float], timing: Timing
+        self,
+        store: Store | None,
+        key: str,
+        notify: Callable[[str, Callable[[], Any]], None],
+        clock: Callable[[], float],
+        timing: Timing,
     ) -> None:
         self._store = store
         self._key = key
-        self._hooks = hooks
+        self._notify = notify
         self._clock = clock
         self._limit = timing.store_limit
         self._pause = timing.store_pause
@@ -93,15 +99,14 @@ class StoreAccess:
         return self._store is not None and (self._open_until is None or self._clock() >= self._open_until)
 
     async def _guarded(self, name: str, operation: Callable[[Store], Awaitable[T]], without: T) -> T:
-        store, task = self._store, asyncio.current_task()
-        if store is None or task is None or not self.usable:
+        store, scope = self._store, CancelScope()
+        if store is None or not self.usable:
             return without
-        cancelling = task.cancelling()
         try:
             async with asyncio.timeout(self._limit):
                 answer = await operation(store)
         except asyncio.CancelledError as error:
-            if task.cancelling() > cancelling:
+            if scope.cancelled_elsewhere():
                 raise  # this task was cancelled; otherwise something inside the store was
             self._failed(name, error)
         except Exception as error:
@@ -122,4 +127,4 @@ class StoreAccess:
         self._warned = True
         message = f"{failure}: continuing without it, retrying every {self._pause:g} s (logged once)"
         log.warning("%s", message)
-        self._hooks.fire("on_warning", lambda: WarningEvent(kind="store", message=message, error=error))
+        self._notify("on_warning", lambda: WarningEvent(kind="store", message=message, error=error))

@@ -1,0 +1,156 @@
+"""One call under way: its attempts, its times, and the report at its end."""
+
+from typing import Any, Protocol
+
+from .. import retry, wire
+from ..config import Retry, Secret, Timeouts
+from ..errors import APIConnectionError, CtxCacheError, SessionError
+from ..models import Usage
+from .cancellation import CancelScope
+from .queues import ContextQueue
+from .transport.evidence import Evidence
+
+__all__ = ["Call"]
+
+
+class Session(Protocol):
+    """The part of a session's `Calls` that one call needs."""
+
+    key: Secret
+
+    def report(self, call: "Call", error: BaseException | None, /) -> None:
+        """Add up the usage of a call that has ended, tell the hook, write the log line."""
+
+
+class Call:
+    """One call under way, made in the task that waits for its answer.
+
+    Attributes:
+        scope: the task's, until the answer or the head of its stream has come. No longer: a task holds its result, and
+            that may be the very stream this call belongs to.
+        request: the POST.
+        timeouts: the limits in force.
+        policy: when to try again.
+        client_request_id: our id, the same for all attempts.
+        ids: the ids of the last answer, ready to be put on a model or an error.
+        attempts: the tries so far.
+        status: of the last answer, or None.
+        evidence: whether the last attempt's request may have reached the server.
+        queue: the queue of the context, while this call is at its head; else None.
+        usage: the usage, once the service said so.
+        started, head_at, first_at: when the call began, its head came, its first chunk came, by the session's clock.
+    """
+
+    __slots__ = (
+        "_closed_because",
+        "_ended",
+        "_session",
+        "attempts",
+        "client_request_id",
+        "evidence",
+        "first_at",
+        "head_at",
+        "ids",
+        "policy",
+        "queue",
+        "request",
+        "scope",
+        "started",
+        "status",
+        "timeouts",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        request: wire.Request,
+        timeouts: Timeouts,
+        policy: Retry,
+        client_request_id: str,
+        started: float,
+    ) -> None:
+        self.scope: CancelScope | None = CancelScope()
+        self.request = request
+        self.timeouts = timeouts
+        self.policy = policy
+        self.client_request_id = client_request_id
+        self.ids: dict[str, str | None] = {"client_request_id": client_request_id}
+        self.attempts = 0
+        self.status: int | None = None
+        self.evidence = Evidence()
+        self.queue: ContextQueue | None = None
+        self.usage: Usage | None = None
+        self.started = started
+        self.head_at: float | None = None
+        self.first_at: float | None = None
+        self._session = session
+        self._closed_because = ""
+        self._ended = False
+
+    # --- the wait for the answer, which others may end
+
+    def abort(self, reason: str) -> None:
+        """Wake the task that waits for the answer, with an error that gives the reason."""
+        self._closed_because = reason
+        if self.scope is not None:
+            self.scope.cancel()
+
+    def error_of_abort(self) -> CtxCacheError:
+        """Build the error for the task that `abort` woke."""
+        if self.evidence.sent:
+            return self.final(APIConnectionError(self._closed_because, sent=True, hopeless=True))
+        return self.annotate(SessionError(f"{self._closed_because} before the request was sent"))
+
+    def forget_body(self) -> None:
+        """Let go of the request's body: the request was sent, and its stream may last."""
+        request = self.request
+        self.request = wire.Request(
+            path=request.path,
+            body=b"",
+            repeatable=request.repeatable,
+            stream=request.stream,
+            context_id=request.context_id,
+        )
+
+    # --- errors
+
+    def final(self, failure: CtxCacheError) -> CtxCacheError:
+        """Return the error to raise for a failure that is not retried."""
+        return self.annotate(retry.final_error(failure, repeatable=self.request.repeatable))
+
+    def annotate(self, error: CtxCacheError) -> CtxCacheError:
+        """Put the call's ids on an error, and redact the key where the server echoed it."""
+        own = error.__dict__
+        own.update({name: value for name, value in self.ids.items() if value is not None})
+        own["attempts"] = self.attempts
+        for name in ("message", "body", "code", "type", "param"):
+            if name in own:
+                own[name] = self._session.key.redact(own[name])
+        error.args = (error.message,)
+        error.__cause__ = error.cause
+        return error
+
+    # --- the end
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Let the next call on the context begin, and report this one's end, once."""
+        if self._ended:
+            return
+        self._ended = True
+        if self.queue is not None:
+            self.queue.release()
+            self.queue = None
+        self._session.report(self, error)
+
+    def log_line(self, error: BaseException | None, now: float) -> str:
+        """Describe the call in one line: never content, never the key."""
+        facts: dict[str, Any] = {"status": self.status, "attempt": self.attempts, **self.ids}
+        for name, at in (("head", self.head_at), ("first_chunk", self.first_at), ("end", now)):
+            if at is not None:
+                facts[name] = f"{at - self.started:.3f}s"
+        if (usage := self.usage) is not None:
+            facts.update(prompt=usage.prompt_tokens, cached=usage.cached_tokens, completion=usage.completion_tokens)
+        if error is not None:
+            facts["error"] = type(error).__name__
+        return f"POST {self.request.path} " + " ".join(f"{name}={value}" for name, value in facts.items())

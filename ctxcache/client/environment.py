@@ -1,0 +1,31 @@
+"""What a session takes from the world around it, as one value: a test passes clocks that it turns by hand."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+__all__ = ["Environment"]
+
+
+@attrs.frozen(kw_only=True)
+class Environment:
+    """Clocks, sleep and randomness.
+
+    Attributes:
+        now: the time of day, Unix seconds; a `Retry-After` date is compared with it.
+        clock: seconds that only go forward; every time limit is counted by them.
+        sleep: waits so many seconds between two attempts.
+        random: a number in [0, 1) that spreads out retries.
+        look: seconds between two looks at what waits for data, at most.
+        grace: seconds that hooks under way get when the session is closed.
+    """
+
+    now: Callable[[], float] = time.time
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    random: Callable[[], float] = random.random
+    look: float = 1.0
+    grace: float = 5.0
