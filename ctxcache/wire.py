@@ -23,7 +23,6 @@ __all__ = [
     "CREATE_PATH",
     "PreparedChat",
     "Request",
-    "answer_ids",
     "check_headers",
     "create_request",
     "is_done",
@@ -201,15 +200,6 @@ def check_headers(headers: object, field: str = "extra_headers") -> dict[str, st
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
-
-
-def answer_ids(headers: Mapping[str, str], client_request_id: str) -> dict[str, str | None]:
-    """Read an answer's ids from its headers (a case-insensitive mapping); see `CtxCacheError` for what each is."""
-    return {
-        "request_id": headers.get("X-Request-Id"),
-        "log_id": headers.get("X-Tt-Logid"),
-        "client_request_id": client_request_id,
-    }
 
 
 def read_context(body: bytes, ids: Mapping[str, Any], request: ContextRequest) -> Context:

@@ -14,7 +14,6 @@ from ctxcache import (
 )
 from ctxcache.models import ContextRequest
 from ctxcache.wire import (
-    answer_ids,
     check_headers,
     create_request,
     is_done,
@@ -274,10 +273,3 @@ def test_done():
     """The end marker is `[DONE]`, with whatever white space around it."""
     assert all(is_done(data) for data in (b"[DONE]", b" [DONE]\t", b"[DONE]\n"))
     assert not any(is_done(data) for data in (b"", b"DONE", b"[done]", b'"[DONE]"', b"[DONE] x", b"x\n[DONE]"))
-
-
-def test_ids():
-    """The ids of an answer are read from its headers."""
-    headers = {"X-Request-Id": "r", "X-Tt-Logid": "l"}
-    assert answer_ids(headers, "c") == {"request_id": "r", "log_id": "l", "client_request_id": "c"}
-    assert answer_ids({}, "c") == {"request_id": None, "log_id": None, "client_request_id": "c"}

@@ -11,7 +11,7 @@ from aiohttp.payload import Payload
 from .evidence import Evidence
 from .head_timeouts import Reader
 
-__all__ = ["TLS_LOOKS", "Body"]
+__all__ = ["TLS_LOOKS", "Body", "is_stale"]
 
 _WRITE_BYTES: Final = 256 * 1024
 TLS_LOOKS: Final = 4  # turns of the event loop; asyncio's TLS reads a closing record within two
@@ -74,7 +74,7 @@ class Body(Payload):
         connection = cast(Writer, writer)
         protocol = connection.protocol
         for _ in range(TLS_LOOKS):
-            stale = _is_stale(connection.transport, protocol)
+            stale = is_stale(connection.transport, protocol)
             if stale is not None:
                 break
             await asyncio.sleep(0)
@@ -87,7 +87,7 @@ class Body(Payload):
             await writer.write(self._data[start : start + _WRITE_BYTES])
 
 
-def _is_stale(transport: asyncio.Transport | None, protocol: Connection) -> bool | None:
+def is_stale(transport: asyncio.Transport | None, protocol: Connection) -> bool | None:
     """Whether the peer closed the connection, or sent anything unasked; None: unknown yet, look again in a moment."""
     if transport is None or transport.is_closing() or protocol.should_close:
         return True

@@ -109,7 +109,7 @@ class Exchange:
             raise  # our own, from `fail`
         except FOREIGN as error:
             failure = translate(error, self._timeouts, self._home.key, sent=True)
-        # aiohttp drops the bytes received before the failure; the end marker may be among them.
+        # aiohttp's StreamReader hides the bytes received before the failure; the end marker may be among them.
         rescued = b"".join(getattr(self._content, "_buffer", ()))
         if rescued and self._failure is None:
             self._failure = failure

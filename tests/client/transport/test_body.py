@@ -78,7 +78,7 @@ async def test_no_way_to_ask_the_kernel(hostile, session, monkeypatch):
 async def test_no_telling(hostile, session, monkeypatch):
     """A connection of which no look tells whether it is still good is used, once, after a few looks."""
     looks = []
-    monkeypatch.setattr("ctxcache.client.transport.body._is_stale", lambda *_: looks.append(1))
+    monkeypatch.setattr("ctxcache.client.transport.body.is_stale", lambda *_: looks.append(1))
     await idle_connection(hostile, session)
     looks.clear()
     hostile.plays([CLOSE])
