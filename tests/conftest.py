@@ -35,6 +35,20 @@ class MockedResponse(aiohttp.ClientResponse):
 aioresponses.core.ClientResponse = MockedResponse
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests choose their event loop."""
+    parser.addoption("--uvloop", action="store_true", help="run the event loop of each async test on uvloop")
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The event loop of async tests: asyncio's own, or uvloop's."""
+    if not config.getoption("--uvloop"):
+        return {"asyncio": asyncio.new_event_loop}
+    import uvloop
+
+    return {"uvloop": uvloop.new_event_loop}
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _quick_collections() -> None:
     """Garbage collections, of which many tests make one, look at what this file made, not at all that is there."""
