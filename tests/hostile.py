@@ -15,10 +15,11 @@ like any other: a test that counts them cannot miss it.
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Self
 
 CREATE: dict[str, Any] = {"model": "m", "messages": [{"role": "system", "content": "Be brief."}]}
@@ -184,6 +185,17 @@ class Connection:
         self.reader = reader
         self.writer = writer
         self.idle = True
+
+    @contextlib.contextmanager
+    def raw_socket(self) -> Iterator[socket.socket]:
+        """Lend a socket that acts on the connection at once, past the event loop."""
+        with socket.socket(fileno=os.dup(self.writer.get_extra_info("socket").fileno())) as raw:
+            yield raw
+
+    def shut_down(self) -> None:
+        """Close the connection in both directions; the kernel knows before this returns, the event loop later."""
+        with self.raw_socket() as raw:
+            raw.shutdown(socket.SHUT_RDWR)
 
     @property
     def gone(self) -> bool:

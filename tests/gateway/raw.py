@@ -1,5 +1,10 @@
 """The bytes of requests, for tests that write to sockets themselves."""
 
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
+
+PYTHON_PARSER = HttpRequestParser is HttpRequestParserPy
+"""aiohttp runs without its extensions: its parser in Python accepts more, and reports some faults sooner."""
+
 KEY = "sk-hostile-0123456789"
 
 
