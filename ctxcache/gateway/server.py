@@ -130,6 +130,9 @@ class Gateway:
         except (OSError, ValueError) as error:  # ValueError: a host that cannot be encoded
             problem = getattr(error, "strerror", None) or str(error)
         else:
+            if self._running is not None:  # by another task, meanwhile
+                await listener.aclose()
+                raise SessionError("the gateway is running already")
             self._running = listener, server
             self._port = listener.port
             return

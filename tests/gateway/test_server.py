@@ -99,6 +99,14 @@ async def test_it_can_be_started_once() -> None:
         assert repr(gateway) != "Gateway(not running)"
 
 
+async def test_of_two_starts_at_once_one_is_an_error() -> None:
+    """The gateway listens once, and leaves no socket open."""
+    gateway = Gateway()
+    outcomes = await asyncio.gather(gateway.start(), gateway.start(), return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType", "SessionError"]
+    await gateway.aclose()
+
+
 async def test_it_can_be_closed_any_number_of_times() -> None:
     """Before the start, after it, and by two tasks at once."""
     gateway = Gateway()
