@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ..client.session import AsyncSession
 from ..config import UNSET
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, ProtocolError
 from ..models import Context, Message
 from .inputs import AddMessage, read_messages, seconds, truncation
 from .service import add_service_options, model_of, open_session
@@ -90,7 +90,12 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
         raise InvalidInputError("no messages: give --system TEXT, --system-file FILE or --messages FILE")
     # Input is read before the event loop runs, so that Ctrl-C ends a read from the keyboard.
     context = asyncio.run(_create(session, model, read_messages(args.sources), args))
-    terminal.out.line(json.dumps(_all_fields(context)) if args.json else context.id)
+    if args.json:
+        terminal.out.line(json.dumps(_all_fields(context)))
+    elif context.id.isprintable():
+        terminal.out.line(context.id)
+    else:  # a shell variable must not get a forged line
+        raise ProtocolError(f"the context was created, but its id holds control characters: {json.dumps(context.id)}")
     return 0
 
 

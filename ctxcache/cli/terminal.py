@@ -134,5 +134,8 @@ def _console(stream: TextIO) -> "Console | None":
 
 
 def one_line(text: str) -> str:
-    """Return the text in one line, control characters made visible."""
-    return " ".join(text.split()).translate(_CONTROL)
+    """Return the text in one line, with control and format characters made visible: they could forge other lines."""
+    line = " ".join(text.split()).translate(_CONTROL)
+    if line.isprintable():
+        return line
+    return "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in line)

@@ -72,6 +72,20 @@ def test_json_has_everything(peer: Hostile, run: Run) -> None:
     assert made.out.count("\n") == 1
 
 
+@pytest.mark.parametrize("id_", ["ctx-1\nctx-2", "ctx-\x1b[2K", "ctx-\x9b", "ctx-\u202e1"])
+def test_id_with_control_characters(peer: Hostile, run: Run, id_: str) -> None:
+    """An id that could forge a line is not printed raw, and JSON escapes it."""
+    peer.plays([answer({**CONTEXT, "id": id_})], [answer({**CONTEXT, "id": id_})])
+    failed = run("create", "--system", "x")
+    assert (failed.code, failed.out) == (1, "")
+    assert f"its id holds control characters: {json.dumps(id_)}" in failed.err
+    assert failed.err.isascii()
+    assert failed.err.count("\n") == 1
+    made = run("create", "--system", "x", "--json")
+    assert made.out.isascii()
+    assert json.loads(made.out)["id"] == id_
+
+
 @pytest.mark.parametrize(
     ("argv", "told"),
     [

@@ -111,6 +111,8 @@ def test_errors_and_notes_begin_lines(capsys: pytest.CaptureFixture[str]) -> Non
 def test_one_line() -> None:
     """An error's text is one line without control characters."""
     assert one_line("a\n  b\x1b[1m\r\n") == "a b␛[1m"
+    assert one_line("naïve 漢字\u3000😀") == "naïve 漢字 😀"
+    assert one_line("a\u202eb\u2066c\u200bd\u2028e\ud800\U000e0041") == "a\\u202eb\\u2066c\\u200bd e\\ud800\\ue0041"
 
 
 @pytest.mark.parametrize(("columns", "width"), [("30", 40), ("72", 72), ("200", 100)])
