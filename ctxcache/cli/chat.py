@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     if args.question is None and sys.stdin is not None and sys.stdin.isatty():
         if args.json:
             raise InvalidInputError("no question: --json answers one question and holds no conversation")
-        return conversation.hold(open_session(args, conversation.RETRY), options, terminal)
+        return conversation.hold(open_session(args, retry=conversation.RETRY), options, terminal)
     session = open_session(args)
     question = read_stdin() if args.question in (None, STDIN) else args.question
     if not question.strip():

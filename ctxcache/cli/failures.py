@@ -4,15 +4,17 @@ from typing import Final
 
 from ..errors import (
     AuthenticationError,
+    BadRequestError,
     ContextGoneError,
     CtxCacheError,
     InvalidInputError,
     NotFoundError,
     PermissionDeniedError,
+    QuotaExceededError,
     StreamInterruptedError,
 )
 
-__all__ = ["BROKEN_PIPE", "FAILED", "HOPELESS", "INTERRUPTED", "USAGE", "describe", "exit_code"]
+__all__ = ["BROKEN_PIPE", "FAILED", "HOPELESS", "INTERRUPTED", "USAGE", "describe", "exit_code", "is_permanent"]
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -26,6 +28,12 @@ HOPELESS: Final = (AuthenticationError, NotFoundError, PermissionDeniedError)
 def exit_code(error: CtxCacheError) -> int:
     """Return 2 for bad input, of which nothing was sent, else 1."""
     return USAGE if isinstance(error, InvalidInputError) else FAILED
+
+
+def is_permanent(error: CtxCacheError) -> bool:
+    """Whether the same call would fail again, unless the request, the key or the account changes."""
+    permanent = (BadRequestError, InvalidInputError, QuotaExceededError, *HOPELESS)
+    return isinstance(error, permanent) and not isinstance(error, ContextGoneError)
 
 
 def describe(error: CtxCacheError) -> str:

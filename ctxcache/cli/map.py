@@ -3,19 +3,24 @@
 import argparse
 import asyncio
 import math
-import os
-from contextlib import suppress
+import time
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
+from ..client.hooks import CreateEvent, Hooks, RecreateEvent
 from ..client.session import AsyncSession
 from ..config import UNSET
 from ..errors import InvalidInputError
 from ..models import system
-from .batch.journal import Journal
-from .batch.summary import summarize
+from .batch.check import BadQuestionsError
+from .batch.formats import FORMATS
+from .batch.journal import FileJournal, Journal, StreamJournal
+from .batch.questions import Questions
+from .batch.settings import Settings
+from .batch.summary import summarize, summarize_stop
 from .batch.work import Work
-from .failures import FAILED
-from .inputs import read_text, seconds, whole_number
+from .failures import FAILED, USAGE
+from .inputs import STDIN, read_text, seconds, whole_number
 from .sampling import add_sampling_options, sampling_of
 from .service import add_service_options, model_of, open_session
 from .terminal import Terminal
@@ -32,13 +37,24 @@ write each answer to a file as it arrives, one JSON object a line.
 
 Started again with the same files, the command does the rest. Whenever it was
 stopped or killed, no answer is lost, written twice or torn. Failed questions
-are listed at the end; the next start asks them again.
+are listed at the end; the next start asks them again. Answers written with
+another prefix, model or sampling, or to other questions, are refused.
 
-A question is one line of JSON: a string, or an object with "question" or
-"messages", and optionally "id". Blank lines are skipped.
+A question is one line of JSON: a string, or an object with
+  question or messages    a user's text, or a list of messages
+  id                      optional: a string or a number, not used twice
+  temperature, top_p, max_tokens, presence_penalty, frequency_penalty, stop
+                          optional: override the options below
+Unknown keys are refused. Questions with ids may be moved, and others inserted
+between them; without ids, append only. Blank lines are skipped.
 
-An answer is an object with line (of the question), id, question_hash, answer,
-finish_reason, usage and request_id. Answers are in order of arrival."""
+With --format text each line is a question; with --format csv the header names
+the columns: question, id and the options above.
+
+An answer is an object with line and id of the question, question_hash, answer,
+finish_reason, usage, request_id, model, prefix_hash, sampling, context_id and
+time (Unix seconds). The first answer over a new context also has created, with
+the usage of the create. Answers are in order of arrival."""
 EXAMPLES: Final = """\
 examples:
   ctxcache map --prefix manual.md --questions q.jsonl --out answers.jsonl
@@ -46,19 +62,36 @@ examples:
       --ttl 1h --max-tokens 200 --prices input=0.8,cached=0.16,output=2
   ctxcache map ... --store ~/.cache/ctxcache.db --json | jq .cost"""
 
+STDOUT: Final = "-"
 _PRICES: Final = {"input": "input", "cached": "cached", "output": "output", "storage": "storage_per_hour"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    group = parser.add_argument_group("files")
-    group.add_argument("--prefix", required=True, metavar="FILE", help="prefix, one system message; - is stdin")
-    group.add_argument("--questions", required=True, metavar="FILE", help="questions, one a line, as above")
-    group.add_argument("--out", required=True, metavar="FILE", help="answers; those already in the file are kept")
+    _add_file_options(parser)
     _add_batch_options(parser)
     add_sampling_options(parser, without=["n"])
     add_service_options(parser)
     parser.add_argument("--json", action="store_true", help="print the summary to stdout, as one JSON object")
+
+
+def _add_file_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("files")
+    group.add_argument("--prefix", required=True, metavar="FILE", help="prefix, one system message; - is stdin")
+    group.add_argument("--questions", required=True, metavar="FILE", help="questions, as above; - is stdin")
+    group.add_argument(
+        "--format", choices=tuple(FORMATS), default="jsonl", help="format of the questions (default: jsonl)"
+    )
+    group.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="answers; those already in the file are kept, and their questions not asked; - is stdout",
+    )
+    group.add_argument(
+        "--fresh", action="store_true", help="ask all questions; an existing file of answers is renamed to FILE.1"
+    )
+    group.add_argument("--with-questions", action="store_true", help="repeat each question beside its answer")
 
 
 def _add_batch_options(parser: argparse.ArgumentParser) -> None:
@@ -110,41 +143,80 @@ def _prices(text: str) -> dict[str, float]:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Ask the questions that have no answer yet."""
-    model, session = model_of(args), open_session(args)
+    _check_streams(args)
+    model = model_of(args)
+    from ..managed import Prefix, SQLiteStore  # would slow --help
+
+    def note_create(event: CreateEvent | RecreateEvent) -> None:
+        journal.note_create(event.context, time.time())
+
+    session = open_session(args, hooks=Hooks(on_create=note_create, on_recreate=note_create))
     text = read_text(args.prefix)
     if not text.strip():
         raise InvalidInputError(f"{args.prefix}: the prefix is empty")
-    from ..managed import Prefix, Prices, SQLiteStore  # would slow --help
-
+    sampling = sampling_of(args)
     store = None if args.store is None else SQLiteStore(args.store)
     prefix = Prefix(session, model=model, messages=[system(text)], ttl=args.ttl, store=store)
-    sampling = sampling_of(args)
     prefix.check(**sampling)
-    journal = Journal(args.out, most_lines=_size(args.questions) + 1)
-    try:
-        work = Work(prefix, journal, args.questions, sampling)
-        if work.total:
-            asyncio.run(_do(work, session, store, args, terminal))
-        prices = None if args.prices is None else Prices(**args.prices)
-        summarize(work, terminal, None if prices is None else prefix.cost(prices), as_json=args.json)
-    finally:
-        journal.close()
-    return FAILED if work.failed or work.stopped else 0
+    with closing(Questions(args.questions, args.format)) as questions:
+        journal = _open_journal(args, Settings.of(model, text, sampling), questions, terminal)
+        with closing(journal):
+            try:
+                work = Work(prefix, questions, journal, sampling)
+            except BadQuestionsError as error:
+                return _list_problems(error, terminal)
+            return _finish(work, session, store, args, terminal)
 
 
-async def _do(
+def _check_streams(args: argparse.Namespace) -> None:
+    if args.prefix == args.questions == STDIN:
+        raise InvalidInputError("stdin can be read only once: give a file for --prefix or --questions")
+    if args.out == STDOUT and args.json:
+        raise InvalidInputError(
+            "stdout cannot take both answers and summary: give a file for --out, or leave out --json"
+        )
+
+
+def _open_journal(args: argparse.Namespace, settings: Settings, questions: Questions, terminal: Terminal) -> Journal:
+    if args.out == STDOUT:
+        return StreamJournal(terminal.out, settings, with_questions=args.with_questions)
+    return FileJournal(
+        args.out, settings, most_lines=questions.size + 1, fresh=args.fresh, with_questions=args.with_questions
+    )
+
+
+def _list_problems(error: BadQuestionsError, terminal: Terminal) -> int:
+    for problem in error.problems:
+        terminal.error(problem)
+    more = error.count - len(error.problems)
+    if more:
+        terminal.error(f"and {more:,} more bad line{'' if more == 1 else 's'}")
+    return USAGE
+
+
+def _finish(
     work: Work, session: AsyncSession, store: "SQLiteStore | None", args: argparse.Namespace, terminal: Terminal
-) -> None:
-    try:
-        async with session:
-            await work.do(terminal, concurrency=args.concurrency, retry=session.retry)
-    finally:
-        if store is not None:
-            await store.aclose()
+) -> int:
+    """Ask what is left to ask, and sum up."""
+    from ..managed import Prices
 
+    prices = None if args.prices is None else Prices(**args.prices)
+    bar = args.out != STDOUT or not terminal.out.is_terminal
 
-def _size(name: str) -> int:
-    try:
-        return os.stat(name).st_size
-    except OSError as error:
-        raise InvalidInputError(f"{name}: {error.strerror or error}") from None
+    async def do() -> None:
+        try:
+            async with session:
+                await work.do(terminal, concurrency=args.concurrency, retry=session.retry, bar=bar)
+        except asyncio.CancelledError:
+            summarize_stop(work, terminal, prices)
+            raise
+        finally:
+            if store is not None:
+                await store.aclose()
+
+    if remark := work.journal.begin():
+        terminal.note(remark)
+    if work.total:
+        asyncio.run(do())
+    summarize(work, terminal, prices, as_json=args.json)
+    return FAILED if work.failed or work.stopped else 0

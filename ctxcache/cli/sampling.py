@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-__all__ = ["add_sampling_options", "sampling_of"]
+__all__ = ["PARAMETERS", "add_sampling_options", "sampling_of"]
 
 # Option, type, metavar, help.
 _OPTIONS: Final[tuple[tuple[str, Callable[[str], Any], str, str], ...]] = (
@@ -15,7 +15,12 @@ _OPTIONS: Final[tuple[tuple[str, Callable[[str], Any], str, str], ...]] = (
     ("presence-penalty", float, "X", "from -2 to 2; above 0 favours new topics"),
     ("frequency-penalty", float, "X", "from -2 to 2; above 0 discourages repetition"),
 )
-_NAMES: Final = (*(name.replace("-", "_") for name, *_ in _OPTIONS), "stop")
+
+# How each parameter of a question is read from text. A question has one answer, so `n` is not among them.
+PARAMETERS: Final[dict[str, Callable[[str], Any]]] = {
+    **{name.replace("-", "_"): kind for name, kind, *_ in _OPTIONS if name != "n"},
+    "stop": str,
+}
 
 
 def add_sampling_options(parser: argparse.ArgumentParser, *, without: Iterable[str] = ()) -> None:
@@ -29,4 +34,4 @@ def add_sampling_options(parser: argparse.ArgumentParser, *, without: Iterable[s
 
 def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return the sampling options on the command line, by parameter; the others are not sent."""
-    return {name: value for name in _NAMES if (value := getattr(args, name, None)) is not None}
+    return {name: value for name in ("n", *PARAMETERS) if (value := getattr(args, name, None)) is not None}

@@ -4,6 +4,7 @@ import argparse
 import os
 from typing import Final
 
+from ..client.hooks import Hooks
 from ..client.session import AsyncSession
 from ..config import DEFAULT_BASE_URL, Retry
 from ..errors import InvalidInputError
@@ -12,6 +13,7 @@ from .inputs import read_text
 __all__ = ["add_service_options", "model_of", "open_session", "read_key"]
 
 _RETRY: Final = Retry()
+_HOOKS: Final = Hooks()
 
 
 def add_service_options(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +41,7 @@ def add_service_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_session(args: argparse.Namespace, retry: Retry = _RETRY) -> AsyncSession:
+def open_session(args: argparse.Namespace, *, retry: Retry = _RETRY, hooks: Hooks = _HOOKS) -> AsyncSession:
     """Make the session; nothing is sent yet."""
     if args.api_key_file is not None:
         key = read_key(args.api_key_file)
@@ -47,7 +49,7 @@ def open_session(args: argparse.Namespace, retry: Retry = _RETRY) -> AsyncSessio
         key = os.environ.get("CTXCACHE_API_KEY", "")
         if not key.strip():
             raise InvalidInputError("no API key: set CTXCACHE_API_KEY, or give --api-key-file FILE", field="api_key")
-    return AsyncSession(key, args.base_url, retry=retry)
+    return AsyncSession(key, args.base_url, retry=retry, hooks=hooks)
 
 
 def read_key(name: str) -> str:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from ..models import Usage
+from ..models import PromptTokensDetails, Usage
 
-__all__ = ["usage_json", "usage_line"]
+__all__ = ["read_usage", "usage_json", "usage_line"]
 
 
 def usage_line(usage: Usage | None) -> str:
@@ -23,3 +23,21 @@ def usage_json(usage: Usage) -> dict[str, Any]:
         "total_tokens": usage.total_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
+
+
+def read_usage(value: object) -> Usage | None:
+    """Read what `usage_json` returned; None for anything else."""
+    if not isinstance(value, dict):
+        return None
+    details = value.get("prompt_tokens_details")
+    counts: list[Any] = [value.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
+    counts.append(details.get("cached_tokens") if isinstance(details, dict) else 0)
+    if not all(type(count) is int and count >= 0 for count in counts):
+        return None
+    prompt, completion, total, cached = counts
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=total,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
+    )

@@ -5,8 +5,20 @@ from typing import Any
 
 import pytest
 
-from ctxcache import APIConnectionError, CtxCacheError, InvalidInputError, StreamInterruptedError
-from ctxcache.cli.failures import describe, exit_code
+from ctxcache import (
+    APIConnectionError,
+    AuthenticationError,
+    BadRequestError,
+    ContextGoneError,
+    CtxCacheError,
+    InternalServerError,
+    InvalidInputError,
+    NotFoundError,
+    QuotaExceededError,
+    RateLimitError,
+    StreamInterruptedError,
+)
+from ctxcache.cli.failures import describe, exit_code, is_permanent
 
 from ..hostile import Hostile, answer
 
@@ -17,6 +29,25 @@ Run = Callable[..., Any]
 def test_exit_codes(error: CtxCacheError, code: int) -> None:
     """Bad input, of which nothing was sent, is exit code 2; every other error is 1."""
     assert exit_code(error) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "permanent"),
+    [
+        (BadRequestError("no"), True),
+        (InvalidInputError("no"), True),
+        (AuthenticationError("no"), True),
+        (QuotaExceededError("no"), True),
+        (NotFoundError("no such model"), True),
+        (ContextGoneError("no such context"), False),
+        (RateLimitError("slow down"), False),
+        (InternalServerError("oops"), False),
+        (APIConnectionError("reset"), False),
+    ],
+)
+def test_permanent_failures(error: CtxCacheError, permanent: bool) -> None:
+    """A failure is permanent if the request, the key or the account must change first."""
+    assert is_permanent(error) is permanent
 
 
 def test_incomplete_answer() -> None:
@@ -32,6 +63,19 @@ def test_context_that_is_gone(context_id: str, service: Any, run: Run) -> None:
     told = "ctxcache: the context is gone, make it again with `ctxcache create`: 404 NotFound.context_id: "
     assert failed.err.startswith(told)
     assert failed.err.lower().count("request id") == 1
+
+
+@pytest.mark.parametrize("command", ["chat", "create"])
+def test_request_id_with_control_characters(peer: Hostile, run: Run, command: str) -> None:
+    """A request id, a code and a message from the server cannot forge a line or move the cursor."""
+    forged = "req-1\x1b[2K\x9b\u202e\u2028ctxcache: all is well"
+    envelope = {"error": {"code": forged, "message": f"no\n{forged}"}}
+    peer.plays([answer(envelope, "X-Request-Id: req\x0b-2", status="403 No")])
+    failed = run(*{"chat": ("chat", "ctx-1", "hi"), "create": ("create", "--system", "x")}[command], "-v")
+    assert failed.code == 1
+    shown = failed.out + failed.err.replace("\n", "")
+    assert all(character.isprintable() for character in shown)
+    assert all(line.startswith("ctxcache: ") for line in failed.err.splitlines())
 
 
 def test_request_id_is_told(peer: Hostile, run: Run) -> None:

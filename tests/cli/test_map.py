@@ -1,15 +1,17 @@
 """`ctxcache map` as a whole: options, exit codes, Ctrl-C."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from ..hostile import CONTEXT, Hostile, answer, refusal
-from .conftest import Files
+from .conftest import MODEL, Files
 
 Run = Callable[..., Any]
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -25,6 +27,13 @@ def test_answers_each_question(service: Any, run: Run, files: Files) -> None:
     assert [one.pop("usage")["prompt_tokens_details"]["cached_tokens"] > 0 for one in answers] == [True] * 3
     hashes = {one.pop("question_hash") for one in answers}
     assert len(hashes) == 3
+    assert {one.pop("model") for one in answers} == {MODEL}
+    assert len({one.pop("prefix_hash") for one in answers}) == 1
+    (context_id,) = {one.pop("context_id") for one in answers}
+    assert all(abs(one.pop("time") - time.time()) < 60 for one in answers)
+    ((create,),) = [created for one in answers if (created := one.pop("created", None))]
+    assert (create["context_id"], create["ttl"]) == (context_id, 86400)
+    assert create["usage"]["prompt_tokens"] > 0
     assert answers == [
         {"line": 1, "answer": "echo: one ", "finish_reason": "stop"},
         {"line": 3, "id": "q-2", "answer": "echo: two ", "finish_reason": "stop"},
@@ -88,10 +97,19 @@ def test_nothing_left_to_do(peer: Hostile, run: Run, files: Files) -> None:
     peer.plays([answer(CONTEXT)], [answer()])
     run(*files.argv)
     before = files.out.read_bytes()
-    done = run(*files.argv, "--prices", "input=1,cached=1,output=1")
+    done = run(*files.argv)
     assert (done.code, done.err) == (0, f"1 of 1 answers in {files.out} (0 new)\n")
     assert files.out.read_bytes() == before
     assert len(peer.posts) == 2
+
+
+def test_zeros_after_the_last_answer(service: Any, run: Run, files: Files) -> None:
+    """Zeros that a power cut left at the end are cut off, although there is nothing left to ask."""
+    run(*files.argv)
+    whole = files.out.read_bytes()
+    files.out.write_bytes(whole + bytes(4096))
+    assert run(*files.argv).code == 0
+    assert files.out.read_bytes() == whole
 
 
 def test_no_context_no_questions(peer: Hostile, run: Run, files: Files) -> None:
@@ -111,6 +129,7 @@ def test_stopped_by_ctrl_c(service: Any, run: Run, on_terminal: Callable[..., An
     command.expect("1/2")
     command.type("\x03")
     command.expect(f"stopped with 1 of 2 answers in {files.out}"[:70])
+    command.expect(" tokens in (")
     assert command.wait() == 130
     assert [one["line"] for one in files.answers()] == [1]
     again = on_terminal(*files.argv, "--concurrency", "2")
@@ -131,6 +150,77 @@ def test_nobody_reads_the_summary(service: Any, spawn: Spawn, files: Files) -> N
     assert process.wait(20) == 141
 
 
+def test_ctrl_c_with_prices(service: Any, on_terminal: Callable[..., Any], files: Files) -> None:
+    """Ctrl-C reports the cost so far."""
+    files.ask('"one"', '"endless"')
+    command = on_terminal(*files.argv, "--prices", "input=1,cached=1,output=1")
+    command.expect("1/2")
+    command.type("\x03")
+    command.expect("1 call cost ")
+    assert command.wait() == 130
+
+
+def test_many_bad_lines(peer: Hostile, run: Run, files: Files) -> None:
+    """The first 20 bad lines are listed, and the others counted."""
+    files.ask(*["{}"] * 22)
+    refused = run(*files.argv)
+    assert (refused.code, refused.err.count("\n")) == (2, 21)
+    assert refused.err.endswith("ctxcache: and 2 more bad lines\n")
+    assert peer.posts == []
+
+
+def test_plain_text(service: Any, run: Run, files: Files) -> None:
+    """A file of plain text is recognised and refused with the way to read it."""
+    files.ask("one", "", "two and three")
+    refused = run(*files.argv)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "The file looks like plain text: use --format text" in refused.err
+    assert run(*files.argv, "--format", "text").code == 0
+    assert [(one["line"], one["answer"]) for one in files.answers()] == [(1, "echo: one "), (3, "echo: two and three ")]
+
+
+def test_csv(service: Any, run: Run, files: Files) -> None:
+    """A CSV file is recognised and refused with the way to read it; its rows have ids and options."""
+    files.ask("id,question,max_tokens", 'a,"one, and two",', "b,three,1")
+    refused = run(*files.argv)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "The file looks like CSV: use --format csv" in refused.err
+    assert run(*files.argv, "--format", "csv").code == 0
+    found = [(one["id"], one["answer"], one["finish_reason"]) for one in files.answers()]
+    assert found == [("a", "echo: one, and two ", "stop"), ("b", "echo", "length")]
+
+
+def test_from_stdin_to_stdout(service: Any, run: Run, files: Files) -> None:
+    """With `-` the questions come from stdin and the answers go to stdout, with their questions if wanted."""
+    files.ask()
+    argv = ["map", "--prefix", str(files.prefix), "--questions", "-", "--out", "-", "--with-questions"]
+    done = run(*argv, stdin='"eins"\n"zwölf"\n'.encode())
+    assert done.code == 0, done.err
+    answers = {one["question"]: one["answer"] for one in map(json.loads, done.out.splitlines())}
+    assert answers == {"eins": "echo: eins ", "zwölf": "echo: zwölf "}
+    assert done.err.startswith("2 of 2 answers in stdout (2 new)\n")
+
+
+def test_reader_that_leaves(service: Any, spawn: Spawn, files: Files) -> None:
+    """`ctxcache map --out - | head -1` ends when the pipe is closed."""
+    files.ask_many(200)
+    argv = ["map", "--prefix", str(files.prefix), "--questions", str(files.questions), "--out", "-"]
+    process = spawn(*argv, "--concurrency", "1")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["line"] == 1
+    process.stdout.close()
+    assert process.wait(20) == 141
+
+
+def test_answers_on_a_terminal(service: Any, on_terminal: Callable[..., Any], files: Files) -> None:
+    """Answers on a terminal leave no room for a bar."""
+    argv = ["map", "--prefix", str(files.prefix), "--questions", str(files.questions), "--out", "-"]
+    command = on_terminal(*argv)
+    assert command.wait() == 0
+    assert "━" not in command.shown
+    assert command.shown.count('"answer": ') == 3
+
+
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
@@ -144,6 +234,9 @@ def test_nobody_reads_the_summary(service: Any, spawn: Spawn, files: Files) -> N
         (("--ttl", "60"), "ttl must be a whole number in [3600, 604800], got 60"),
         (("--temperature", "3"), "temperature must be a number in [0, 2], got 3.0"),
         (("--store", ""), "path must be the path of a file"),
+        (("--prefix", "-", "--questions", "-"), "stdin can be read only once: give a file for --prefix or --questions"),
+        (("--out", "-", "--json"), "stdout cannot take both answers and summary: give a file for --out"),
+        (("--format", "xml"), "invalid choice: 'xml'"),
         (("--prices", "input=1"), "the price of cached is missing"),
         (("--prices", "input=-1,cached=1,output=1"), "'input=-1' is not a price"),
         (("--prices", "input=1,input=1"), "'input=1' is not a price"),

@@ -1,7 +1,11 @@
 """A usage, for people and for programs."""
 
+import json
+
+import pytest
+
 from ctxcache import CompletionTokensDetails, PromptTokensDetails, Usage
-from ctxcache.cli.usage import usage_json, usage_line
+from ctxcache.cli.usage import read_usage, usage_json, usage_line
 
 USAGE = Usage(
     prompt_tokens=1500,
@@ -30,3 +34,35 @@ def test_json_has_the_names_of_the_service() -> None:
         "total_tokens": 1520,
         "prompt_tokens_details": {"cached_tokens": 1400},
     }
+
+
+def test_json_can_be_read_back() -> None:
+    """A usage in JSON is read back, without the parts of the output."""
+    usage = read_usage(json.loads(json.dumps(usage_json(USAGE))))
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, usage.total_tokens) == (
+        1500,
+        1400,
+        20,
+        1520,
+    )
+    plain = read_usage({"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6})
+    assert plain is not None
+    assert plain.cached_tokens == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [],
+        {},
+        {"prompt_tokens": 5, "completion_tokens": 1},
+        {"prompt_tokens": True, "completion_tokens": 1, "total_tokens": 2},
+        {"prompt_tokens": -1, "completion_tokens": 1, "total_tokens": 0},
+        {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6, "prompt_tokens_details": {}},
+    ],
+)
+def test_anything_else_is_no_usage(value: object) -> None:
+    """Anything but whole numbers from 0 up under the service's names is no usage."""
+    assert read_usage(value) is None

@@ -1,4 +1,11 @@
 """The parts of `ctxcache map`: questions in, answers out, and the work between.
 
-From the top: `summary` (the last words) · `work` (asks) · `journal` (the file of answers) and `progress` · `questions`.
+From the top::
+
+summary     the last words                  work        one start: asks, counts
+check       all questions, before the first is sent
+journal     the answers, in a file          progress    a bar, or lines
+answered    which questions have an answer  books       usage and cost over all starts
+settings    prefix, model, sampling
+questions   the file of questions           formats     JSON lines, text, CSV
 """

@@ -1,74 +1,162 @@
-"""The file with the answers of `ctxcache map`: a process may be killed at any moment, and the next one goes on.
+"""The answers of `ctxcache map`, in a file: a process may be killed at any moment, and the next one goes on.
 
 Each line is appended by one system call, by the one process that holds the lock. So a kill can leave only a part of the
-last line, without its line end; the next start cuts that part off. An answered question is remembered by its line
-number, one bit each. The questions themselves are not kept: the answered lines of both files are summed up, in any
-order, and equal sums mean equal questions.
+last line, without its line end; a power cut may leave zeros instead. The next start cuts that off. The questions
+themselves are not kept: see `answered`. Reading and writing take time in proportion to the number of answers.
 """
 
-import hashlib
+import itertools
 import json
 import os
 import stat
-from collections.abc import Callable
+import sys
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import Any, Final
 
 from ...config import UNSET
-from ...errors import CtxCacheError, InvalidInputError
-from ...models import ChatCompletion
+from ...errors import InvalidInputError
+from ...models import ChatCompletion, Context
+from ..terminal import Output
 from ..usage import usage_json
+from .answered import Answered
+from .books import Books
 from .questions import NumberedQuestion
+from .settings import Settings
 
-__all__ = ["Journal", "WriteError"]
+__all__ = ["FileJournal", "Journal", "StreamJournal", "WriteError"]
 
 _BEGINNING: Final = b'{"line": '  # of every line
+_WAY_OUT: Final = "undo the change, give another --out, or start over with --fresh"
+_FOREIGN: Final = "not an answer that `ctxcache map` wrote"
+_DAMAGED: Final = "damaged (zero bytes, as after a power cut): delete the line to ask the question again"
+_DEFAULT_TTL: Final = 86400
 
 
 class WriteError(Exception):
     """An answer cannot be written. Outside the package's family of errors, so that the map ends."""
 
 
-class _Checksum:
-    """A checksum of a set of questions, independent of their order."""
-
-    def __init__(self) -> None:
-        self.value = 0
-
-    def add(self, line: int, hash_: str) -> None:
-        self.value += int.from_bytes(hashlib.sha256(f"{line} {hash_}".encode()).digest())
-
-
-class Journal:
+class Journal(ABC):
     """The answers so far, and a place for the next.
 
     Args:
-        name: of the file, which is created if missing.
-        most_lines: highest possible line number of a question.
+        name: of the place, for messages.
+        settings: of the batch; the answers must share them.
+        with_questions: whether lines repeat their question.
 
     Attributes:
-        name: of the file.
-        count: number of answers.
-
-    Raises:
-        InvalidInputError: the file cannot be opened, is written by another process, or holds anything but answers.
+        name: of the place.
+        answered: the questions with an answer.
+        books: usage and cost of the answers.
     """
 
-    def __init__(self, name: str, most_lines: int) -> None:
-        self.count = 0
+    def __init__(self, name: str, settings: Settings, *, with_questions: bool = False) -> None:
         self.name = name
-        self._done = bytearray()
-        self._checksum = _Checksum()
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        self.answered = Answered()
+        self.books = Books()
+        self._settings = settings
+        self._with_questions = with_questions
+        self._creates: list[dict[str, Any]] = []  # not written yet
+
+    def close(self) -> None:  # noqa: B027  # stdout stays open
+        """Close the place."""
+
+    def begin(self) -> str:
+        """Make the place ready for writing, once all checks have passed; return a remark for the user, or ""."""
+        return ""
+
+    def refuse(self, problem: str) -> InvalidInputError:
+        """Return the error for a place that cannot be used."""
+        return InvalidInputError(f"{self.name}: {problem}", field="out")
+
+    def refuse_change(self, change: str) -> InvalidInputError:
+        """Return the error for answers that belong to other questions or settings."""
+        return self.refuse(f"was written for {change}: {_WAY_OUT}")
+
+    def note_create(self, context: Context, at: float) -> None:
+        """Note that a context was created; the next line will have it."""
+        ttl = context.ttl or _DEFAULT_TTL
+        self.books.created(context.id, context.usage, at, ttl)
+        usage = None if context.usage is None else usage_json(context.usage)
+        self._creates.append({"context_id": context.id, "time": int(at), "ttl": ttl, "usage": usage})
+
+    def write(self, question: NumberedQuestion, answer: ChatCompletion, context_id: str | None, at: float) -> None:
+        """Append an answer.
+
+        Args:
+            question: the question.
+            answer: the answer.
+            context_id: the context that answered, if known.
+            at: the time, in Unix seconds.
+
+        Raises:
+            WriteError: the line could not be written; earlier lines are whole.
+        """
+        self._append(self._fields(question, answer) | {"context_id": context_id, "time": int(at)} | self._created())
+        self._creates.clear()
+        self.answered.add(question.line, question.id, question.hash)
+        self.books.answered(context_id, answer.usage, at)
+
+    @abstractmethod
+    def _append(self, fields: dict[str, Any]) -> None:
+        """Append a line."""
+
+    def _created(self) -> dict[str, Any]:
+        return {"created": self._creates} if self._creates else {}
+
+    def _fields(self, question: NumberedQuestion, answer: ChatCompletion) -> dict[str, Any]:
+        fields = {
+            "line": question.line,
+            "id": question.id,
+            **(question.content if self._with_questions else {}),
+            "question_hash": question.hash,
+            "answer": answer.text,
+            "finish_reason": answer.finish_reason,
+            "usage": None if answer.usage is None else usage_json(answer.usage),
+            "request_id": answer.request_id,
+            **self._settings.fields(),
+        }
+        return {name: value for name, value in fields.items() if value is not UNSET}
+
+
+class StreamJournal(Journal):
+    """Writes answers to stdout. Nothing can be read back, so every start begins anew."""
+
+    def __init__(self, out: Output, settings: Settings, *, with_questions: bool = False) -> None:
+        super().__init__("stdout", settings, with_questions=with_questions)
+        if sys.stdout is None:
+            raise self.refuse("closed")
+        self._out = out
+
+    def _append(self, fields: dict[str, Any]) -> None:
+        self._out.line(json.dumps(fields))  # in ASCII, whatever the locale
+
+
+class FileJournal(Journal):
+    """Keeps answers in a file, under a lock.
+
+    Args:
+        name: of the file, which is created if missing.
+        settings, with_questions: as in `Journal`.
+        most_lines: highest possible line number of a question.
+        fresh: whether to begin a new file; the old one is kept under another name.
+
+    Raises:
+        InvalidInputError: the file cannot be opened, is written by another process, holds anything but answers, or was
+            written with other settings.
+    """
+
+    def __init__(
+        self, name: str, settings: Settings, *, most_lines: int, fresh: bool = False, with_questions: bool = False
+    ) -> None:
+        super().__init__(name, settings, with_questions=with_questions)
+        self._fresh = fresh
+        self._end = 0
+        self._file = self._open()
         try:
-            self._file = os.open(name, flags, 0o666)
-        except OSError as error:
-            raise self._refuse(error.strerror or str(error)) from None
-        try:
-            if not stat.S_ISREG(os.fstat(self._file).st_mode):
-                raise self._refuse("not a regular file")
-            self._lock()
-            self._end = self._read(most_lines)
+            if not fresh:
+                self._end = self._read(most_lines)
         except BaseException:
             self.close()
             raise
@@ -79,34 +167,95 @@ class Journal:
             os.close(self._file)
             self._file = -1
 
-    def __contains__(self, line: int) -> bool:
-        byte, bit = divmod(line, 8)
-        return byte < len(self._done) and bool(self._done[byte] >> bit & 1)
+    def begin(self) -> str:
+        """Cut off a torn last line, or set the old file aside."""
+        if os.fstat(self._file).st_size <= self._end:
+            return ""
+        if self._fresh:
+            return f"{self.name} is now {self._set_aside()}"
+        os.ftruncate(self._file, self._end)
+        return ""
 
-    def check(self, questions: Callable[[], Any]) -> int:
-        """Read all questions, check that the answered ones are unchanged, and return their number.
+    # --- opening
 
-        Raises:
-            InvalidInputError: an answered question was changed, or a line is not a question.
-        """
-        count, checksum = 0, _Checksum()
-        for question in questions():
-            count += 1
-            if question.line in self:
-                checksum.add(question.line, question.hash)
-        if checksum.value != self._checksum.value:
-            raise self._refuse("was written for different questions: undo the change, or give another --out")
-        if os.fstat(self._file).st_size > self._end:
-            os.ftruncate(self._file, self._end)
-        return count
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            file = os.open(self.name, flags, 0o666)
+        except OSError as error:
+            raise self.refuse(error.strerror or str(error)) from None
+        try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise self.refuse("not a regular file")
+            self._lock(file)
+        except BaseException:
+            os.close(file)
+            raise
+        return file
 
-    def write(self, question: NumberedQuestion, answer: ChatCompletion) -> None:
-        """Append an answer.
+    def _lock(self, file: int) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between open and lock another process may have set the file aside.
+            replaced = not os.path.samestat(os.fstat(file), os.stat(self.name))
+        except OSError as error:
+            busy = isinstance(error, BlockingIOError | FileNotFoundError)
+            raise self.refuse("another process writes to it" if busy else f"no lock: {error.strerror}") from None
+        if replaced:
+            raise self.refuse("another process writes to it")
 
-        Raises:
-            WriteError: the line could not be written; earlier lines are whole.
-        """
-        data = _line(question, answer)
+    def _set_aside(self) -> str:
+        """Rename the file to the first free name, and open a new one; the lock on the old file is held meanwhile."""
+        names = (f"{self.name}.{number}" for number in itertools.count(1))
+        name = next(name for name in names if not os.path.lexists(name))
+        try:
+            os.rename(self.name, name)
+        except OSError as error:
+            raise self.refuse(error.strerror or str(error)) from None
+        old, self._file = self._file, -1
+        try:
+            self._file = self._open()
+        finally:
+            os.close(old)
+        return name
+
+    # --- reading
+
+    def _read(self, most_lines: int) -> int:
+        """Read the answers, and return the offset at which the last whole line ends."""
+        end, change = 0, ""
+        with open(self._file, "rb", closefd=False) as file:
+            for number, data in enumerate(file, start=1):
+                if not data.endswith(b"\n") and _is_torn(data):
+                    break
+                fields = _read_line(data)
+                if fields is None:
+                    raise self.refuse(f"line {number} is {_DAMAGED if _is_damaged(data) else _FOREIGN}")
+                self._enter(number, fields, most_lines)
+                change = change or self._settings.difference(fields)
+                end += len(data)
+        if change:
+            raise self.refuse_change(change)
+        return end
+
+    def _enter(self, number: int, fields: dict[str, Any], most_lines: int) -> None:
+        line, id_ = fields["line"], fields.get("id", UNSET)
+        question = f"the question of line {line}" if id_ is UNSET else f"the question with id {json.dumps(id_)}"
+        if id_ is UNSET and line > most_lines:
+            raise self.refuse(f"line {number} answers {question}, which does not exist: was it removed?")
+        if not self.answered.add(line, id_, fields["question_hash"]):
+            raise self.refuse(f"line {number} answers {question} a second time")
+        self.books.enter_line(fields)
+
+    # --- writing
+
+    def _append(self, fields: dict[str, Any]) -> None:
+        # A lone surrogate becomes \udc00, which is valid JSON.
+        data = (json.dumps(fields, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         try:
             written = os.write(self._file, data)
             while written < len(data):  # probably a full disk: the next write raises
@@ -116,69 +265,25 @@ class Journal:
                 os.ftruncate(self._file, self._end)
             raise WriteError(f"{self.name}: {error.strerror or error}") from None
         self._end += len(data)
-        self._note(question.line, question.hash)
-
-    def _note(self, line: int, hash_: str) -> None:
-        byte, bit = divmod(line, 8)
-        self._done.extend(bytes(max(byte + 1 - len(self._done), 0)))
-        self._done[byte] |= 1 << bit
-        self._checksum.add(line, hash_)
-        self.count += 1
-
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            busy = isinstance(error, BlockingIOError)
-            raise self._refuse("another process writes to it" if busy else f"no lock: {error.strerror}") from None
-
-    def _read(self, most_lines: int) -> int:
-        """Read the answers, and return the offset at which the last whole line ends."""
-        end = 0
-        with open(self._file, "rb", closefd=False) as file:
-            for number, data in enumerate(file, start=1):
-                torn = not data.endswith(b"\n")
-                # Anything else is no torn answer but another file, named by mistake.
-                if torn and (data.startswith(_BEGINNING) or _BEGINNING.startswith(data)):
-                    break
-                line, hash_ = (None, None) if torn else _read_line(data)
-                if line is None or hash_ is None:
-                    raise self._refuse(f"line {number} is not an answer that `ctxcache map` wrote")
-                if line in self or line > most_lines:
-                    problem = "a second time" if line in self else "which does not exist: was it removed?"
-                    raise self._refuse(f"line {number} answers the question of line {line} {problem}")
-                self._note(line, hash_)
-                end += len(data)
-        return end
-
-    def _refuse(self, problem: str) -> CtxCacheError:
-        return InvalidInputError(f"{self.name}: {problem}", field="out")
 
 
-def _line(question: NumberedQuestion, answer: ChatCompletion) -> bytes:
-    fields = {
-        "line": question.line,
-        "id": question.id,
-        "question_hash": question.hash,
-        "answer": answer.text,
-        "finish_reason": answer.finish_reason,
-        "usage": None if answer.usage is None else usage_json(answer.usage),
-        "request_id": answer.request_id,
-    }
-    given = {name: value for name, value in fields.items() if value is not UNSET}
-    # A lone surrogate becomes \udc00, which is valid JSON.
-    return (json.dumps(given, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+def _is_torn(data: bytes) -> bool:
+    """Whether a last line without line end is the beginning of an answer. Anything else is a file named by mistake."""
+    written = data.rstrip(b"\0")
+    return written.startswith(_BEGINNING) or _BEGINNING.startswith(written)
 
 
-def _read_line(data: bytes) -> tuple[int | None, str | None]:
+def _is_damaged(data: bytes) -> bool:
+    return data.startswith((_BEGINNING, b"\0")) and b"\0" in data
+
+
+def _read_line(data: bytes) -> dict[str, Any] | None:
     try:
         fields = json.loads(data)
-        line, hash_ = fields["line"], fields["question_hash"]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        return None, None
-    good = isinstance(line, int) and not isinstance(line, bool) and line > 0 and isinstance(hash_, str)
-    return (line, hash_) if good else (None, None)
+    except (ValueError, RecursionError):
+        return None
+    if not data.endswith(b"\n") or not isinstance(fields, dict):
+        return None
+    line, hash_, id_ = fields.get("line"), fields.get("question_hash"), fields.get("id", "")
+    good = type(line) is int and line > 0 and isinstance(hash_, str) and hash_.isascii()
+    return fields if good and type(id_) in (str, int, float) else None

@@ -1,8 +1,10 @@
 """Progress of a batch: a bar on a terminal with rich, elsewhere a line now and then, for a log."""
 
+import asyncio
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from ..terminal import Output, Terminal
@@ -11,10 +13,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-__all__ = ["Progress", "show_progress"]
+__all__ = ["Lines", "Progress", "show_progress"]
 
 _FEW: Final = 100  # fewer are done before anybody reads the log
 _LINES: Final = 10
+_LONGEST_SILENCE: Final = 10.0  # seconds
 # Columns beside the bar, with room for the ^C that a terminal echoes: a wrapped line cannot be erased.
 _BESIDE: Final = 66
 
@@ -33,30 +36,74 @@ class Progress(Protocol):
         ...
 
 
-@contextmanager
-def show_progress(terminal: Terminal, total: int) -> Iterator[Progress]:
-    """Show on stderr how many of `total` results have arrived."""
+@asynccontextmanager
+async def show_progress(terminal: Terminal, total: int, *, bar: bool = True) -> AsyncIterator[Progress]:
+    """Show on stderr how many of `total` results have arrived: on a bar if `bar` and stderr allow, else in lines."""
     above = _AboveTheBar(sys.stderr)
-    if above.console is None:
-        yield _lines(terminal, total)
+    if above.console is None or not bar:
+        lines = Lines(terminal, total)
+        watch = asyncio.create_task(lines.watch())
+        try:
+            yield lines
+        finally:
+            watch.cancel()
+            await asyncio.wait([watch])
         return
-    bar = _bar(above.console)
+    drawn = _bar(above.console)
     usual, terminal.err = terminal.err, above
     try:
-        with bar:
-            yield _on_bar(bar, total)
+        with drawn:
+            yield _on_bar(drawn, total)
     finally:
         terminal.err = usual
 
 
-def _lines(terminal: Terminal, total: int) -> Progress:
-    step = max(total // _LINES, 1)
+class Lines:
+    """Writes a line for each tenth of the results, and while `watch` runs, at least one every 10 seconds.
 
-    def show(done: int, failed: int, cached: float | None) -> None:
-        if total >= _FEW and done % step == 0 and done < total:
-            terminal.note(f"{done:,} of {total:,}{_failed(failed)}{_cached(cached)}")
+    Args:
+        terminal: gets the lines, as remarks.
+        total: number of results.
+        clock: monotonic seconds.
+        sleep: waits some seconds.
+    """
 
-    return show
+    def __init__(
+        self,
+        terminal: Terminal,
+        total: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._terminal = terminal
+        self._total = total
+        self._step = max(total // _LINES, 1)
+        self._clock = clock
+        self._sleep = sleep
+        self._shown_at = clock()
+        self._state: tuple[int, int, float | None] = (0, 0, None)
+
+    def __call__(self, done: int, failed: int, cached: float | None) -> None:
+        """Show the progress, if this result completes a tenth."""
+        self._state = (done, failed, cached)
+        if self._total >= _FEW and done % self._step == 0 and done < self._total:
+            self._show()
+
+    async def watch(self) -> None:
+        """Break each silence of 10 seconds; runs until it is cancelled, or stderr fails."""
+        with suppress(OSError):
+            while True:
+                wait = self._shown_at + _LONGEST_SILENCE - self._clock()
+                if wait > 0:
+                    await self._sleep(wait)
+                else:
+                    self._show()
+
+    def _show(self) -> None:
+        done, failed, cached = self._state
+        self._shown_at = self._clock()
+        self._terminal.note(f"{done:,} of {self._total:,}{_failed(failed)}{_cached(cached)}")
 
 
 def _failed(failed: int) -> str:

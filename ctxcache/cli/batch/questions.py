@@ -1,21 +1,39 @@
-"""The questions of `ctxcache map`: JSON lines, read one by one, so that a file may have any length."""
+"""The questions of a batch, read one by one, so that a file may have any length.
+
+The file is read twice: once to check every question before anything is sent, once to ask. Pipes and stdin, which cannot
+be read twice, are copied to a temporary file first.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, TypeAlias
 
 import attrs
 
-from ...config import UNSET
+from ...config import UNSET, Unset
 from ...errors import InvalidInputError
 from ...models import Message, read_messages, user
+from ...models.requests import check_options
+from ..inputs import STDIN
+from ..sampling import PARAMETERS
+from .formats import FORMATS, Record
 
-__all__ = ["NumberedQuestion", "read_questions"]
+__all__ = ["Id", "NumberedQuestion", "Questions"]
 
-_ALLOWED: Final = 'a JSON string, or an object with "question" (a string) or "messages" (a list)'
+Id: TypeAlias = str | int | float
+
 _HASH_DIGITS: Final = 16
+_KEYS: Final = ("question", "messages", "id", *PARAMETERS)
+_ALLOWED: Final = 'a JSON string, or an object with "question" (a string) or "messages" (a list)'
 
 
 @attrs.frozen
@@ -25,75 +43,146 @@ class NumberedQuestion:
     Attributes:
         line: line number in the file, from 1.
         messages: the messages to send.
-        hash: of the messages, independent of file and line.
+        hash: of messages and options, independent of file and line.
         id: given by the user, or UNSET.
+        options: sampling options of this question, which override those of the batch.
     """
 
     line: int
     messages: tuple[Message, ...] = attrs.field(repr=False)
     hash: str
-    id: Any = UNSET
+    id: Id | Unset = UNSET
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The question as in the file: `question` for a user's text, else `messages`."""
+        plain = [{**message.extra, "role": message.role, "content": message.content} for message in self.messages]
+        if [message.keys() - {"role", "content"} for message in plain] == [set()] and plain[0]["role"] == "user":
+            return {"question": plain[0]["content"]}
+        return {"messages": plain}
+
+    @property
+    def place(self) -> str:
+        """The line, and the id if there is one."""
+        return (
+            f"line {self.line}"
+            if self.id is UNSET
+            else f"line {self.line} (id {json.dumps(self.id, ensure_ascii=False)})"
+        )
 
 
-def read_questions(name: str) -> Iterator[NumberedQuestion]:
-    """Read the questions of a file, skipping blank lines.
+class Questions:
+    """A file of questions.
+
+    Args:
+        name: of the file; `-` is stdin.
+        format_: `jsonl`, `text` or `csv`.
+
+    Attributes:
+        name: of the file, for messages.
+        size: in bytes.
 
     Raises:
-        InvalidInputError: for a line that is not a question; names file and line.
+        InvalidInputError: the file cannot be opened.
     """
-    try:
-        with Path(name).open("rb") as file:
-            for line, data in enumerate(file, start=1):
-                question = _numbered(f"{name}, line {line}", line, data)
-                if question is not None:
-                    yield question
-    except OSError as error:
-        raise InvalidInputError(f"{name}: {error.strerror or error}", field=name) from None
+
+    def __init__(self, name: str, format_: str = "jsonl") -> None:
+        self.name = "stdin" if name == STDIN else name
+        self._read = FORMATS[format_]
+        try:
+            self._file = _open(name)
+            self.size = self._file.seek(0, 2)
+        except OSError as error:
+            raise InvalidInputError(f"{self.name}: {error.strerror or error}", field=self.name) from None
+
+    def __iter__(self) -> Iterator[NumberedQuestion | InvalidInputError]:
+        """Read the questions from the beginning; a bad line is yielded as an error, in its place.
+
+        Raises:
+            InvalidInputError: the file cannot be read.
+        """
+        self._file.seek(0)
+        try:
+            for record in self._read(self._file):
+                yield self._question(record)
+        except OSError as error:
+            raise InvalidInputError(f"{self.name}: {error.strerror or error}", field=self.name) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _question(self, record: Record) -> NumberedQuestion | InvalidInputError:
+        where = f"{self.name}, line {record.line}"
+        try:
+            if record.problem:
+                raise InvalidInputError(record.problem)
+            return _read_question(record.line, record.value)
+        except InvalidInputError as error:
+            return InvalidInputError(f"{where}: {error.message}", field=where)
 
 
-def _numbered(where: str, line: int, data: bytes) -> NumberedQuestion | None:
-    try:
-        text = data.decode("utf-8-sig" if line == 1 else "utf-8")
-        if not text.strip():
-            return None
-        given = json.loads(text)
-        problem = ""
-    except UnicodeDecodeError:
-        problem = "not UTF-8 text"
-    except json.JSONDecodeError as error:
-        problem = f"not JSON: {error.msg} (column {error.colno})"
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets thousands deep
-        problem = f"not readable as JSON: {error}"
-    if problem:
-        raise InvalidInputError(f"{where}: {problem}", field=where)
-    messages = _messages(where, given)
-    id_ = given.get("id", UNSET) if isinstance(given, dict) else UNSET
-    if id_ is not UNSET and (not isinstance(id_, str | int | float) or isinstance(id_, bool)):
-        raise InvalidInputError.of(f"{where}: id", id_, "a string or a number")
-    return NumberedQuestion(line, messages, _hash(where, messages), id_)
+def _open(name: str) -> IO[bytes]:
+    """Open a file that can be read twice."""
+    if name == STDIN:
+        if sys.stdin is None:
+            raise OSError("closed")
+        return _copy(sys.stdin.buffer)
+    file = Path(name).open("rb")  # noqa: SIM115  # `Questions` closes it
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    with file:
+        return _copy(file)
 
 
-def _messages(where: str, given: Any) -> tuple[Message, ...]:
-    fields = {"question": given} if isinstance(given, str) else given
+def _copy(file: IO[bytes]) -> IO[bytes]:
+    copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # `Questions` closes it
+    shutil.copyfileobj(file, copy)
+    return copy
+
+
+def _read_question(line: int, value: Any) -> NumberedQuestion:
+    fields = {"question": value} if isinstance(value, str) else value
     if not isinstance(fields, dict) or ("question" in fields) == ("messages" in fields):
-        raise InvalidInputError(f"{where}: a question must be {_ALLOWED}", field=where)
-    try:
-        if "messages" in fields:
-            return read_messages(fields["messages"])
-        message = user(fields["question"])
-    except InvalidInputError as error:
-        problem = error.message
-    else:
-        if message.content.strip():
-            return (message,)
-        problem = "the question is empty"
-    raise InvalidInputError(f"{where}: {problem}", field=where)
+        raise InvalidInputError(f"a question must be {_ALLOWED}")
+    for key in fields:
+        if key not in _KEYS:
+            raise InvalidInputError(_unknown(key))
+    id_ = fields.get("id", UNSET)
+    if "id" in fields and not _is_id(id_):
+        raise InvalidInputError.of("id", id_, "a string or a number")
+    messages = _messages(fields)
+    options = check_options({name: fields[name] for name in PARAMETERS if fields.get(name) is not None})
+    return NumberedQuestion(line, messages, _hash(messages, options), id_, options)
 
 
-def _hash(where: str, messages: tuple[Message, ...]) -> str:
-    plain = [{**message.extra, "role": message.role, "content": message.content} for message in messages]
+def _is_id(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return number or isinstance(value, str)
+
+
+def _unknown(key: str) -> str:
+    near = get_close_matches(key, _KEYS, n=1)
+    hint = f'did you mean "{near[0]}"?' if near else f"known keys: {', '.join(_KEYS)}"
+    return f"unknown key {json.dumps(key[:40])}; {hint}"
+
+
+def _messages(fields: Mapping[str, Any]) -> tuple[Message, ...]:
+    if "messages" in fields:
+        return read_messages(fields["messages"])
+    message = user(fields["question"])
+    if not message.content.strip():
+        raise InvalidInputError("the question is empty")
+    return (message,)
+
+
+def _hash(messages: tuple[Message, ...], options: Mapping[str, Any]) -> str:
+    plain: list[Any] = [{**message.extra, "role": message.role, "content": message.content} for message in messages]
+    if options:
+        plain.append(options)
     try:
         data = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError:  # a lone surrogate
-        raise InvalidInputError(f"{where}: the question cannot be encoded as UTF-8", field=where) from None
+        raise InvalidInputError("the question cannot be encoded as UTF-8") from None
     return hashlib.sha256(data).hexdigest()[:_HASH_DIGITS]

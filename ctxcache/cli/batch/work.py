@@ -1,19 +1,19 @@
 """One start of a batch: asks the questions without an answer, and counts."""
 
-import asyncio
+import time
 from collections import deque
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ...config import Retry
 from ...errors import ContextGoneError, CtxCacheError, QuotaExceededError
 from ...models import ChatCompletion, Usage
-from ..failures import HOPELESS
+from ..failures import HOPELESS, is_permanent
 from ..terminal import Terminal
+from .check import count_questions
 from .journal import Journal, WriteError
 from .progress import Progress, show_progress
-from .questions import NumberedQuestion, read_questions
+from .questions import NumberedQuestion, Questions
 
 if TYPE_CHECKING:
     from ...managed import Answer, Prefix
@@ -29,36 +29,51 @@ class Work:
 
     Args:
         prefix: answers the questions.
+        questions: all questions of the batch.
         journal: the answers so far; gets the new ones.
-        questions: name of the file of questions.
         sampling: options of every question.
+        clock: Unix seconds.
 
     Attributes:
         journal: the answers.
-        usage: of all calls of this start, creates included.
         before: number of answers before this start.
         total: number of questions to ask.
         failed: number of questions that failed.
-        failures: the last of those, by line.
+        failed_for_good: number of those that would fail again.
+        failures: the last questions that failed, and why.
         stopped: why the remaining questions were not asked, or "".
 
     Raises:
         InvalidInputError: a line is not a question, or the answers are for different questions.
     """
 
-    def __init__(self, prefix: "Prefix", journal: Journal, questions: str, sampling: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        prefix: "Prefix",
+        questions: Questions,
+        journal: Journal,
+        sampling: Mapping[str, Any],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.journal = journal
-        self.before = journal.count
+        self.before = journal.answered.count
+        self.total = count_questions(questions, journal) - self.before
         self.failed = 0
-        self.failures: deque[tuple[int, CtxCacheError]] = deque(maxlen=_LISTED)
+        self.failed_for_good = 0
+        self.failures: deque[tuple[NumberedQuestion, CtxCacheError]] = deque(maxlen=_LISTED)
         self.stopped = ""
+        self.clock = clock
         self._prefix = prefix
+        self._questions = questions
         self._sampling = sampling
-        self._read = partial(read_questions, questions)
-        self.total = journal.check(self._read) - journal.count
-        self._failed_in_a_row = 0
         self._answered = 0
+        self._failed_in_a_row = 0
         self._answers_usage = Usage()
+
+    @property
+    def new(self) -> int:
+        """Number of answers of this start."""
+        return self.journal.answered.count - self.before
 
     @property
     def usage(self) -> Usage:
@@ -68,9 +83,9 @@ class Work:
     @property
     def progress(self) -> str:
         """How many questions have an answer."""
-        return f"{self.journal.count:,} of {self.before + self.total:,} answers in {self.journal.name}"
+        return f"{self.before + self.new:,} of {self.before + self.total:,} answers in {self.journal.name}"
 
-    async def do(self, terminal: Terminal, *, concurrency: int, retry: Retry) -> None:
+    async def do(self, terminal: Terminal, *, concurrency: int, retry: Retry, bar: bool) -> None:
         """Ask the questions without an answer.
 
         Raises:
@@ -78,46 +93,63 @@ class Work:
         """
         from ...managed import Map
 
+        await self._warm(terminal)
         try:
-            await self._prefix.warm()
-            with show_progress(terminal, self.total) as progress:
-                async with Map(self._ask, self._open(), concurrency=concurrency, retry=retry) as answers:
-                    async for answer in answers:
-                        self._note(answer, progress)
-        except asyncio.CancelledError:
-            terminal.note(f"stopped with {self.progress}; start again for the rest")
-            raise
+            async with (
+                show_progress(terminal, self.total, bar=bar) as progress,
+                Map(self._ask, self._open(), concurrency=concurrency, retry=retry) as answers,
+            ):
+                async for answer in answers:
+                    self._note(answer, progress)
         except WriteError as error:
             raise CtxCacheError(str(error)) from None
 
+    async def _warm(self, terminal: Terminal) -> None:
+        """Create the context, or find it in the store; mention a context of an earlier start that is still billed."""
+        books = self.journal.books
+        old, creates = books.still_billed(self.clock()), books.creates
+        context = await self._prefix.warm()
+        if old is not None and books.creates > creates:
+            hours = (old.end - self.clock()) / 3600
+            terminal.note(
+                f"created {context.id}; the storage of {old.context_id}, from an earlier start, is billed for up to "
+                f"{hours:.1f} h more. With --store FILE the next start finds the context again"
+            )
+
     def _open(self) -> Iterator[NumberedQuestion]:
         """Yield the questions without an answer, until the batch is stopped."""
-        for question in self._read():
+        for question in self._questions:
             if self.stopped:
                 return
-            if question.line not in self.journal:
+            if isinstance(question, NumberedQuestion) and question not in self.journal.answered:
                 yield question
 
     async def _ask(self, question: NumberedQuestion, /, *, retry: Retry) -> ChatCompletion:
-        answer = await self._prefix.ask(question.messages, retry=retry, **self._sampling)
-        self.journal.write(question, answer)  # at once, so that Ctrl-C loses no answer
+        options = {**self._sampling, **question.options}
+        answer = await self._prefix.ask(question.messages, retry=retry, **options)
+        context = self._prefix.context
+        # At once, so that Ctrl-C loses no answer.
+        self.journal.write(question, answer, None if context is None else context.id, self.clock())
         return answer
 
     def _note(self, answer: "Answer[NumberedQuestion]", progress: Progress) -> None:
         if answer.error is None:
-            self._failed_in_a_row = 0
             self._answered += 1
+            self._failed_in_a_row = 0
             self._answers_usage += answer.usage or Usage()
         else:
-            self.failed += 1
-            self._failed_in_a_row += 1
-            self.failures.append((answer.question.line, answer.error))
-            if isinstance(answer.error, (*HOPELESS, QuotaExceededError)) and not isinstance(
-                answer.error, ContextGoneError
-            ):
-                self.stopped = "further questions would fail like this one"
-            elif self._failed_in_a_row >= _IN_A_ROW:
-                self.stopped = f"{_IN_A_ROW} questions failed in a row"
+            self._fail(answer.question, answer.error)
         prompt = self._answers_usage.prompt_tokens
         cached = self._answers_usage.cached_tokens / prompt if prompt else None
         progress(self._answered + self.failed, self.failed, cached)
+
+    def _fail(self, question: NumberedQuestion, error: CtxCacheError) -> None:
+        self.failed += 1
+        self.failed_for_good += is_permanent(error)
+        self._failed_in_a_row += 1
+        self.failures.append((question, error))
+        hopeless = isinstance(error, (*HOPELESS, QuotaExceededError)) and not isinstance(error, ContextGoneError)
+        if hopeless:
+            self.stopped = "further questions would fail like this one"
+        elif self._failed_in_a_row >= _IN_A_ROW:
+            self.stopped = f"{_IN_A_ROW} questions failed in a row"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ctxcache.cli.batch import progress
+from ctxcache.cli.batch.progress import Lines, show_progress
+from ctxcache.cli.terminal import Terminal
 
 from ...hostile import COMPLETION, CONTEXT, Hostile, answer, refusal
 from ..conftest import ESCAPES, Files
@@ -25,11 +26,40 @@ def test_a_line_now_and_then(service: Any, run: Run, files: Files) -> None:
     assert len(told) == 11
 
 
-def test_a_line_says_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_line_says_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
     """A line counts the failures, and leaves out an unknown share of the cache."""
-    with progress.show_progress(progress.Terminal(), 100) as tell:
-        tell(10, 3, None)
+    async with show_progress(Terminal(), 100) as show:
+        show(10, 3, None)
     assert capsys.readouterr().err == "10 of 100, 3 failed\n"
+
+
+async def test_no_silence_longer_than_10_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten seconds after the last line there is another, however few results came meanwhile."""
+    now, shown = 0.0, []
+    results = {4: (3, 1, 0.5), 12: (20, 1, 0.5), 13: (21, 1, 0.5)}  # by second; the second one completes a tenth
+
+    def look() -> None:
+        shown.extend((now, line) for line in capsys.readouterr().err.splitlines())
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        look()
+        if now >= 32:
+            raise BrokenPipeError
+        for _ in range(int(seconds)):
+            now += 1
+            if now in results:
+                lines(*results[int(now)])
+            look()
+
+    lines = Lines(Terminal(), 200, clock=lambda: now, sleep=sleep)
+    await lines.watch()
+    assert shown == [
+        (10.0, "3 of 200, 1 failed, 50 % cached"),
+        (12.0, "20 of 200, 1 failed, 50 % cached"),
+        (22.0, "21 of 200, 1 failed, 50 % cached"),
+        (32.0, "21 of 200, 1 failed, 50 % cached"),
+    ]
 
 
 def test_a_bar_on_a_terminal(peer: Hostile, on_terminal: Callable[..., Any], files: Files) -> None:
@@ -44,7 +74,7 @@ def test_a_bar_on_a_terminal(peer: Hostile, on_terminal: Callable[..., Any], fil
     for told in ("/3", "/s", "90 % cached, 1 failed", "left"):
         assert told in shown
     assert "\rctxcache: map: RateLimitError, at most 1 at once, the next in " in shown
-    assert re.search(r"[\r\n]ctxcache: line [34]: BadRequestError: 400", shown)
+    assert re.search(r"[\r\n]ctxcache: line [34] \(id .+\): BadRequestError: 400", shown)
 
 
 @pytest.fixture

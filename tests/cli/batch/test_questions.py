@@ -1,13 +1,19 @@
 """The file of questions."""
 
+import io
+import os
 import subprocess
+import sys
+import threading
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ctxcache import InvalidInputError
-from ctxcache.cli.batch.questions import NumberedQuestion, read_questions
+from ctxcache.cli.batch.questions import NumberedQuestion, Questions
 
 from ...hostile import Hostile
 from ..conftest import Files
@@ -17,14 +23,15 @@ Spawn = Callable[..., "subprocess.Popen[str]"]
 
 
 def test_questions_are_read_one_by_one(files: Files) -> None:
-    """Questions are read one by one: a bad line further down does not matter yet."""
+    """Questions are read one by one: a bad line further down does not matter yet, and is an error in its place."""
     files.ask('"good"', "bad")
-    items = read_questions(str(files.questions))
-    first = next(items)
+    with closing(Questions(str(files.questions))) as questions:
+        first, second = questions
+    assert isinstance(first, NumberedQuestion)
     assert (first.line, first.messages[0].content) == (1, "good")
     assert first == NumberedQuestion(1, first.messages, first.hash)
-    with pytest.raises(InvalidInputError, match=r"q\.jsonl, line 2: not JSON"):
-        next(items)
+    assert isinstance(second, InvalidInputError)
+    assert str(second).startswith(f"{files.questions}, line 2: not JSON")
 
 
 @pytest.mark.parametrize(
@@ -42,6 +49,12 @@ def test_questions_are_read_one_by_one(files: Files) -> None:
         (b'{"question": "a", "id": [1]}', ": id must be a string or a number, got [1]"),
         (b'"\\ud800"', "the question cannot be encoded as UTF-8"),
         (b"1" * 5000, "not readable as JSON: "),
+        (b'{"question": "a", "id": 1e999}', ": id must be a string or a number, got inf"),
+        (b'{"question": "a", "temprature": 1}', 'unknown key "temprature"; did you mean "temperature"?'),
+        (b'{"question": "a", "x\\ny": 1}', 'unknown key "x\\ny"; known keys: question, messages, id, temperature, '),
+        (b'{"question": "a", "n": 2}', 'unknown key "n"; known keys: '),
+        (b'{"question": "a", "temperature": 3}', "temperature must be a number in [0, 2], got 3"),
+        (b'{"question": "a", "max_tokens": "many"}', "max_tokens must be a whole number from 1 up, got 'many'"),
     ],
 )
 def test_bad_questions(peer: Hostile, run: Run, files: Files, line: bytes, told: str) -> None:
@@ -53,3 +66,109 @@ def test_bad_questions(peer: Hostile, run: Run, files: Files, line: bytes, told:
     assert told in refused.err
     assert refused.err.count("\n") == 1
     assert peer.posts == []
+
+
+def read_one(files: Files, line: str) -> NumberedQuestion:
+    """The one question of a file."""
+    files.ask(line)
+    with closing(Questions(str(files.questions))) as questions:
+        (question,) = questions
+    assert isinstance(question, NumberedQuestion)
+    return question
+
+
+def test_options_of_a_question(files: Files) -> None:
+    """A question may have sampling options, which are part of its hash; null is no option."""
+    plain = read_one(files, '"one"')
+    question = read_one(files, '{"question": "one", "temperature": 0.3, "stop": ["a", "b"], "top_p": null}')
+    assert question.messages == plain.messages
+    assert question.options == {"temperature": 0.3, "stop": ("a", "b")}
+    assert question.hash != plain.hash
+    assert read_one(files, '{"question": "one", "temperature": null}').hash == plain.hash
+
+
+def test_hash_of_messages(files: Files) -> None:
+    """The hash covers role, content and every further key of each message."""
+    lines = (
+        '{"messages": [{"role": "user", "content": "one"}]}',
+        '{"messages": [{"role": "system", "content": "one"}]}',
+        '{"messages": [{"role": "user", "content": "one", "name": "Ann"}]}',
+        '{"messages": [{"role": "user", "content": "one"}, {"role": "user", "content": "one"}]}',
+    )
+    hashes = [read_one(files, line).hash for line in lines]
+    assert len(set(hashes)) == 4
+    assert hashes[0] == read_one(files, '"one"').hash
+
+
+@pytest.mark.parametrize(
+    ("line", "content"),
+    [
+        ('"one"', {"question": "one"}),
+        ('{"messages": [{"content": "one", "role": "user"}], "id": 1}', {"question": "one"}),
+        (
+            '{"messages": [{"role": "system", "content": "one"}]}',
+            {"messages": [{"role": "system", "content": "one"}]},
+        ),
+        (
+            '{"messages": [{"role": "user", "content": "one", "name": "Ann"}]}',
+            {"messages": [{"role": "user", "content": "one", "name": "Ann"}]},
+        ),
+    ],
+)
+def test_content(files: Files, line: str, content: dict[str, Any]) -> None:
+    """A question can be written down again, as text if there is nothing else to it."""
+    assert read_one(files, line).content == content
+
+
+def test_place(files: Files) -> None:
+    """A question is named by line and id."""
+    assert read_one(files, '"one"').place == "line 1"
+    assert read_one(files, '{"question": "one", "id": "é"}').place == 'line 1 (id "é")'
+    assert read_one(files, '{"question": "one", "id": 7}').place == "line 1 (id 7)"
+
+
+def read_twice(questions: Questions) -> list[str]:
+    """The texts of all questions, read twice with the same result."""
+    with closing(questions):
+        texts, again = (
+            [question.messages[0].content for question in questions if isinstance(question, NumberedQuestion)]
+            for _ in range(2)
+        )
+    assert texts == again
+    return texts
+
+
+def test_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions that are piped in can be read twice."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'"one"\n"two"\n')))
+    questions = Questions("-")
+    assert (questions.name, questions.size) == ("stdin", 12)
+    assert read_twice(questions) == ["one", "two"]
+
+
+def test_closed_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed stdin is reported as such."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InvalidInputError, match="stdin: closed"):
+        Questions("-")
+
+
+def test_named_pipe(tmp_path: Path) -> None:
+    """A pipe, as of `<(command)`, can be read twice."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(b"one\ntwo\n"))
+    writer.start()
+    assert read_twice(Questions(str(pipe), "text")) == ["one", "two"]
+    writer.join(20)
+
+
+def test_csv_file(files: Files) -> None:
+    """A CSV file gives questions with ids and options."""
+    files.ask("id,question,max_tokens", "a,Who?,5", "b,,")
+    with closing(Questions(str(files.questions), "csv")) as questions:
+        first, second = questions
+    assert isinstance(first, NumberedQuestion)
+    assert (first.line, first.id, first.options) == (2, "a", {"max_tokens": 5})
+    assert isinstance(second, InvalidInputError)
+    assert second.message == f"{files.questions}, line 3: the question is empty"

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from ...hostile import CONTEXT, Hostile, answer, refusal
-from ..conftest import Files
+from ..conftest import SOURCE, Files
 
 Run = Callable[..., Any]
 Spawn = Callable[..., "subprocess.Popen[str]"]
+BROKEN = answer(b"{")
 
 
 def test_failures_are_listed_and_tried_again(peer: Hostile, run: Run, files: Files) -> None:
@@ -21,8 +22,8 @@ def test_failures_are_listed_and_tried_again(peer: Hostile, run: Run, files: Fil
     assert failed.code == 1
     assert [one["line"] for one in files.answers()] == [1, 4]
     listed, count, _ = failed.err.splitlines()
-    assert listed.startswith("ctxcache: line 3: BadRequestError: 400 SensitiveContentDetected: not that")
-    assert count == f"2 of 3 answers in {files.out} (2 new), 1 failed: start it again to retry"
+    assert listed.startswith('ctxcache: line 3 (id "q-2"): BadRequestError: 400 SensitiveContentDetected: not that')
+    assert count == f"2 of 3 answers in {files.out} (2 new), 1 failed: a retry would fail, too"
     peer.plays([answer(CONTEXT)], [answer()])
     assert run(*files.argv).code == 0
     assert [one["line"] for one in files.answers()] == [1, 3, 4]
@@ -62,3 +63,53 @@ def test_says_whether_caching_paid(service: Any, run: Run, files: Files) -> None
     told = run(*files.argv, "--prices", "input=1,cached=0.25,output=2").err.splitlines()[-1]
     assert told.startswith("3 calls cost ")
     assert "without a context" in told
+
+
+@pytest.mark.parametrize(
+    ("replies", "advice"),
+    [
+        ((BROKEN, BROKEN, BROKEN), "3 failed: start it again to retry"),
+        ((BROKEN, refusal(400), BROKEN), "3 failed: start it again to retry 2, the others would fail again"),
+        ((refusal(400), refusal(400), refusal(422)), "3 failed: a retry would fail, too"),
+        ((answer(), answer(), refusal(401)), "1 failed: start it again when the cause is mended"),
+    ],
+)
+def test_advice(peer: Hostile, run: Run, files: Files, replies: tuple[bytes, ...], advice: str) -> None:
+    """Only failures that may pass are advised to be retried."""
+    peer.plays([answer(CONTEXT)], *[[reply] for reply in replies])
+    failed = run(*files.argv, "--concurrency", "1")
+    assert failed.code == 1
+    assert f" new), {advice}\n" in failed.err
+
+
+def test_failures_in_json(peer: Hostile, run: Run, files: Files) -> None:
+    """Each failure has line, id, error and whether a retry would fail, too."""
+    peer.plays([answer(CONTEXT)], [answer()], [refusal(400, "SensitiveContentDetected", "not\nthat")], [answer()])
+    told = json.loads(run(*files.argv, "--concurrency", "1", "--json").out)
+    assert (told["failed"], told["failed_for_good"]) == (1, 1)
+    (failure,) = told["failures"]
+    assert failure.pop("message").startswith("400 SensitiveContentDetected: not that")
+    assert failure == {"line": 3, "id": "q-2", "error": "BadRequestError", "for_good": True}
+
+
+def test_cost_of_all_starts(service: Any, run: Run, files: Files) -> None:
+    """The cost is that of the whole file, with the creates and answers of earlier starts."""
+    prices = ("--prices", "input=1,cached=0.25,output=2,storage=0")
+    first = json.loads(run(*files.argv, *prices, "--json").out)
+    files.ask(SOURCE, '"four"')
+    second = json.loads(run(*files.argv, *prices, "--json").out)
+    assert (second["answered_before"], second["answered"], second["cost"]["calls"]) == (3, 1, 4)
+    usage = second["usage_of_all_starts"]
+    assert usage["prompt_tokens"] == first["usage"]["prompt_tokens"] + second["usage"]["prompt_tokens"]
+    total = (usage["fresh_tokens"] + usage["cached_tokens"] / 4 + usage["completion_tokens"] * 2) / 1e6
+    assert second["cost"]["total"] == pytest.approx(total)
+    told = run(*files.argv, *prices).err.splitlines()
+    assert told[0] == f"4 of 4 answers in {files.out} (0 new)"
+    assert told[1].startswith("over all starts, 4 calls cost ")
+
+
+def test_no_cost_without_answers(peer: Hostile, run: Run, files: Files) -> None:
+    """Without an answer there is no cost to compare."""
+    peer.plays([answer(CONTEXT)], *[[refusal(400)]] * 3)
+    failed = run(*files.argv, "--concurrency", "1", "--prices", "input=1,cached=1,output=1")
+    assert " cost " not in failed.err

@@ -1,5 +1,6 @@
 """One start of a batch: the rest is asked, failures are counted, hopeless batches stop."""
 
+import json
 import os
 import random
 import signal
@@ -82,6 +83,35 @@ def test_killed_at_random_points(
     assert engine.asked < 150 + 4 * (8 + 2)
 
 
+def test_killed_with_ids(thread: Any, run: Run, spawn: Spawn, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while its questions move about, the command writes the answer of each id once."""
+    dice, engine = random.Random(7), KillingEngine()
+    questions = [json.dumps({"question": f"question {number}", "id": f"q-{number}"}) for number in range(100)]
+    gateway = Gateway(engine=engine)
+    thread.run(gateway.start())
+    try:
+        for name, value in (("BASE_URL", gateway.base_url), ("API_KEY", gateway.api_key), ("MODEL", gateway_model())):
+            monkeypatch.setenv(f"CTXCACHE_{name}", value)
+        for first in (25, 50, 75):
+            some = questions[:first]
+            dice.shuffle(some)
+            files.ask(*some)
+            engine.left = dice.randint(1, 20)
+            engine.started.clear()
+            engine.process = spawn(*files.argv, "--concurrency", "8")
+            engine.started.set()
+            assert engine.process.wait(20) == -signal.SIGKILL
+        engine.left = 0
+        files.ask(*reversed(questions))
+        done = run(*files.argv)
+    finally:
+        thread.run(gateway.aclose())
+    assert done.code == 0, done.err
+    answers = {one["id"]: one["answer"] for one in files.answers()}
+    assert len(files.answers()) == 100
+    assert answers == {f"q-{number}": f"re: question {number}" for number in range(100)}
+
+
 def gateway_model() -> str:
     """A model the gateway serves."""
     return "Doubao-1.5-pro-32k"
@@ -107,3 +137,67 @@ def test_a_service_that_is_down_stops_it(peer: Hostile, run: Run, files: Files) 
     assert failed.code == 1
     assert "100 questions failed in a row: the rest was not asked\n" in failed.err
     assert len(peer.posts) <= 104
+
+
+def test_options_of_a_question(peer: Hostile, run: Run, files: Files) -> None:
+    """The sampling options of a question override those of the command line, for this question only."""
+    files.ask('{"question": "one", "temperature": 0.3, "stop": ["a", "b"]}', '"two"')
+    peer.plays([answer(CONTEXT)], [answer()], [answer()])
+    done = run(*files.argv, "--temperature", "0.7", "--max-tokens", "5", "--stop", "c", "--concurrency", "1")
+    assert done.code == 0, done.err
+    _, one, two = (post.json for post in peer.posts)
+    assert (one["temperature"], one["max_tokens"], one["stop"]) == (0.3, 5, ["a", "b"])
+    assert (two["temperature"], two["max_tokens"], two["stop"]) == (0.7, 5, ["c"])
+
+
+def test_a_new_context_while_the_old_one_is_billed(service: Any, run: Run, files: Files) -> None:
+    """Without a store, a second start says that it created a context while that of the first is still billed."""
+    run(*files.argv)
+    old = files.answers()[0]["context_id"]
+    files.ask(SOURCE, '"four"')
+    done = run(*files.argv)
+    new = files.answers()[-1]["context_id"]
+    note, *_ = done.err.splitlines()
+    assert note.startswith(
+        f"created {new}; the storage of {old}, from an earlier start, is billed for up to 24.0 h more"
+    )
+    assert "--store FILE" in note
+
+
+def test_an_old_context_that_ended_is_not_mentioned(peer: Hostile, run: Run, files: Files) -> None:
+    """A context that ended, and one found in the store, need no remark."""
+    peer.plays([answer(CONTEXT)], *[[answer()]] * 4, [answer(CONTEXT)], [answer()])
+    run(*files.argv, "--store", str(files.store))
+    files.ask(SOURCE, '"four"')
+    assert "still" not in run(*files.argv, "--store", str(files.store)).err
+    files.out.write_text(files.out.read_text().replace('"time": 1', '"time": '))
+    files.ask(SOURCE, '"four"', '"five"')
+    done = run(*files.argv)
+    assert (done.code, "earlier start" in done.err) == (0, False)
+
+
+def test_fresh(service: Any, run: Run, files: Files) -> None:
+    """After a change of the prefix, `--fresh` asks all questions again and keeps the old answers beside the new."""
+    run(*files.argv)
+    old = files.out.read_bytes()
+    files.prefix.write_text("# Manual\nThe warranty is three years.\n")
+    refused = run(*files.argv)
+    assert refused.code == 2
+    assert "was written for a different prefix: " in refused.err
+    assert "--fresh" in refused.err
+    assert files.out.read_bytes() == old
+    done = run(*files.argv, "--fresh")
+    assert done.code == 0
+    assert f"{files.out} is now {files.out}.1\n" in done.err
+    assert files.out.with_name("answers.jsonl.1").read_bytes() == old
+    assert [one["line"] for one in files.answers()] == [1, 3, 4]
+    assert run(*files.argv).code == 0
+
+
+def test_fresh_with_bad_questions(peer: Hostile, run: Run, files: Files) -> None:
+    """Nothing is set aside while a question is bad."""
+    files.out.write_text("old\n")
+    files.ask("5")
+    assert run(*files.argv, "--fresh").code == 2
+    assert files.out.read_text() == "old\n"
+    assert [path.name for path in files.out.parent.glob("answers*")] == ["answers.jsonl"]

@@ -1,0 +1,60 @@
+"""Which questions have an answer. Pure.
+
+A question with an id is known by the id, so it may move; any other question is known by its line. A question that got
+its id after the answer is still found by its line. Of each answered question only a hash is kept: 8 bytes a line, or a
+dict entry for an id.
+"""
+
+from array import array
+from typing import Final
+
+from ...config import UNSET, Unset
+from .questions import Id, NumberedQuestion
+
+__all__ = ["Answered"]
+
+_NONE: Final = 0
+
+
+class Answered:
+    """The answered questions.
+
+    Attributes:
+        count: their number.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._by_line = array("q")
+        self._by_id: dict[Id, int] = {}
+
+    def add(self, line: int, id_: Id | Unset, hash_: str) -> bool:
+        """Add a question; return False if that line or id was added before."""
+        if id_ is UNSET:
+            self._by_line.extend([_NONE] * (line + 1 - len(self._by_line)))
+            if self._by_line[line]:
+                return False
+            self._by_line[line] = _number(hash_)
+        else:
+            if id_ in self._by_id:
+                return False
+            self._by_id[id_] = _number(hash_)
+        self.count += 1
+        return True
+
+    def __contains__(self, question: NumberedQuestion) -> bool:
+        return self._find(question) != _NONE
+
+    def is_unchanged(self, question: NumberedQuestion) -> bool:
+        """Whether an answered question is the same as when it was answered."""
+        return self._find(question) == _number(question.hash)
+
+    def _find(self, question: NumberedQuestion) -> int:
+        found = _NONE if question.id is UNSET else self._by_id.get(question.id, _NONE)
+        if found == _NONE and question.line < len(self._by_line):
+            return self._by_line[question.line]
+        return found
+
+
+def _number(hash_: str) -> int:
+    return hash(hash_) or 1
