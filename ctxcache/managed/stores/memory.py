@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 from ...errors import SessionError
-from .protocol import StoredContext
+from .protocol import LONGEST_LEASE, StoredContext
 
 __all__ = ["MemoryStore"]
 
@@ -80,7 +80,7 @@ class MemoryStore:
             if entry is not None and entry.value != holder:
                 return False
             self._sweep(now)
-            self._leases[key] = _Entry(holder, now + seconds)
+            self._leases[key] = _Entry(holder, now + min(seconds, LONGEST_LEASE))
             return True
 
     async def release(self, key: str, holder: str) -> None:

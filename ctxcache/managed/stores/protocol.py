@@ -1,10 +1,12 @@
 """`Store`: a shared record of which context serves which prefix, and of who is creating a context now."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
-__all__ = ["Store", "StoredContext"]
+__all__ = ["LONGEST_LEASE", "Store", "StoredContext"]
+
+LONGEST_LEASE: Final = 30.0
 
 
 @attrs.frozen
@@ -64,11 +66,12 @@ class Store(Protocol):
         ...
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
-        """Take the lease of a key, or extend it, for `seconds` (above 0) from now.
+        """Take the lease of a key, or extend it, for `seconds` (above 0) from now, 30 at most.
 
         Returns:
             True if `holder` has the lease now; False, with nothing changed, while another holder has it. A holder that
-            dies without `release` loses the lease when its seconds are over.
+            dies without `release` loses the lease when its seconds are over. A lease that would last longer than 30
+            seconds from now (the store's clock was set back, the entry was damaged) counts as over.
         """
         ...
 

@@ -5,12 +5,13 @@ the server's clock. Every operation is a script on one key, which the server run
 """
 
 import asyncio
+import math
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from ...errors import InvalidInputError, SessionError
-from .protocol import StoredContext
+from .protocol import LONGEST_LEASE, StoredContext
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -21,7 +22,9 @@ _CONNECTIONS: Final = 4  # operations are short; more of them wait
 _STEP_SECONDS: Final = 2.0  # to connect, or to answer
 _OPERATION_SECONDS: Final = 5.0  # all of it: waiting for a connection, connecting, a second try
 
+# An entry of another type, or without an end, is nobody's: a get finds nothing there, a put or a lease replaces it.
 _GET: Final = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return {} end
 local found = redis.call('HMGET', KEYS[1], 'id', 'ttl')
 return {found[1], found[2], redis.call('PTTL', KEYS[1])}
 """
@@ -31,19 +34,25 @@ redis.call('HSET', KEYS[1], 'id', ARGV[1], 'ttl', ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 """
 _TOUCH: Final = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return end
 if redis.call('HGET', KEYS[1], 'id') == ARGV[1] and redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
 """
 _FORGET: Final = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return end
 if redis.call('HGET', KEYS[1], 'id') == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """
-_LEASE: Final = """
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+_LEASE: Final = f"""
+local left = redis.call('PTTL', KEYS[1])
+if redis.call('TYPE', KEYS[1]).ok == 'string' and left >= 0 and left <= {LONGEST_LEASE * 1000:.0f} then
+    if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
 """
 _RELEASE: Final = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'string' then return end
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """
 
@@ -87,10 +96,7 @@ class RedisStore:
 
     async def get(self, key: str) -> StoredContext | None:
         """Return the context kept for a key, None if there is none or it has expired."""
-        context_id, ttl, left = await self._run(_GET, self._prefix + key)
-        if context_id is None or ttl is None or left <= 0:
-            return None
-        return StoredContext(context_id.decode(), float(ttl), left / 1000)
+        return _read(*await self._run(_GET, self._prefix + key))
 
     async def put(self, key: str, context_id: str, ttl: float, remaining: float) -> None:
         """Keep a context for `remaining` seconds, in place of any kept before."""
@@ -106,7 +112,8 @@ class RedisStore:
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
         """Take or extend the lease of a key; False while another holder has it."""
-        return bool(await self._run(_LEASE, f"{self._prefix}{key}:lease", holder, max(1, _milliseconds(seconds))))
+        lasting = max(1, _milliseconds(min(seconds, LONGEST_LEASE)))
+        return bool(await self._run(_LEASE, f"{self._prefix}{key}:lease", holder, lasting))
 
     async def release(self, key: str, holder: str) -> None:
         """Give the lease back, if `holder` has it."""
@@ -145,6 +152,17 @@ class RedisStore:
                     await self._pool.disconnect()
                 finally:
                     self._emptied.set()
+
+
+def _read(context_id: bytes | None = None, ttl: bytes | None = None, left: int = 0) -> StoredContext | None:
+    """Read an entry; one that is damaged counts as none."""
+    if not context_id or ttl is None or left <= 0:
+        return None
+    try:
+        found = StoredContext(context_id.decode(), float(ttl), left / 1000)
+    except ValueError:
+        return None
+    return found if 0 < found.ttl < math.inf else None
 
 
 def _milliseconds(seconds: float) -> int:

@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ...errors import CtxCacheError, InvalidInputError, SessionError
-from .protocol import StoredContext
+from .protocol import LONGEST_LEASE, StoredContext
 
 if TYPE_CHECKING:
     import sqlite3
@@ -37,14 +37,19 @@ _CREATE: Final = (
 )
 
 # `now` and `until` are Unix seconds.
-_GET: Final = "SELECT id, ttl, until - :now FROM contexts WHERE key = :key AND until > :now"
+_GET: Final = """
+    SELECT id, ttl, until - :now FROM contexts WHERE key = :key AND until > :now
+    AND typeof(id) = 'text' AND id <> '' AND typeof(ttl) = 'real' AND ttl > 0 AND ttl < 1e12 AND typeof(until) = 'real'
+"""
 _PUT: Final = "INSERT OR REPLACE INTO contexts (key, id, ttl, until) VALUES (:key, :id, :ttl, :until)"
 _TOUCH: Final = "UPDATE contexts SET until = :until WHERE key = :key AND id = :id AND until > :now AND until < :until"
 _FORGET: Final = "DELETE FROM contexts WHERE key = :key AND id = :id"
+# A damaged end, of another type or too far off, is no end.
 _LEASE: Final = """
     INSERT INTO leases (key, holder, until) VALUES (:key, :holder, :until)
     ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, until = excluded.until
-    WHERE leases.holder = excluded.holder OR leases.until <= :now
+    WHERE leases.holder = excluded.holder OR leases.until <= :now OR leases.until > :now + :longest
+    OR typeof(leases.until) <> 'real'
 """
 _RELEASE: Final = "DELETE FROM leases WHERE key = :key AND holder = :holder"
 _SWEEP: Final = ("DELETE FROM contexts WHERE until <= :now", "DELETE FROM leases WHERE until <= :now")
@@ -106,7 +111,7 @@ class SQLiteStore:
 
     async def lease(self, key: str, holder: str, seconds: float) -> bool:
         """Take or extend the lease of a key; False while another holder has it."""
-        _, changed = await self._run(_LEASE, seconds, key=key, holder=holder)
+        _, changed = await self._run(_LEASE, min(seconds, LONGEST_LEASE), key=key, holder=holder, longest=LONGEST_LEASE)
         return changed > 0
 
     async def release(self, key: str, holder: str) -> None:

@@ -164,6 +164,15 @@ async def test_a_holder_extends_its_lease(shelf: Any) -> None:
     assert not await store.lease(KEY, "you", 30)
 
 
+async def test_a_lease_is_never_long(shelf: Any) -> None:
+    """However much is asked for: who waits for a dead holder waits half a minute at most."""
+    store = shelf.store()
+    assert await store.lease(KEY, "dead", 1e9)
+    assert not await store.lease(KEY, "you", 30)
+    shelf.advance(31)
+    assert await store.lease(KEY, "you", 30)
+
+
 async def test_asking_for_another_s_lease_does_not_extend_it(shelf: Any) -> None:
     """However often those who wait ask, a dead holder's lease ends."""
     store = shelf.store()

@@ -71,6 +71,45 @@ async def test_every_note_keeps_an_end(own_url: str, store: RedisStore) -> None:
         assert [client.pttl(key) > 0 for key in client.scan_iter()] == [True, True]
 
 
+@pytest.mark.parametrize("command", [("LPUSH", "x"), ("SADD", "x"), ("SET", "x"), ("HSET", "id", "x")], ids=" ".join)
+async def test_a_key_of_another_type_heals(own_url: str, store: RedisStore, command: tuple[str, ...]) -> None:
+    """Whatever put it there: nothing is found, nothing is raised, and a put or a lease takes its place."""
+    name, *values = command
+    with look(own_url) as client:
+        for key in ("ctxcache:k", "ctxcache:k:lease"):
+            client.execute_command(name, key, *values)
+    assert await store.get("k") is None
+    await store.touch("k", "ctx-1", 60)
+    await store.forget("k", "ctx-1")
+    await store.release("k", "me")
+    assert await store.lease("k", "me", 30)
+    assert not await store.lease("k", "you", 30)
+    await store.put("k", "ctx-1", 60, 60)
+    found = await store.get("k")
+    assert found is not None
+    assert found.id == "ctx-1"
+
+
+@pytest.mark.parametrize(
+    "fields", [{"ttl": "soon"}, {"ttl": "inf"}, {"ttl": "-1"}, {"id": b"\xff"}, {"id": ""}], ids=str
+)
+async def test_a_damaged_entry_is_none(own_url: str, store: RedisStore, fields: dict[str, Any]) -> None:
+    """A field that no store wrote makes no context."""
+    await store.put("k", "ctx-1", 60, 60)
+    with look(own_url) as client:
+        client.hset("ctxcache:k", mapping=fields)
+    assert await store.get("k") is None
+
+
+@pytest.mark.parametrize("milliseconds", [None, 10**9])
+async def test_a_lease_with_an_absurd_end_is_over(own_url: str, store: RedisStore, milliseconds: int | None) -> None:
+    """One without an end, or with one so far off that nobody asked for it, delays nobody."""
+    with look(own_url) as client:
+        client.set("ctxcache:k:lease", "a holder", px=milliseconds)
+    assert await store.lease("k", "me", 30)
+    assert not await store.lease("k", "a holder", 30)
+
+
 async def test_prefixes_are_apart(own_url: str, quiet_loop: None) -> None:
     """Two applications share one server."""
     async with aclosing(RedisStore(own_url, prefix="a:")) as one, aclosing(RedisStore(own_url, prefix="b:")) as two:

@@ -89,6 +89,45 @@ async def test_the_file_does_not_grow_for_ever(path: Path) -> None:
             assert other.execute(f"SELECT count(*) FROM {table}").fetchone()[0] <= 7
 
 
+@pytest.mark.parametrize("change", ["until = 1e18", "until = 'soon'", "until = x'00'", "until = until + 31"])
+async def test_a_lease_with_an_absurd_end_is_over(path: Path, store: SQLiteStore, change: str) -> None:
+    """A damaged row, or a clock that was set back, delays nobody."""
+    assert await store.lease("k", "a holder", 30)
+    damage(path, f"UPDATE leases SET {change}")
+    assert await store.lease("k", "me", 30)
+    assert not await store.lease("k", "a holder", 30)
+
+
+async def test_a_clock_set_back_delays_nobody(path: Path, quiet_loop: None) -> None:
+    """The lease of before ends in a future that nobody meant."""
+    now = 2e9
+    store = SQLiteStore(path, clock=lambda: now)
+    assert await store.lease("k", "a holder", 30)
+    now = 1e9
+    assert await store.lease("k", "me", 30)
+    await store.aclose()
+
+
+@pytest.mark.parametrize(
+    "change", ["id = ''", "id = x'00ff'", "ttl = 'soon'", "ttl = -1.0", "ttl = 9e999", "until = 'z'"]
+)
+async def test_a_damaged_row_is_no_context(path: Path, store: SQLiteStore, change: str) -> None:
+    """It is not found, and the next put takes its place."""
+    await store.put("k", "ctx-1", 60, 60)
+    damage(path, f"UPDATE contexts SET {change}")
+    assert await store.get("k") is None
+    await store.put("k", "ctx-2", 60, 60)
+    found = await store.get("k")
+    assert found is not None
+    assert found.id == "ctx-2"
+
+
+def damage(path: Path, statement: str) -> None:
+    """Change the file behind the store's back."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(statement)
+
+
 @pytest.fixture
 async def patient(path: Path, quiet_loop: None) -> AsyncIterator[SQLiteStore]:
     """A store that waits for a locked file, however slow the machine is."""
