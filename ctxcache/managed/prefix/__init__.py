@@ -5,7 +5,9 @@ Floors, from the top; a file imports from lower floors only::
     prefix          Prefix: the public face
     call            PrefixCall: one call, repeated if its context is gone
     renewal         Renewal: which context is used now; found, created, replaced
-    single_flight   one task at work for all waiters        store_access   one key in a store, and a circuit breaker
+    single_flight   one task at work for all waiters        lease   the right to create, held in the store
+    store_access    one key in a store, behind a time limit
+    breaker         CircuitBreaker: one for each store object
     timing          Timing: clock, sleep, randomness, limits
 """
 

@@ -1,5 +1,6 @@
 """`PrefixCall`: one call over a prefix, sent on the current context and repeated if that turns out to be gone."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -79,8 +80,8 @@ class PrefixCall(Generic[T]):
         """Note that a plain call was answered."""
         if (live := self._live) is not None:
             live.used(usage, self._sent_at)
-            if self._renewal.store_lags(live):
-                await self._renewal.touch(live)
+            if self._renewal.note_use(live):
+                await asyncio.sleep(0)  # so that the store, if closed right now, finds the operation under way
 
     def hold_here(self) -> None:
         """Do nothing: calls over a prefix do not wait for one another."""
@@ -94,5 +95,5 @@ class PrefixCall(Generic[T]):
             self._discard_if_gone(live, error)
         if error is None or stream.usage is not None:
             live.used(stream.usage, self._sent_at)
-        if error is None and self._renewal.store_lags(live):
-            self._renewal.touch_later(live)
+        if error is None:
+            self._renewal.note_use(live)

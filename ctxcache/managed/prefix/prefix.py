@@ -80,7 +80,7 @@ class Prefix:
             raise InvalidInputError.of("store", type(store), "a Store, or None")
         self._session = session
         self._model = model
-        access = StoreAccess(store, _key(session, template), session.notify, clock, _timing)
+        access = StoreAccess(store, _key(session, template), session.notify, _timing)
         self._renewal = Renewal(self._keeper, access, _timing)
 
     # --- calls
@@ -196,7 +196,9 @@ class Prefix:
         Raises:
             CtxCacheError: the create failed.
         """
-        return (await self._renewal.current()).context
+        live = await self._renewal.current()
+        await self._renewal.settled()
+        return live.context
 
     # --- the context, and the books
 

@@ -3,21 +3,24 @@
 Invariants:
 
 - Single flight: at most one search or create is under way. Callers that need a context meanwhile wait for its result,
-  or get a copy of its error; an error is not remembered. A cancelled caller leaves the work to the others; the last one
-  cancels it.
+  or get a copy of its error; an error is not remembered. A cancelled caller leaves the work to the others. The last one
+  cancels a search; a create goes on, since it is billed, and serves the next caller.
 - The first caller to find a context gone discards it; later ones use its successor.
-- The store is asked only when no live context is known here, and told of uses now and then. A create holds a lease in
-  the store, so that other processes wait for its context instead of creating their own.
+- The store is asked only when no live context is known here. A create holds a lease in the store, so that other
+  processes wait for its context instead of creating their own.
+- Nobody waits for the store once there is a context: it is put there, and kept up to date, in tasks beside the calls. A
+  context that did not get into the store, since that was down, gets there with a later use.
 """
 
 import asyncio
 import logging
-from secrets import token_hex
-from typing import Final
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Final
 
 from ...models import Context
 from ..keeper import ContextKeeper, Replaced
 from ..live import LiveContext
+from .lease import Lease
 from .single_flight import SingleFlight
 from .store_access import StoreAccess
 from .timing import Timing
@@ -45,8 +48,11 @@ class Renewal:
         self._clock = keeper.clock
         self._live: LiveContext | None = None
         self._flight: SingleFlight[LiveContext] | None = None
+        self._creating = False
         self._replaced: Replaced | None = None  # announced with its successor
         self._gone_id = ""
+        self._shared: tuple[LiveContext, int] | None = None  # the context in the store, and the recoveries by then
+        self._publishing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- the context
@@ -88,22 +94,52 @@ class Renewal:
             self._replaced = Replaced(live.context.id, "gone")
             self._gone_id = live.context.id
 
-    # --- telling the store of uses
+    # --- the store, beside the calls
 
-    def store_lags(self, live: LiveContext) -> bool:
-        """Whether the store's expiry lags so far behind that `touch` is due; True once for each lag."""
-        lags = self._store.usable and live.expires_at - live.store_expires_at >= live.ttl * _TOUCH_SHARE
-        if lags:
-            live.store_expires_at = live.expires_at
-        return lags
+    def note_use(self, live: LiveContext) -> bool:
+        """Keep the store up to date after a use; return whether a task was started for that."""
+        if live is not self._live or not self._store.usable:
+            return False
+        if self._shared != (live, self._store.recoveries):
+            if self._publishing:
+                return False
+            self._spawn(self._publish(live, find_first=True))
+            return True
+        if live.expires_at - live.store_expires_at < live.ttl * _TOUCH_SHARE:
+            return False
+        before, live.store_expires_at = live.store_expires_at, live.expires_at
+        self._spawn(self._touched(live, before, self._store.touch(live.context.id, live.remaining(self._clock()))))
+        return True
 
-    async def touch(self, live: LiveContext) -> None:
-        """Tell the store how long a context lives now."""
-        await self._store.touch(live.context.id, live.remaining(self._clock()))
+    async def settled(self) -> None:
+        """Wait until the store knows of the context, or has failed."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
-    def touch_later(self, live: LiveContext) -> None:
-        """Do the same in a task of its own: the end of a stream cannot wait."""
-        task = asyncio.get_running_loop().create_task(self.touch(live))
+    async def _touched(self, live: LiveContext, before: float, touching: Awaitable[bool]) -> None:
+        if not await touching:
+            live.store_expires_at = before
+
+    async def _publish(self, live: LiveContext, *, find_first: bool) -> None:
+        """Put a context into the store; not if `find_first`, and another process has put one there."""
+        self._publishing = True
+        try:
+            if find_first:
+                found = await self._store.get()
+                if found is not None and found.id not in (live.context.id, self._gone_id):
+                    self._note_shared(live)
+                    return
+            if await self._store.put(live.context.id, live.ttl, live.remaining(self._clock())):
+                self._note_shared(live)
+        finally:
+            self._publishing = False
+
+    def _note_shared(self, live: LiveContext) -> None:
+        self._shared = live, self._store.recoveries
+        live.store_expires_at = live.expires_at
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -116,12 +152,12 @@ class Renewal:
         if self._live is not None and self._live.expired(self._clock()):
             self._replaced = Replaced(self._live.context.id, "expired")
             self._live = None
-        self._flight = SingleFlight(self._fly(fresh), fresh=fresh)
+        self._flight = SingleFlight(self._fly(fresh), fresh=fresh, keep=lambda: self._creating)
         return self._flight
 
     async def _fly(self, fresh: bool) -> LiveContext:
         try:
-            return await (self._create() if fresh else self._find_or_create())
+            return await (self._create(Lease(self._store, self._timing)) if fresh else self._find_or_create())
         finally:
             # Here, not in a callback: a caller that comes a moment later must not get the error of this flight.
             if self._flight is not None and self._flight.mine:
@@ -130,25 +166,29 @@ class Renewal:
     # --- where a context comes from
 
     async def _find_or_create(self) -> LiveContext:
+        lease = Lease(self._store, self._timing)
         if not self._store.usable:
-            return await self._create()
+            return await self._create(lease)
         if self._replaced is not None and self._replaced.reason == "gone":
             await self._store.forget(self._replaced.id)
         found = await self._find()
         if found is not None:
             return found
-        holder = token_hex(8)
         try:
-            found = await self._lease_or_find(holder)
-            return found or await self._create_under_lease(holder)
-        finally:
-            await self._store.release(holder)
+            found = await self._lease_or_find(lease)
+        except BaseException:
+            self._spawn(lease.give_back())
+            raise
+        if found is None:
+            return await self._create(lease)
+        self._spawn(lease.give_back())
+        return found
 
-    async def _lease_or_find(self, holder: str) -> LiveContext | None:
+    async def _lease_or_find(self, lease: Lease) -> LiveContext | None:
         """Wait for the lease, or for the context that its holder creates."""
         timing = self._timing
         waited, pause = 0.0, timing.first_poll
-        while not await self._store.lease(holder, timing.lease):
+        while not await lease.take():
             if self._keeper.session.closed:
                 break  # the create raises the error for that
             if waited >= timing.patience:
@@ -160,19 +200,6 @@ class Renewal:
             if (found := await self._find()) is not None:
                 return found
         return await self._find()  # its context may have come just before the lease
-
-    async def _create_under_lease(self, holder: str) -> LiveContext:
-        async def renew() -> None:
-            while True:
-                await self._timing.sleep(self._timing.lease_renewal)
-                await self._store.lease(holder, self._timing.lease)
-
-        renewing = asyncio.get_running_loop().create_task(renew())
-        try:
-            return await self._create()
-        finally:
-            renewing.cancel()
-            await asyncio.wait([renewing])
 
     async def _find(self) -> LiveContext | None:
         """Adopt the context that the store keeps, unless it is as good as gone."""
@@ -186,13 +213,28 @@ class Renewal:
         if live.expired(self._clock()):
             return None
         self._live, self._replaced = live, None
+        self._note_shared(live)
         log.info("context %s: adopted from the store, %.0f s left", found.id, found.remaining)
         return live
 
-    async def _create(self) -> LiveContext:
-        live = await self._keeper.create()
-        # Before anything is awaited: a context that exists, and is billed, is not lost if this task is cancelled now.
-        self._live, replaced, self._replaced = live, self._replaced, None
-        self._keeper.announce(live, replaced)
-        await self._store.put(live.context.id, live.ttl, live.remaining(self._clock()))
-        return live
+    async def _create(self, lease: Lease) -> LiveContext:
+        """Create a context and put it into the store; the lease is kept for that long, and given back."""
+        live: LiveContext | None = None
+        lease.keep()
+        self._creating = True
+        try:
+            live = await self._keeper.create()
+            # Before anything is awaited: a context that exists, and is billed, must not be lost by a cancellation.
+            self._live, replaced, self._replaced = live, self._replaced, None
+            self._keeper.announce(live, replaced)
+            return live
+        finally:
+            self._creating = False
+            self._spawn(self._conclude(live, lease))
+
+    async def _conclude(self, live: LiveContext | None, lease: Lease) -> None:
+        try:
+            if live is not None:
+                await self._publish(live, find_first=False)
+        finally:
+            await lease.give_back()

@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from ...errors import CtxCacheError, SessionError
@@ -15,14 +15,23 @@ T = TypeVar("T")
 class SingleFlight(Generic[T]):
     """Work shared by all callers that join.
 
-    A caller that is cancelled while waiting leaves the work to the others; the last caller to leave cancels the work.
+    A caller that is cancelled while waiting leaves the work to the others. The last one to leave cancels the work,
+    unless it is worth keeping: then whoever joins next gets its result.
+
+    Args:
+        work: the work.
+        fresh: whether the result must be newly created.
+        keep: asked when the last caller leaves, whether the work is worth keeping.
 
     Attributes:
-        fresh: whether the result must be newly created.
+        fresh: as above.
     """
 
-    def __init__(self, work: Coroutine[Any, Any, T], *, fresh: bool = False) -> None:
+    def __init__(
+        self, work: Coroutine[Any, Any, T], *, fresh: bool = False, keep: Callable[[], bool] = lambda: False
+    ) -> None:
         self.fresh = fresh
+        self._keep = keep
         self._waiters = 0
         self._abandoned = False
         self._task = asyncio.get_running_loop().create_task(work)
@@ -54,7 +63,7 @@ class SingleFlight(Generic[T]):
             await asyncio.wait([task])  # which leaves the task alone when the caller is cancelled
         finally:
             self._waiters -= 1
-            if not self._waiters and not task.done():
+            if not self._waiters and not task.done() and not self._keep():
                 self._abandoned = True
                 task.cancel()
         if task.cancelled():

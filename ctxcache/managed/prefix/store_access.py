@@ -1,9 +1,9 @@
-"""`StoreAccess`: one key in a store, behind a time limit and a circuit breaker.
+"""`StoreAccess`: one key in a store, behind a time limit and the store's circuit breaker.
 
-A store may fail without failing a call. Every operation has a time limit. A failure opens the breaker: for a while the
-store is not asked, and operations answer as if there were none (nothing is found, everybody may create). Then the next
-operation is a trial; success closes the breaker. The first failure is logged and reported to the hooks, later ones are
-not.
+A store may fail without failing a call. While the breaker is open, operations answer as if there were no store: nothing
+is found, everybody may create. The first failure of a store is logged and reported to the hooks, later ones are not.
+
+Each operation runs in a task of its own, so that a cancelled caller leaves no operation half done.
 """
 
 import asyncio
@@ -11,12 +11,13 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Final, TypeVar
 
-from ...client.cancellation import CancelScope
 from ...client.hooks import WarningEvent
 from ...errors import SessionError
 from ..stores import Store, StoredContext
+from .breaker import CircuitBreaker
 from .timing import Timing
 
 __all__ = ["StoreAccess"]
@@ -31,27 +32,28 @@ class StoreAccess:
     Args:
         store: the store; None: there is none, and nothing is shared.
         key: a fingerprint that tells accounts, models and messages apart.
-        notify: tells the hooks of the first failure.
-        clock: seconds; times the pause after a failure.
-        timing: the time limit and the pause.
+        hooks: told of the first failure.
+        timing: the time limit of an operation, and the pauses after failures.
     """
 
-    def __init__(
-        self,
-        store: Store | None,
-        key: str,
-        notify: Callable[[str, Callable[[], Any]], None],
-        clock: Callable[[], float],
-        timing: Timing,
-    ) -> None:
+    def __init__(self, store: Store | None, key: str, hooks: Notifier, timing: Timing) -> None:
         self._store = store
         self._key = key
-        self._notify = notify
-        self._clock = clock
+        self._hooks = hooks
         self._limit = timing.store_limit
-        self._pause = timing.store_pause
-        self._warned = False
-        self._open_until: float | None = None  # the breaker; None: closed
+        self._breaker = CircuitBreaker(timing) if store is None else CircuitBreaker.of(store, timing)
+        self._retry_seconds = timing.longest_store_pause
+        self._leasing: asyncio.Task[bool] | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a store, and its breaker is closed or due for a trial."""
+        return self._store is not None and self._breaker.usable
+
+    @property
+    def recoveries(self) -> int:
+        """How often the store came back after failures; entries may have been lost meanwhile."""
+        return self._breaker.recoveries
 
     async def get(self) -> StoredContext | None:
         """Return the context that the store keeps, if any."""
@@ -64,67 +66,92 @@ class StoreAccess:
             ttl, remaining = float(found.ttl), float(found.remaining)
             if not isinstance(found.id, str) or not found.id or not 0 < ttl < math.inf or not math.isfinite(remaining):
                 raise ValueError("no context")
-            return StoredContext(found.id, ttl, remaining)
+            return StoredContext(found.id, ttl, min(remaining, ttl))
 
-        return await self._guarded("get", get, None)
+        return await self._run("get", get, None)
 
-    async def put(self, context_id: str, ttl: float, remaining: float) -> None:
-        """Keep a context in the store."""
-        await self._guarded("put", lambda store: store.put(self._key, context_id, ttl, remaining), None)
+    async def put(self, context_id: str, ttl: float, remaining: float) -> bool:
+        """Keep a context in the store; return whether the store has it now."""
 
-    async def touch(self, context_id: str, remaining: float) -> None:
-        """Postpone the expiry in the store."""
+        async def put(store: Store) -> bool:
+            with suppress(SessionError):  # the store was closed: its owner is done with it
+                await store.put(self._key, context_id, ttl, remaining)
+            return True
 
-        async def touch(store: Store) -> None:
-            with suppress(SessionError):  # the store was closed right after a stream: a lost note is no failure
+        return await self._run("put", put, False)
+
+    def touch(self, context_id: str, remaining: float) -> Awaitable[bool]:
+        """Postpone the expiry in the store, beginning now; await whether that succeeded."""
+
+        async def touch(store: Store) -> bool:
+            with suppress(SessionError):
                 await store.touch(self._key, context_id, remaining)
+            return True
 
-        await self._guarded("touch", touch, None)
+        return self._result(self._begin("touch", touch), False)
 
     async def forget(self, context_id: str) -> None:
         """Drop a context from the store."""
-        await self._guarded("forget", lambda store: store.forget(self._key, context_id), None)
+        await self._run("forget", lambda store: store.forget(self._key, context_id), None)
 
     async def lease(self, holder: str, seconds: float) -> bool:
         """Take or extend the right to create; True as well where the store fails."""
-        return bool(await self._guarded("lease", lambda store: store.lease(self._key, holder, seconds), True))
+        self._leasing = self._begin("lease", lambda store: store.lease(self._key, holder, seconds))
+        return bool(await self._result(self._leasing, True))
 
     async def release(self, holder: str) -> None:
-        """Give the right to create back."""
-        await self._guarded("release", lambda store: store.release(self._key, holder), None)
+        """Give the right to create back, after taking it if that is still under way."""
+        if self._leasing is not None and not self._leasing.done():
+            await asyncio.wait([self._leasing])
 
-    @property
-    def usable(self) -> bool:
-        """Whether there is a store, and the breaker is closed or due for a trial."""
-        return self._store is not None and (self._open_until is None or self._clock() >= self._open_until)
+        async def release(store: Store) -> None:
+            with suppress(SessionError):
+                await store.release(self._key, holder)
 
-    async def _guarded(self, name: str, operation: Callable[[Store], Awaitable[T]], without: T) -> T:
-        store, scope = self._store, CancelScope()
-        if store is None or not self.usable:
+        await self._run("release", release, None)
+
+    async def _run(self, name: str, operation: Callable[[Store], Awaitable[T]], without: T) -> T:
+        """Carry out an operation; return `without` where the store fails, or is not asked."""
+        return await self._result(self._begin(name, operation), without)
+
+    def _begin(self, name: str, operation: Callable[[Store], Awaitable[T]]) -> "asyncio.Task[T] | None":
+        """Start an operation, if the breaker lets it through."""
+        store = self._store
+        if store is None or not self._breaker.admit():
+            return None
+        limit = self._limit
+
+        async def limited() -> T:
+            async with asyncio.timeout(limit):
+                return await operation(store)
+
+        task = asyncio.get_running_loop().create_task(limited())
+        self._breaker.begin(task)
+        task.add_done_callback(partial(self._ended, name))
+        return task
+
+    async def _result(self, task: "asyncio.Task[T] | None", without: T) -> T:
+        if task is None:
             return without
-        try:
-            async with asyncio.timeout(self._limit):
-                answer = await operation(store)
-        except asyncio.CancelledError as error:
-            if scope.cancelled_elsewhere():
-                raise  # this task was cancelled; otherwise something inside the store was
-            self._failed(name, error)
-        except Exception as error:
-            self._failed(name, error)
-        else:
-            self._open_until = None
-            return answer
-        return without
+        await asyncio.wait([task])  # which leaves the task alone when the caller is cancelled
+        return without if task.cancelled() or task.exception() is not None else task.result()
 
-    def _failed(self, name: str, error: BaseException) -> None:
-        """Open the breaker."""
-        self._open_until = self._clock() + self._pause
-        # The error's text may hold the store's address, with a password in it.
-        failure = f"the store failed ({type(error).__name__} in {name})"
-        if self._warned:
-            log.debug("%s again", failure)
+    def _ended(self, name: str, task: "asyncio.Task[object]") -> None:
+        """Tell the breaker how an operation ended."""
+        if task.cancelled() and task.cancelling():
+            self._breaker.ended(task)  # from outside: another operation stalled, or the event loop ends
             return
-        self._warned = True
-        message = f"{failure}: continuing without it, retrying every {self._pause:g} s (logged once)"
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            self._breaker.succeeded(task)
+            return
+        self._breaker.failed(task, stalled=isinstance(error, TimeoutError))
+        # The error's text may hold the store's address, with a password in it.
+        what = f"the store failed ({type(error).__name__} in {name})"
+        if self._breaker.warned:
+            log.debug("%s again", what)
+            return
+        self._breaker.warned = True
+        message = f"{what}: continuing without it, retrying every {self._retry_seconds:g} s at the latest (logged once)"
         log.warning("%s", message)
         self._notify("on_warning", lambda: WarningEvent(kind="store", message=message, error=error))

@@ -63,18 +63,33 @@ async def test_one_of_fifty_is_cancelled(prefix, service, until):
     assert len(service.creates) == 1
 
 
-async def test_the_last_to_be_cancelled_cancels_the_create(prefix, service, session, held, until):
-    """Nobody wants it any more; who comes a moment later begins anew."""
+async def test_a_create_that_was_sent_serves_whoever_comes_next(prefix, service, session, held, until):
+    """Though its last waiter gave up: it is billed."""
     service.creating.clear()
-    asking = [asyncio.create_task(prefix.ask("?")) for _ in range(3)]
-    await until(lambda: service.creates)
-    for task in asking:
-        task.cancel()
-    await asyncio.gather(*asking, return_exceptions=True)
+    for _ in range(3):
+        asking = [asyncio.create_task(prefix.ask("?")) for _ in range(3)]
+        await until(lambda: service.creates)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
     service.creating.set()
     assert (await prefix.ask("?")).text == TEXT
-    assert (len(service.creates), service.posts) == (2, {"ctx-2": 1})
+    assert (len(service.creates), service.posts) == (1, {"ctx-1": 1})
     assert held(session) == {}
+
+
+async def test_a_create_that_ends_after_its_last_waiter_is_used(prefix, service, told, until):
+    """Its context is there for the next call, and was announced."""
+    service.creating.clear()
+    asking = asyncio.create_task(prefix.ask("?"))
+    await until(lambda: service.creates)
+    asking.cancel()
+    await asyncio.wait([asking])
+    service.creating.set()
+    await until(lambda: prefix.context)
+    assert [name for name, _ in told] == ["on_create"]
+    assert (await prefix.ask("?")).text == TEXT
+    assert len(service.creates) == 1
 
 
 async def test_the_session_is_closed_while_the_context_is_created(prefix, service, session, until):
@@ -89,7 +104,7 @@ async def test_the_session_is_closed_while_the_context_is_created(prefix, servic
         await prefix.ask("?")
 
 
-async def test_forgotten_while_it_creates(prefix_for, service, until):
+async def test_forgotten_while_it_creates(prefix_for, service, told, until):
     """A Prefix that is dropped with its waiters leaves nothing behind."""
     service.creating.clear()
     prefix = prefix_for(store=MemoryStore())
@@ -100,6 +115,9 @@ async def test_forgotten_while_it_creates(prefix_for, service, until):
     left = weakref.ref(prefix)
     del asking, prefix
     await until(lambda: gc.collect() >= 0 and left() is None)
+    service.creating.set()
+    await until(lambda: told)
+    await asyncio.sleep(0)
 
 
 async def test_in_another_event_loop_it_says_so(prefix, service, until):

@@ -69,6 +69,7 @@ async def test_nothing_secret_is_stored(prefix_for, service, key, tmp_path):
     path = tmp_path / "contexts.db"
     async with aclosing(SQLiteStore(path)) as store:
         await prefix_for(store=store).ask("a question")
+        await store.aclose()
         stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"ctx-1" in stored
     for secret in (key, service.url, MANUAL, MODEL, "a question"):

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from ctxcache import system
 from ctxcache.managed import MemoryStore, StoredContext
 from ctxcache.managed.prefix.timing import Timing
 
@@ -36,7 +37,7 @@ class Broken(MemoryStore):
 
 @pytest.mark.parametrize("how", ["raises", "hangs", "cancels"])
 @pytest.mark.parametrize("methods", [*([method] for method in METHODS), METHODS], ids="-".join)
-async def test_a_store_that_fails_fails_no_call(prefix_for, service, clock, told, log_lines, how, methods):
+async def test_a_store_that_fails_fails_no_call(prefix_for, service, clock, told, log_lines, until, how, methods):
     """Whatever it does: the calls are answered, one context is made where one is enough, and it is said once."""
     log_lines("WARNING")
     timing = Timing(store_limit=0.01 if how == "hangs" else 5)
@@ -51,6 +52,7 @@ async def test_a_store_that_fails_fails_no_call(prefix_for, service, clock, told
     [_ async for _ in prefix.stream("?")]
     assert len(service.creates) == 2
     assert "on_recreate" in [name for name, _ in told]
+    await until(lambda: log_lines("WARNING"))  # a note of a use is written beside the calls
     (line,) = log_lines("WARNING")
     assert "password" not in line
     (event,) = [event for name, event in told if name == "on_warning"]
@@ -106,7 +108,8 @@ async def test_a_store_that_is_closed_right_after_a_stream_has_not_failed(shared
 async def test_a_store_that_fails_is_left_alone_for_a_while(prefix_for, service, clock):
     """Then it is tried again, and used if it works."""
     store = Broken(clock, "raises", "get")
-    prefix = prefix_for(store=store)
+    timing = Timing(monotonic=clock)
+    prefix = prefix_for(store=store, _timing=timing)
     await prefix.warm()
     service.expire()
     await prefix.ask("?")
@@ -144,3 +147,101 @@ async def test_who_is_cancelled_in_a_store_that_hangs_is_cancelled(prefix_for, c
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert told == []
+
+
+# --- one store, many prefixes
+
+
+async def test_a_stall_costs_one_caller_one_time_limit(prefix_for, service, clock, log_lines):
+    """The prefixes after it do without the store, and nobody warns again."""
+    store = Broken(clock, "hangs", "get")
+    timing = Timing(store_limit=0.01, monotonic=clock)
+    for number in range(20):
+        prefix = prefix_for(store=store, messages=[system(f"{number}")], _timing=timing)
+        assert (await prefix.ask("?")).text == TEXT
+    assert (store.tried["get"], len(service.creates), len(log_lines("WARNING"))) == (1, 20, 1)
+
+
+async def test_a_stall_ends_the_wait_of_all(prefix_for, service, clock, log_lines):
+    """Whoever began to wait a moment later does not wait for a time limit of its own."""
+    store = Broken(clock, "hangs", "get")
+    quick, slow = [Timing(store_limit=limit, monotonic=clock) for limit in (0.05, 600)]
+    asking = [
+        asyncio.create_task(prefix_for(store=store, messages=[system(f"{n}")], _timing=slow).ask("?")) for n in range(9)
+    ]
+    await prefix_for(store=store, _timing=quick).ask("?")
+    async with asyncio.timeout(60):
+        await asyncio.gather(*asking)
+    assert (store.tried["get"], len(service.creates), len(log_lines("WARNING"))) == (10, 10, 1)
+
+
+@pytest.mark.parametrize("methods", [["put"], ["touch"], ["put", "touch", "release"]], ids="-".join)
+async def test_an_answer_does_not_wait_for_a_store(prefix_for, service, clock, methods):
+    """Neither the first, whose context is put there, nor those that note a use."""
+    store = Broken(clock, "hangs", *methods)
+    prefix = prefix_for(store=store, _timing=Timing(store_limit=600))
+    async with asyncio.timeout(60):
+        for _ in range(5):
+            assert (await prefix.ask("?")).text == TEXT
+            clock.advance(1000)
+    assert len(service.creates) == 1
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        if "StoreAccess" in repr(task):
+            task.cancel()
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs"])
+async def test_a_context_made_while_the_store_was_down_gets_into_it(prefix_for, service, clock, until, how):
+    """With the first use after the pause: then others adopt it."""
+    store = Broken(clock, how, *METHODS)
+    timing = Timing(store_limit=0.01, monotonic=clock)
+    prefix = prefix_for(store=store, _timing=timing)
+    await prefix.ask("?")
+    for method in METHODS:
+        delattr(store, method)
+    clock.advance(30)
+    await prefix.ask("?")
+    other = prefix_for(store=store, _timing=timing)
+    await until(lambda: repr(store) == "<MemoryStore of 1 contexts>")
+    await other.ask("?")
+    assert (len(service.creates), service.posts) == (1, {"ctx-1": 3})
+
+
+async def test_a_context_that_the_store_lost_gets_into_it_again(prefix_for, service, clock, until):
+    """A store that was down may come back empty."""
+    store = MemoryStore(clock=clock)
+    timing = Timing(monotonic=clock)
+    prefix = prefix_for(store=store, _timing=timing)
+    await prefix.warm()
+    store.get = store.touch = Broken(clock, "raises", "get").get
+    clock.advance(100)
+    await prefix.ask("?")
+    await prefix.warm()
+    del store.get, store.touch
+    clock.advance(3500)  # by now it is empty
+    for _ in range(2):
+        await prefix.ask("?")
+        await prefix.warm()
+        clock.advance(40)
+    await until(lambda: repr(store) == "<MemoryStore of 1 contexts>")
+    other = prefix_for(store=store, _timing=timing)
+    await other.ask("?")
+    assert len(service.creates) == 1
+
+
+async def test_another_s_context_is_not_replaced_in_the_store(prefix_for, service, clock):
+    """Where two made one each while the store was down, the first one back keeps its place."""
+    store = Broken(clock, "raises", *METHODS)
+    timing = Timing(monotonic=clock)
+    one, two = [prefix_for(store=store, _timing=timing) for _ in range(2)]
+    await one.ask("?")
+    await two.ask("?")
+    for method in METHODS:
+        delattr(store, method)
+    clock.advance(30)
+    for prefix in (one, two, one, two):
+        await prefix.ask("?")
+        await prefix.warm()
+    third = prefix_for(store=store, _timing=timing)
+    await third.ask("?")
+    assert (len(service.creates), third.context.id) == (2, "ctx-1")
