@@ -15,7 +15,7 @@ from ..client.session import AsyncSession
 from ..errors import ContextGoneError, CtxCacheError, InvalidInputError
 from ..models import Context, ContextRequest, Message
 from .costs import Ledger
-from .live import LiveContext, check_margin, idle_seconds
+from .live import LiveContext, check_margin, idle_seconds, printable
 
 __all__ = ["ContextKeeper", "Loss", "Replaced"]
 
@@ -128,17 +128,18 @@ class ContextKeeper:
             replaced: the one it replaces, if any.
         """
         notify, context, ttl = self.session.notify, live.context, live.ttl
+        name = printable(context.id)
         if replaced is None:
-            log.info("context %s: created, ttl %.0f s", context.id, ttl)
+            log.info("context %s: created, ttl %.0f s", name, ttl)
             notify("on_create", lambda: CreateEvent(context=context))
             return
         old_id, reason = replaced.id, replaced.reason
-        log.info("context %s: created in place of %s (%s), ttl %.0f s", context.id, old_id, reason, ttl)
+        log.info("context %s: created in place of %s (%s), ttl %.0f s", name, printable(old_id), reason, ttl)
         notify("on_recreate", lambda: RecreateEvent(context=context, old_id=old_id, reason=reason))
 
     def _warn_uncached(self, live: LiveContext) -> None:
         context_id = live.context.id
-        message = f"context {context_id}: {_UNCACHED}"
+        message = f"context {printable(context_id)}: {_UNCACHED}"
         log.warning("%s", message)
         self.session.notify("on_warning", lambda: WarningEvent(kind="uncached", message=message, context_id=context_id))
 

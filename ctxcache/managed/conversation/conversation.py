@@ -27,7 +27,7 @@ from ...models import (
 from ...wire import PreparedChat
 from ..costs import Cost, Prices
 from ..keeper import ContextKeeper
-from ..live import DEFAULT_MARGIN
+from ..live import DEFAULT_MARGIN, printable
 from ..question import Question, read_question, refuse_own_options
 from ..stream import ManagedStream
 from .dialogue import Dialogue, StreamedTurn
@@ -54,9 +54,10 @@ class Conversation:
     stream closed or forgotten. The question is then `doubtful`, and further questions raise a `SessionError` until
     `resync()` decides whether the turn counts.
 
-    A stream that breaks off, or is left by its reader, after some text is recorded as an unfinished turn. The service
-    may have kept more or less, so the context is rebuilt with the text received before the next turn; `resync()` drops
-    that turn instead. All other errors prove that the turn did not run, and change nothing.
+    A stream that breaks off after some text is recorded as an unfinished turn, and so is one that its reader leaves
+    before a finish reason came. The service may have kept more or less, so the context is rebuilt with the text
+    received before the next turn; `resync()` drops that turn instead. All other errors prove that the turn did not run,
+    and change nothing.
 
     Nothing needs to be closed: a context ends by its TTL alone. The session's hooks (`on_create`, `on_recreate`,
     `on_warning`) and the logger `ctxcache` get ids and reasons, never content.
@@ -234,7 +235,7 @@ class Conversation:
 
     def __repr__(self) -> str:
         context = self.context
-        where = "no context yet" if context is None else context.id
+        where = "no context yet" if context is None else printable(context.id)
         return f"<Conversation {self._keeper.template.model} {where} turns={len(self.transcript)}>"
 
     # --- saved and loaded

@@ -8,7 +8,7 @@ refused       the service, or the client before sending, refused;    nothing cha
               the turn did not run                                   context gone, the turn is sent once more on a new
                                                                      context
 interrupted   the answer broke off after some text, or the reader    recorded as unfinished, with the text received; the
-              left the stream                                        context is rebuilt before the next turn, since the
+              left the stream before a finish reason came            context is rebuilt before the next turn, since the
                                                                      service may have kept more or less
 doubtful      the turn was sent, and no text came: an error that     not repeated; the caller decides by `resync`
               proves nothing, or the caller was cancelled            whether the turn counts
@@ -18,6 +18,7 @@ Which errors prove that a turn did not run is said in `ctxcache.errors`: all but
 `StreamInterruptedError`.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -26,7 +27,7 @@ from ...client.stream import ChatStream
 from ...errors import CtxCacheError, OutcomeUnknownError, SessionError, StreamInterruptedError
 from ...models import ChatCompletion, Context, Message
 from ..keeper import ContextKeeper
-from ..live import LiveContext
+from ..live import LiveContext, printable
 from .session_context import SessionContext
 from .transcript import Transcript
 from .turn_lock import TurnLock
@@ -60,6 +61,7 @@ class Dialogue:
         self.doubtful: tuple[Message, ...] | None = None
         self._sent_at = 0.0
         self._lock = TurnLock()
+        self._closing: set[asyncio.Task[None]] = set()
 
     # --- the order of turns
 
@@ -111,21 +113,23 @@ class Dialogue:
 
     # --- outcomes
 
-    def answered(self, answer: ChatCompletion) -> None:
-        """Record the answer of the turn in flight."""
-        if self.question_in_flight is not None:
-            self.transcript = self.transcript.added(self.question_in_flight, answer.text)
-            self.context.used(answer.usage, self._sent_at)
-            self.question_in_flight = None
+    def answered(self, answer: ChatCompletion, error: BaseException | None = None, *, finished: bool = True) -> None:
+        """Record the answer to the turn in flight.
 
-    def interrupted(self, partial: ChatCompletion, error: BaseException | None) -> None:
-        """Record the part received before the answer in flight broke off."""
-        if self.question_in_flight is not None:
-            self.transcript = self.transcript.added(self.question_in_flight, partial.text, finished=False)
-            self.context.used(partial.usage, self._sent_at)
+        Args:
+            answer: the answer, or the part received.
+            error: what interrupted the answer, if that was an error.
+            finished: whether the answer came to its end.
+        """
+        question, self.question_in_flight = self.question_in_flight, None
+        if question is None:
+            return
+        finished = finished and not _is_blank(answer)
+        self.transcript = self.transcript.added(question, answer.text, finished=finished)
+        self.context.used(answer.usage, self._sent_at)
+        if not finished:
             gone = isinstance(error, CtxCacheError) and self.keeper.is_gone(error)
             self.context.lost = "gone" if gone else "resync"
-            self.question_in_flight = None
 
     def failed(self, error: BaseException | None) -> None:
         """Note that the turn in flight ended without any text.
@@ -140,14 +144,26 @@ class Dialogue:
             self.context.lost = "gone"
         elif not isinstance(error, CtxCacheError) or isinstance(error, _PROVE_NOTHING):
             self.doubtful = question
-            live = self.context.live
-            context_id = None if live is None else live.context.id
-            log.warning("the outcome of a turn on the context %s is unknown: resync() is needed", context_id)
+            name = "?" if self.context.live is None else printable(self.context.live.context.id)
+            log.warning("the outcome of a turn on the context %s is unknown: resync() is needed", name)
 
     def advise(self, error: BaseException | None) -> None:
         """Add a note to an error that leaves a turn in doubt, just before the error reaches the caller."""
         if self.doubtful is not None and isinstance(error, _PROVE_NOTHING):
             error.add_note(_ADVICE)
+
+    def close_later(self, stream: ChatStream, lock: TurnLock) -> None:
+        """Close a stream that was left, which frees its context for the next call; then release the lock."""
+
+        async def close() -> None:
+            try:
+                await stream.aclose()
+            finally:
+                lock.release()
+
+        task = asyncio.get_running_loop().create_task(close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def resync(self, *, keep: bool) -> Context:
         """Create a context from the transcript; see `Conversation.resync`. On failure nothing changes."""
@@ -210,11 +226,30 @@ class StreamedTurn:
         lock, self._lock = self._lock, None
         if lock is None:
             return
-        if stream is not None and stream.done:
-            self._dialogue.answered(stream.completion())
-        elif stream is not None and (partial := stream.partial()).text:
-            self._dialogue.interrupted(partial, error)
-        else:
+        if stream is None:
             self._dialogue.failed(error)
+        else:
+            answer = stream.partial()
+            finished = stream.done or (_is_complete(answer) and not isinstance(error, CtxCacheError))
+            if finished or answer.text:
+                self._dialogue.answered(answer, error, finished=finished)
+            else:
+                self._dialogue.failed(error)
         self._dialogue.advise(error)
-        lock.release()
+        if stream is None or stream.done:
+            lock.release()
+        else:
+            lock.disown()
+            self._dialogue.close_later(stream, lock)
+
+
+def _is_complete(answer: ChatCompletion) -> bool:
+    """Whether every reply has come to its end: a reader may leave a stream before the end marker."""
+    return bool(answer.choices) and all(choice.finish_reason is not None for choice in answer.choices)
+
+
+def _is_blank(answer: ChatCompletion) -> bool:
+    """Whether an answer has nothing in it, not even an end: no text, no tool call, no finish reason."""
+    return not any(
+        choice.finish_reason or choice.message.tool_calls or choice.message.content for choice in answer.choices
+    )

@@ -167,9 +167,11 @@ def _parse(text: object) -> Any:
         raise _wrong("text", text, "the JSON that save() returned")
     try:
         return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"no JSON from line {error.lineno}, column {error.colno} on"  # json's own message may quote the text
     except (ValueError, RecursionError):
-        pass  # json's own message may quote the text
-    raise InvalidInputError("text must be the JSON that save() returned: this is not JSON", field="text")
+        place = "a number too long, or lists nested too deeply"
+    raise InvalidInputError(f"text must be the JSON that save() returned: {place}", field="text")
 
 
 def _wrong(field: str, value: object, allowed: str) -> InvalidInputError:
@@ -234,4 +236,8 @@ class _Reader:
         if role not in _ROLES:
             raise _wrong(f"{self.path}role", role, " or ".join(_ROLES))
         content: str = self._get("content", str, "a string")
-        return Message(role, content, extra={k: v for k, v in self.data.items() if k not in ("role", "content")})
+        try:
+            return Message(role, content, extra={k: v for k, v in self.data.items() if k not in ("role", "content")})
+        except InvalidInputError as error:
+            field, allowed = f"{self.path}{error.field}", error.allowed
+        raise InvalidInputError(f"{field} must be {allowed}", field=field, allowed=allowed)  # the value may be content

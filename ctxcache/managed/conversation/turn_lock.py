@@ -45,6 +45,10 @@ class TurnLock(Slots):
         # Weakly: a task holds its result, and that may be the very stream that holds this lock.
         self._holder = None if task is None else weakref.ref(task)
 
+    def disown(self) -> None:
+        """Note that no task holds the lock any more, though its release is still to come: then any task may wait."""
+        self._holder = None
+
     def release(self) -> None:
         """Hand the lock to the next caller, or free it."""
         self._holder = None

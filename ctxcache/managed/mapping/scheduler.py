@@ -42,7 +42,10 @@ class AskOne(Protocol[AskedT]):
     """Asks one question of a map."""
 
     def __call__(self, question: AskedT, /, *, retry: Retry) -> Awaitable[ChatCompletion]:
-        """Ask under this policy, which allows one attempt: the map itself repeats, with all questions in view."""
+        """Ask under this policy, which allows one attempt: the map itself repeats, with all questions in view.
+
+        An error with more than one attempt was repeated elsewhere, and is not repeated by the map.
+        """
         ...
 
 
@@ -247,6 +250,8 @@ class Scheduler(Generic[QuestionT]):
 
     async def _failed(self, job: Job[QuestionT], failure: CtxCacheError, began: float) -> bool:
         """Wait until the question may be retried; False if it may not."""
+        if failure.attempts > 1:
+            return False  # repeated already, by the create of a context
         if not may_repeat(failure, repeatable=self._repeatable):
             return False
         if not job.failures:

@@ -17,7 +17,7 @@ from ...models import ChatCompletion, Context, ContextRequest, Message, MessageL
 from ...wire import CHAT_PATH, PreparedChat
 from ..costs import Cost, Prices
 from ..keeper import ContextKeeper
-from ..live import DEFAULT_MARGIN
+from ..live import DEFAULT_MARGIN, printable
 from ..mapping import Map
 from ..question import Question, read_question, refuse_own_options
 from ..stores import Store
@@ -228,7 +228,7 @@ class Prefix:
 
     def __repr__(self) -> str:
         context = self.context
-        return f"<Prefix {self._model} {'without a context' if context is None else context.id}>"
+        return f"<Prefix {self._model} {'without a context' if context is None else printable(context.id)}>"
 
 
 def _key(session: AsyncSession, template: ContextRequest) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from ...models import Context
 from ..keeper import ContextKeeper, Replaced
-from ..live import LiveContext
+from ..live import LiveContext, printable
 from .lease import Lease
 from .single_flight import SingleFlight
 from .store_access import StoreAccess
@@ -214,7 +214,7 @@ class Renewal:
             return None
         self._live, self._replaced = live, None
         self._note_shared(live)
-        log.info("context %s: adopted from the store, %.0f s left", found.id, found.remaining)
+        log.info("context %s: adopted from the store, %.0f s left", printable(found.id), found.remaining)
         return live
 
     async def _create(self, lease: Lease) -> LiveContext:

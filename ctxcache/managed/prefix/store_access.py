@@ -12,7 +12,7 @@ import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from ...client.hooks import WarningEvent
 from ...errors import SessionError
@@ -32,14 +32,16 @@ class StoreAccess:
     Args:
         store: the store; None: there is none, and nothing is shared.
         key: a fingerprint that tells accounts, models and messages apart.
-        hooks: told of the first failure.
+        notify: tells the hooks of the first failure.
         timing: the time limit of an operation, and the pauses after failures.
     """
 
-    def __init__(self, store: Store | None, key: str, hooks: Notifier, timing: Timing) -> None:
+    def __init__(
+        self, store: Store | None, key: str, notify: Callable[[str, Callable[[], Any]], None], timing: Timing
+    ) -> None:
         self._store = store
         self._key = key
-        self._hooks = hooks
+        self._notify = notify
         self._limit = timing.store_limit
         self._breaker = CircuitBreaker(timing) if store is None else CircuitBreaker.of(store, timing)
         self._retry_seconds = timing.longest_store_pause

@@ -237,3 +237,26 @@ async def test_waiters_hear_of_it(hostile, new):
         with pytest.raises(SessionError):
             await task
     assert len(hostile.posts) == 2
+
+
+async def test_an_answer_of_nothing_is_unfinished(hostile, new, events):
+    """Neither text nor tool call nor finish reason: no such turn counts as answered, and the context is rebuilt."""
+    hostile.plays(made(), [answer({"choices": [{"message": {}}]})], made("ctx-2"), says("Yes"))
+    conversation = new()
+    await conversation.ask("1?")
+    assert said(conversation) == [("1?", None, False)]
+    await conversation.ask("2?")
+    assert events[1:] == [("resync", "ctx-1", "ctx-2")]
+
+
+async def test_a_context_s_id_forges_no_log_line(hostile, new, log_lines):
+    """What a server puts into an id is escaped in the log and in a repr; the hooks get it as it is."""
+    evil = "ctx\nERROR forged \x1b[2J"
+    hostile.plays(made(evil), [CLOSE])
+    conversation = new()
+    with pytest.raises(OutcomeUnknownError):
+        await conversation.ask("1?")
+    lines = [*log_lines("INFO"), *log_lines("WARNING"), repr(conversation)]
+    assert len([line for line in lines if "forged" in line]) == 3
+    assert not any("\n" in line or "\x1b" in line for line in lines)
+    assert conversation.context.id == evil

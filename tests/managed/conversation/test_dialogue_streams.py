@@ -166,3 +166,27 @@ async def test_the_session_closes(hostile, new):
     with pytest.raises(SessionError):
         await waiting
     assert (said(conversation), conversation.doubtful) == ([("1?", "Once", False)], None)
+
+
+@pytest.mark.parametrize("how", ["close", "break", "break text", "forget", "cancel", "leave"])
+async def test_left_after_its_finish_reason(hostile, new, events, how):
+    """Whoever leaves a stream whose finish reason has come has the whole answer: nothing is rebuilt."""
+    hostile.told = False
+    hostile.plays(made(), broken(how, chunk("Once", finish="stop")), says("Yes"))
+    conversation = new()
+    await leave(how, hostile, conversation)
+    await conversation.ask("2?")
+    assert said(conversation) == [("1?", "Once", True), ("2?", "Yes", True)]
+    assert events == [("create", "ctx-1")]
+
+
+@pytest.mark.parametrize("how", ["reset", "error event"])
+async def test_broken_after_its_finish_reason(hostile, new, events, how):
+    """An error is an error: whether the service kept the answer is unknown."""
+    hostile.told = False
+    hostile.plays(made(), broken(how, chunk("Once", finish="stop")), made("ctx-2"), says("Yes"))
+    conversation = new()
+    await leave(how, hostile, conversation)
+    await conversation.ask("2?")
+    assert said(conversation) == [("1?", "Once", False), ("2?", "Yes", True)]
+    assert events[1:] == [("resync", "ctx-1", "ctx-2")]

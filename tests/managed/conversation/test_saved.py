@@ -126,3 +126,44 @@ def test_errors_show_no_content():
     ) as caught:
         SavedConversation.loads(json.dumps(data))
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"name": float("nan")}, r"messages\[0\]\.extra\['name'\] must be a finite number$"),
+        ({"name": {"a": [1, float("inf")]}}, r"messages\[0\]\.extra\['name'\]\['a'\]\[1\]"),
+        ({"name": 10**300}, r"messages\[0\]\.extra\['name'\]"),
+    ],
+)
+def test_loads_refuses_what_could_not_be_saved(changes, place):
+    """Python's reader takes NaN and the like for JSON; a conversation with them could not be saved again."""
+    data = json.loads(SAVED.dumps())
+    data["messages"][0].update(changes)
+    with pytest.raises(InvalidInputError, match=place) as caught:
+        SavedConversation.loads(json.dumps(data))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"format": "ctxcache.conversation",\n "secret": }', "line 2, column 12"),
+        ("", "line 1, column 1"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"model": ' + "9" * 5000 + "}", "a number too long"),
+    ],
+)
+def test_an_error_says_where_a_file_is_spoilt(text, place):
+    """By line and column, without a word of the text."""
+    with pytest.raises(InvalidInputError, match=place) as caught:
+        SavedConversation.loads(text)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_cut_anywhere_is_refused():
+    """No part of a saved conversation is one."""
+    text = SAVED.dumps()
+    for end in range(len(text)):
+        with pytest.raises(InvalidInputError, match="from line 1, column"):
+            SavedConversation.loads(text[:end])

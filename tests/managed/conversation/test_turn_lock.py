@@ -82,7 +82,7 @@ async def test_who_is_cancelled_in_line_leaves_it():
 
 async def test_a_forgotten_text_iterator_lets_go_at_once(hostile, new):
     """Without turns of the event loop to count: what `text()` returns is no async generator."""
-    hostile.plays(made(), streams("Once", " upon"), made("ctx-2"), says("Yes"))
+    hostile.plays(made(), streams("Once", " upon"), says("Yes"))
     conversation = new()
     async for _ in conversation.stream("1?").text():
         break

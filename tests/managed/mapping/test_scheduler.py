@@ -248,3 +248,15 @@ async def test_its_tasks_are_cancelled_from_outside(asked: Asked) -> None:
     with pytest.raises(SessionError, match="cancelled from outside"):
         await reader
     assert others() == set()
+
+
+async def test_an_error_that_was_repeated_elsewhere_is_not_repeated(
+    quick: Asked, timed: Callable[..., Map[Any]]
+) -> None:
+    """A create repeats by itself: its error says so by its attempts."""
+    error = InternalServerError("down", status=500)
+    error.attempts = 3
+    quick.fails = {"?": [error]}
+    [answer] = await collect(timed(quick, ["?"], retry=Retry(attempts=3, first_delay=1)))
+    assert answer.error is error
+    assert quick.questions == ["?"]

@@ -4,12 +4,14 @@ import asyncio
 
 import pytest
 
-from ctxcache import Hooks
-from ctxcache.client.hooks import Notifier
 from ctxcache.managed import MemoryStore
 from ctxcache.managed.prefix.lease import Lease
 from ctxcache.managed.prefix.store_access import StoreAccess
 from ctxcache.managed.prefix.timing import Timing
+
+
+def silence(name, make):
+    """Tell nobody."""
 
 
 class Gate:
@@ -35,7 +37,7 @@ def gate():
 def lease_for(shop, gate):
     """Make leases of one key."""
     timing = Timing(sleep=gate)
-    return lambda: Lease(StoreAccess(shop, "k", Notifier(Hooks()), timing), timing)
+    return lambda: Lease(StoreAccess(shop, "k", silence, timing), timing)
 
 
 async def test_one_has_it_at_a_time(lease_for):
@@ -81,7 +83,7 @@ async def test_what_is_given_back_while_it_is_taken_is_free(clock):
 
     store = Slow(clock=clock)
     timing = Timing()
-    lease = Lease(StoreAccess(store, "k", Notifier(Hooks()), timing), timing)
+    lease = Lease(StoreAccess(store, "k", silence, timing), timing)
     taking = asyncio.ensure_future(lease.take())
     await asyncio.sleep(0)
     taking.cancel()

@@ -354,3 +354,11 @@ async def test_map_repeats_what_may_have_run_only_where_that_is_allowed(prefix, 
     [answer] = [answer async for answer in prefix.map(["?"], repeatable=False, retry=Retry(first_delay=0.001))]
     assert isinstance(answer.error, InternalServerError)
     assert len(service.chats) == 1
+
+
+async def test_map_does_not_repeat_what_the_create_has_repeated(prefix, service):
+    """Each create is tried three times, for the eight questions that wait for it; not three times for each of them."""
+    service.create_errors.extend([500] * 1000)
+    answers = [answer async for answer in prefix.map((f"{n}?" for n in range(200)), concurrency=10)]
+    assert {type(answer.error) for answer in answers} == {InternalServerError}
+    assert len(service.creates) == 200 / 8 * 3
