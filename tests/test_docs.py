@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,6 +102,7 @@ class Reader:
                     return
             assert service.poll() is None, service.communicate()[0]
             assert time.monotonic() < end
+            time.sleep(0.02)  # another program's socket tells of itself in no other way
 
     def _compare(self, expected: str) -> None:
         pattern = re.escape(expected.strip()).replace(r"\.\.\.", "(.|\n)*")
@@ -116,9 +116,9 @@ class Reader:
             service.communicate(timeout=PATIENCE)
 
 
-@contextmanager
+@pytest.fixture(scope="module")
 def gateway() -> Iterator[dict[str, str]]:
-    """A gateway in a process of its own; its two variables."""
+    """A gateway in a process of its own; the two variables by which blocks find it."""
     serve = [sys.executable, "-m", "ctxcache", "serve", "--port", "0", "--pieces-per-second", "0"]
     with subprocess.Popen(
         [*serve, "--first-token-delay", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -130,7 +130,7 @@ def gateway() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("topic", PAGES)
-def test_every_block_runs(topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_block_runs(topic: str, gateway: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of a page runs as it stands, and prints what the page says."""
     text = "".join(block.text for block in blocks(topic))
     if "uvicorn" in text:
@@ -139,14 +139,13 @@ def test_every_block_runs(topic: str, tmp_path: Path, monkeypatch: pytest.Monkey
     if "curl" in text and shutil.which("curl") is None:
         pytest.skip("no curl")
     reader = Reader(tmp_path)
-    with gateway() as variables:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        try:
-            for number, block in enumerate(blocks(topic)):
-                reader.read(block, number)
-        finally:
-            reader.end()
+    for name, value in gateway.items():
+        monkeypatch.setenv(name, value)
+    try:
+        for number, block in enumerate(blocks(topic)):
+            reader.read(block, number)
+    finally:
+        reader.end()
 
 
 def test_every_page_is_a_topic() -> None:
