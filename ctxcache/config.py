@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import attrs
 
+from . import checks
 from .errors import InvalidInputError
 
 __all__ = ["DEFAULT_BASE_URL", "UNSET", "Limits", "Retry", "Secret", "Timeouts", "Unset", "__version__"]
@@ -30,6 +31,7 @@ class Unset(Enum):
 UNSET: Final = Unset.UNSET
 
 
+_SHORTEST: Final = math.ulp(0.0)  # seconds: the smallest number above 0
 _REDACTED_FROM: Final = 4  # shorter keys are not redacted: they would match ordinary text
 
 
@@ -69,26 +71,26 @@ class Secret:
         raise InvalidInputError("a secret cannot be pickled", field="secret", allowed="nothing")
 
 
-def _seconds(*, zero: bool = False, none: bool = False) -> Any:
-    allowed = f"a number of seconds {'from' if zero else 'above'} 0" + (", or None for no limit" if none else "")
+def _limit(field: str, default: float | None) -> Any:
+    """A field of seconds, or None for no limit."""
+    allowed = "a number of seconds above 0, or None for no limit"
 
-    def check(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-        if value is None and none:
-            return
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or value < 0 or (value == 0 and not zero):
-            raise InvalidInputError.of(f"{type(instance).__name__}.{attribute.name}", value, allowed)
+    def check(value: float | None) -> float | None:
+        return None if value is None else checks.number(field, value, _SHORTEST, allowed=allowed)
 
-    return check
+    return attrs.field(default=default, converter=check)
 
 
-def _count(minimum: int) -> Any:
-    def check(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            field = f"{type(instance).__name__}.{attribute.name}"
-            raise InvalidInputError.of(field, value, f"a whole number from {minimum} up")
+def _seconds(field: str, default: float) -> Any:
+    """A field of seconds that may be 0."""
+    return attrs.field(
+        default=default, converter=lambda value: checks.number(field, value, 0, allowed="a number of seconds from 0 up")
+    )
 
-    return check
+
+def _count(field: str, default: int, least: int) -> Any:
+    """A field that counts something."""
+    return attrs.field(default=default, converter=lambda value: checks.whole(field, value, least))
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -104,11 +106,11 @@ class Timeouts:
         total: the whole call, from queueing for a session context to the end of the body or stream, retries included.
     """
 
-    connect: float | None = attrs.field(default=10.0, validator=_seconds(none=True))
-    pool: float | None = attrs.field(default=None, validator=_seconds(none=True))
-    head: float | None = attrs.field(default=600.0, validator=_seconds(none=True))
-    idle: float | None = attrs.field(default=120.0, validator=_seconds(none=True))
-    total: float | None = attrs.field(default=None, validator=_seconds(none=True))
+    connect: float | None = _limit("Timeouts.connect", 10.0)
+    pool: float | None = _limit("Timeouts.pool", None)
+    head: float | None = _limit("Timeouts.head", 600.0)
+    idle: float | None = _limit("Timeouts.idle", 120.0)
+    total: float | None = _limit("Timeouts.total", None)
 
 
 @attrs.frozen(kw_only=True)
@@ -122,10 +124,10 @@ class Limits:
         body_bytes: the largest plain answer; beyond, a `ProtocolError`.
     """
 
-    connections: int = attrs.field(default=1000, validator=_count(0))
-    keepalive: float = attrs.field(default=30.0, validator=_seconds(zero=True))
-    event_bytes: int = attrs.field(default=16 * 1024 * 1024, validator=_count(1))
-    body_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_count(1))
+    connections: int = _count("Limits.connections", 1000, 0)
+    keepalive: float = _seconds("Limits.keepalive", 30.0)
+    event_bytes: int = _count("Limits.event_bytes", 16 * 1024 * 1024, 1)
+    body_bytes: int = _count("Limits.body_bytes", 64 * 1024 * 1024, 1)
 
 
 @attrs.frozen(kw_only=True)
@@ -141,8 +143,8 @@ class Retry:
         max_retry_after: the longest `Retry-After` to wait for, in seconds; beyond, the error is raised.
     """
 
-    attempts: int = attrs.field(default=3, validator=_count(1))
-    first_delay: float = attrs.field(default=0.5, validator=_seconds(zero=True))
-    max_delay: float = attrs.field(default=8.0, validator=_seconds(zero=True))
-    max_elapsed: float = attrs.field(default=120.0, validator=_seconds(zero=True))
-    max_retry_after: float = attrs.field(default=60.0, validator=_seconds(zero=True))
+    attempts: int = _count("Retry.attempts", 3, 1)
+    first_delay: float = _seconds("Retry.first_delay", 0.5)
+    max_delay: float = _seconds("Retry.max_delay", 8.0)
+    max_elapsed: float = _seconds("Retry.max_elapsed", 120.0)
+    max_retry_after: float = _seconds("Retry.max_retry_after", 60.0)

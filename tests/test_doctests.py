@@ -6,6 +6,7 @@ import importlib
 import pytest
 
 PURE = [
+    "ctxcache.checks",
     "ctxcache.fold",
     "ctxcache.gateway.rules.tokens",
     "ctxcache.managed.costs",

@@ -9,7 +9,6 @@ import pytest
 
 import ctxcache
 from ctxcache import errors
-from ctxcache.config import Secret
 from ctxcache.errors import CtxCacheError, InvalidInputError
 from ctxcache.models import AssistantMessage, ChatCompletion, Choice
 
@@ -125,33 +124,18 @@ def test_invalid_input():
     assert pickle.loads(pickle.dumps(InvalidInputError.of("x", lambda: None, "data"))).value.startswith("<function")
 
 
+def test_invalid_input_within():
+    """An error about a part names its place in the whole, in the message as well."""
+    error = InvalidInputError.of("role", 7, "a string").within("messages[2]")
+    assert str(error) == "messages[2].role must be a string, got 7"
+    assert (error.field, error.value, error.allowed) == ("messages[2].role", "7", "a string")
+
+
 def test_timeout():
     """A time-out's error names its limit and value."""
     error = errors.APITimeoutError.of("head", 0.25, sent=True)
     assert (error.limit, error.seconds, error.sent, error.hopeless) == ("head", 0.25, True, False)
     assert "after 0.25 s (Timeouts.head)" in str(error)
-
-
-def test_secret():
-    """A secret neither prints, nor formats, nor pickles, nor copies into a pickle of something else."""
-    secret = Secret("sk-1234")
-    assert secret.reveal() == "sk-1234"
-    for text in (repr(secret), str(secret), f"{secret}", f"{[secret]}", "%s" % secret):  # noqa: UP031
-        assert "1234" not in text
-    for thing in (secret, [secret], {"a": secret}):
-        with pytest.raises(InvalidInputError):
-            pickle.dumps(thing)
-    with pytest.raises(InvalidInputError):
-        copy.deepcopy(secret)
-    assert not hasattr(secret, "__dict__")
-
-
-def test_redact():
-    """A secret is blotted out of texts and JSON data, keys included; other data stays what it is."""
-    secret = Secret("sk-1")
-    data = {"sk-1": ["Bearer sk-1", {"a": "xsk-1sk-1"}], "n": [1, 2.5, None, True]}
-    assert secret.redact(data) == {"…": ["Bearer …", {"a": "x……"}], "n": [1, 2.5, None, True]}
-    assert secret.redact("nothing") == "nothing"
 
 
 def test_request_id_is_said_once():

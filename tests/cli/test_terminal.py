@@ -43,6 +43,19 @@ def test_styled_on_a_terminal(tty: OnTty) -> None:
     assert shown.getvalue().removeprefix("plain\t[bold]:smile: 1\n") == "\x1b[1m[bold]:smile: 1\x1b[0m\n"
 
 
+def test_markdown(tty: OnTty, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Markdown is laid out where text is styled, control characters visible, and written as it is elsewhere."""
+    terminal, shown = tty()
+    terminal.out.markdown("# A **page**\x1b[2J")
+    assert "page" in shown.getvalue()
+    assert "**" not in shown.getvalue()
+    assert "\x1b[2J" not in shown.getvalue()
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal, shown = tty()
+    terminal.out.markdown("# A **page**")
+    assert shown.getvalue() == "# A **page**"
+
+
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
 def test_plain_on_request(tty: OnTty, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     """With `NO_COLOR`, or on a terminal without styles, text is plain."""

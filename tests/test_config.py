@@ -1,0 +1,104 @@
+"""Settings: checked when they are made, and plain values from then on."""
+
+import copy
+import pickle
+from decimal import Decimal
+from typing import Any
+
+import attrs
+import pytest
+
+from ctxcache.config import UNSET, Limits, Retry, Secret, Timeouts
+from ctxcache.errors import InvalidInputError
+
+NO_NUMBERS = ["1", True, float("nan"), float("inf"), [], object()]
+
+
+@pytest.mark.parametrize("field", [field.name for field in attrs.fields(Timeouts)])
+@pytest.mark.parametrize("value", [0, -1, *NO_NUMBERS])
+def test_timeouts_are_checked(field: str, value: Any) -> None:
+    """A limit is a number of seconds above 0, or None; the error names the field."""
+    with pytest.raises(InvalidInputError, match="must be a number of seconds above 0, or None for no limit") as refused:
+        Timeouts(**{field: value})
+    assert refused.value.field == f"Timeouts.{field}"
+    assert getattr(Timeouts(**{field: None}), field) is None
+    assert getattr(Timeouts(**{field: 0.001}), field) == 0.001
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(Limits, "keepalive")] + [(Retry, name) for name in "first_delay max_delay max_elapsed max_retry_after".split()],
+)
+@pytest.mark.parametrize("value", [-1, None, *NO_NUMBERS])
+def test_seconds_are_checked(kind: Any, field: str, value: Any) -> None:
+    """A number of seconds may be 0 where that means something, never None."""
+    with pytest.raises(InvalidInputError, match="must be a number of seconds from 0 up, got") as refused:
+        kind(**{field: value})
+    assert refused.value.field == f"{kind.__name__}.{field}"
+    assert getattr(kind(**{field: 0}), field) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "least"),
+    [(Limits, "connections", 0), (Limits, "event_bytes", 1), (Limits, "body_bytes", 1), (Retry, "attempts", 1)],
+)
+def test_counts_are_checked(kind: Any, field: str, least: int) -> None:
+    """A count is a whole number from its least value up."""
+    for value in (least - 1, 1.5, None, *NO_NUMBERS):
+        with pytest.raises(InvalidInputError, match=f"must be a whole number from {least} up, got") as refused:
+            kind(**{field: value})
+        assert refused.value.field == f"{kind.__name__}.{field}"
+    assert getattr(kind(**{field: least}), field) == least
+
+
+def test_numbers_become_plain() -> None:
+    """Numbers of other kinds are stored as the float or int of the same value."""
+    assert type(Timeouts(total=Decimal("1.5")).total) is float  # type: ignore[arg-type]
+    assert type(Retry(attempts=2.0).attempts) is int  # type: ignore[arg-type]
+
+
+def test_settings_are_values() -> None:
+    """Settings compare, hash, pickle and evolve, with the same checks, and cannot be changed."""
+    timeouts = Timeouts(total=5)
+    assert timeouts == pickle.loads(pickle.dumps(timeouts)) == attrs.evolve(Timeouts(), total=5.0)
+    assert hash(timeouts) == hash(Timeouts(total=5))
+    with pytest.raises(InvalidInputError, match=r"Timeouts\.total must be"):
+        attrs.evolve(timeouts, total=0)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        timeouts.total = 6  # type: ignore[misc]
+
+
+def test_unset() -> None:
+    """`UNSET` is false, says its name, and stays itself through copy and pickle."""
+    assert not UNSET
+    assert repr(UNSET) == "UNSET"
+    assert pickle.loads(pickle.dumps(UNSET)) is copy.deepcopy(UNSET) is UNSET
+
+
+def test_secret() -> None:
+    """A secret neither prints, nor formats, nor pickles, nor copies into a pickle of something else."""
+    secret = Secret("sk-1234")
+    assert secret.reveal() == "sk-1234"
+    for text in (repr(secret), str(secret), f"{secret}", f"{[secret]}", "%s" % secret):  # noqa: UP031
+        assert "1234" not in text
+    for thing in (secret, [secret], {"a": secret}):
+        with pytest.raises(InvalidInputError):
+            pickle.dumps(thing)
+    with pytest.raises(InvalidInputError):
+        copy.deepcopy(secret)
+    assert not hasattr(secret, "__dict__")
+
+
+def test_redact() -> None:
+    """A secret is blotted out of texts and JSON data, keys included; other data stays what it is."""
+    secret = Secret("sk-1")
+    data = {"sk-1": ["Bearer sk-1", {"a": "xsk-1sk-1"}], "n": [1, 2.5, None, True]}
+    assert secret.redact(data) == {"…": ["Bearer …", {"a": "x……"}], "n": [1, 2.5, None, True]}
+    assert secret.redact("nothing") == "nothing"
+
+
+def test_a_secret_in_texts() -> None:
+    """A secret is found in texts, None among them; a short one is not redacted, since it would match ordinary words."""
+    assert Secret("sk-1").is_in(None, "Bearer sk-1")
+    assert not Secret("sk-1").is_in(None, "sk-2")
+    assert Secret("a").redact("a banana") == "a banana"
