@@ -1,4 +1,4 @@
-"""The way of every request: ids given, route and key checked, the endpoint asked, the response logged.
+"""The path of every request: ids are given, route and key checked, an endpoint answers, the response is logged.
 
 Every response, errors included, has `X-Request-Id` and `X-Tt-Logid`, and repeats the client's `X-Client-Request-Id`
 (observed at the service).
@@ -65,7 +65,7 @@ class App:
         return response
 
     def refuse_http(self, request: web.BaseRequest) -> web.Response:
-        """Answer what is not HTTP, and end the connection."""
+        """Answer bytes that are not HTTP, and end the connection."""
         response = refuse(refusals.bad_http(), self._new_headers(request))
         response.force_close()
         return response
@@ -106,5 +106,5 @@ async def _healthz(request: web.BaseRequest, headers: Headers) -> web.StreamResp
 
 
 def _printable(text: str) -> str:
-    """Escape what could forge a line of the log, or could not be written to one."""
+    """Escape characters that could forge a line of the log or break its encoding."""
     return text if text.isascii() and text.isprintable() else ascii(text)[1:-1]

@@ -21,7 +21,7 @@ Headers: TypeAlias = dict[str, str]
 
 @attrs.frozen(kw_only=True)
 class BodyLimits:
-    """What a request body may cost.
+    """Limits of a request body.
 
     Attributes:
         size: the most bytes.

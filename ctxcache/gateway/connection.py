@@ -1,4 +1,4 @@
-"""One connection: aiohttp speaks HTTP, and what it refuses is answered in the service's JSON too."""
+"""One connection: aiohttp speaks HTTP, and bytes that are not HTTP are answered in the service's JSON too."""
 
 import asyncio
 import logging

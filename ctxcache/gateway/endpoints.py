@@ -24,7 +24,7 @@ class Endpoints:
         table: the contexts and their rules.
         engine: writes the replies.
         clock: the wall clock, Unix seconds.
-        limits: what a request body may cost.
+        limits: the limits of a request body.
         chunks_per_write: the most chunks of a stream in one write to the socket.
 
     Raises:
@@ -55,7 +55,7 @@ class Endpoints:
         return json_response(answers.context(self._table.create(template)), headers)
 
     async def chat(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
-        """Chat on a context, in one answer or in a stream."""
+        """Chat on a context, answered whole or in a stream."""
         chat = self._table.begin(await read_request(ChatRequest, request, self._limits))
         async with Generation(self._engine, chat, self._chunks_per_write) as generation:
             try:

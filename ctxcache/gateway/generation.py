@@ -22,7 +22,7 @@ _UNBROKEN: Final = 256  # pieces in a row before other tasks run, from an engine
 
 
 class Generation:
-    """The fragments of one chat's replies: an `async with` block, whose end cancels the writers and waits for them.
+    """The fragments of one chat's replies, used as `async with`: the end of the block cancels the writers and waits.
 
     Args:
         engine: writes the replies.

@@ -67,7 +67,7 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port; on a wildcard with port 0, where each family has a port of its own, the one of IPv4."""
+        """The port; with port 0 on a wildcard, where the families have different ports, the port of IPv4."""
         port: int = min(self._sockets, key=lambda listening: listening.family).getsockname()[1]
         return port
 
@@ -89,7 +89,7 @@ class Listener:
                 transport.abort()  # close() would wait until the client has read everything
 
     def _accept_waiting(self, listening: socket.socket) -> None:
-        """Accept the connections that wait, where the event loop watches the socket."""
+        """Accept the waiting connections, called by an event loop that watches the socket."""
         for _ in range(_BURST):
             try:
                 accepted, _ = listening.accept()
@@ -110,7 +110,7 @@ class Listener:
             self._loop.add_reader(listening, self._accept_waiting, listening)
 
     async def _accept_each(self, listening: socket.socket) -> None:
-        """Accept one connection after the other, where the event loop cannot watch the socket."""
+        """Accept connections one by one, for an event loop that cannot watch the socket."""
         while True:
             try:
                 accepted, _ = await self._loop.sock_accept(listening)
@@ -143,10 +143,10 @@ class Listener:
 
 
 def listen(addresses: Iterable[tuple[int, Any]]) -> list[socket.socket]:
-    """Listen on each address (family, and address of that family) that this machine has.
+    """Listen on each of some addresses (family, and address of that family), except those the machine lacks.
 
     Raises:
-        OSError: the machine has none of them, or cannot listen on one that exists. No socket is left open.
+        OSError: the machine lacks every address, or cannot listen on one that exists. No socket is left open.
     """
     sockets: list[socket.socket] = []
     unavailable: OSError | None = None

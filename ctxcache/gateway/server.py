@@ -1,4 +1,4 @@
-"""The Gateway object: its settings, its start and its end."""
+"""The Gateway object: settings, start and end."""
 
 import secrets
 import time

@@ -1,7 +1,7 @@
 """A streamed answer on its way to the client.
 
-The response head is sent with the first chunk, so that an engine which fails before its first piece causes a plain
-HTTP error. A later error is sent as an event, and the stream then ends without `[DONE]`.
+The response head is sent with the first chunk: an engine that fails before the first piece causes a plain HTTP error.
+A later error is sent as an event, and the stream ends without `[DONE]`.
 """
 
 from collections.abc import Sequence

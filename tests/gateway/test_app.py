@@ -1,4 +1,4 @@
-"""What every request goes through: ids, route, key, log."""
+"""Every request: ids, route, key, log."""
 
 import re
 from typing import Any
@@ -19,7 +19,7 @@ MODEL = MODELS[0]
 
 
 async def test_health_needs_no_key(api: Any) -> None:
-    """`GET /healthz` tells anybody that it is there, and nothing more."""
+    """`GET /healthz` answers without a key that the gateway is up, and nothing more."""
     url = api.gateway.base_url.removesuffix("/v1") + "/healthz"
     answer = await api.request("GET", url)
     assert (answer.status, answer.json) == (200, {"status": "ok"})
@@ -28,7 +28,7 @@ async def test_health_needs_no_key(api: Any) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"])
 async def test_a_wrong_method_is_405(api: Any, method: str) -> None:
-    """In the envelope, with what is allowed."""
+    """A wrong method is an error in the envelope that names the allowed methods."""
     answer = await api.request(method, f"{api.gateway.base_url}/context/create", headers=api.key)
     assert (answer.status, answer.headers["Allow"]) == (405, "POST")
     assert method == "HEAD" or answer.error["code"] == "InvalidParameter"
@@ -36,13 +36,13 @@ async def test_a_wrong_method_is_405(api: Any, method: str) -> None:
 
 @pytest.mark.parametrize("path", ["", "/", "/context", "/context/create/", "/chat/completions", "/%00%zz"])
 async def test_an_unknown_path_is_404(api: Any, path: str) -> None:
-    """In the envelope, with a code that no client takes for a context that is gone."""
+    """The error of an unknown path has a code that no client reads as an expired context."""
     answer = await api.post(path, {})
     assert (answer.status, answer.error["code"]) == (404, "InvalidAction")
 
 
 async def test_a_query_does_no_harm(api: Any) -> None:
-    """What comes after a question mark is left alone."""
+    """A query string is ignored."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
     assert (await api.post("/context/create?a=b", body)).status == 200
 
@@ -59,7 +59,7 @@ async def test_a_query_does_no_harm(api: Any) -> None:
     ],
 )
 async def test_odd_request_lines(raw: Any, line: bytes, status: int) -> None:
-    """Each has an answer of its own."""
+    """Odd request lines get the status that fits."""
     assert (await raw(line + b"\r\nHost: x\r\n\r\n"))[0] == status
 
 
@@ -68,7 +68,7 @@ async def test_odd_request_lines(raw: Any, line: bytes, status: int) -> None:
     [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic KEY", "KEY", "Bearer KEYx", "Bearer KE", "Bearer \xe9"],
 )
 async def test_a_wrong_key_is_401(api: Any, sent: str | None) -> None:
-    """`AuthenticationError`, on every endpoint that needs one."""
+    """Every endpoint but the health check refuses a wrong key with `AuthenticationError`."""
     headers = {} if sent is None else {"Authorization": sent.replace("KEY", api.gateway.api_key)}
     for method, path in (("POST", "/context/create"), ("POST", "/context/chat/completions"), ("GET", "/models")):
         answer = await api.request(method, api.gateway.base_url + path, headers=headers)
@@ -77,13 +77,13 @@ async def test_a_wrong_key_is_401(api: Any, sent: str | None) -> None:
 
 
 async def test_the_scheme_has_no_case(api: Any) -> None:
-    """`bearer KEY` will do."""
+    """`bearer KEY` is accepted too."""
     headers = {"Authorization": f"bearer  {api.gateway.api_key} "}
     assert (await api.request("GET", f"{api.gateway.base_url}/models", headers=headers)).status == 200
 
 
 async def test_a_key_that_is_not_text(raw: Any) -> None:
-    """Bytes that are no UTF-8 are a wrong key, and an id of the client's that is none is not echoed."""
+    """A key that is not UTF-8 is wrong, and a client's request id that is not UTF-8 is not repeated."""
     status, body = await raw(
         b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\nX-Client-Request-Id: \xff\r\n\r\n"
     )
@@ -91,7 +91,7 @@ async def test_a_key_that_is_not_text(raw: Any) -> None:
 
 
 async def test_every_answer_has_its_ids(api: Any) -> None:
-    """Both ids of the service, the client's echoed, and the request's id at the end of an error's message."""
+    """Every response has both ids of the service and the client's; an error's message ends with the request's id."""
     created = await api.create()
     mine = {"X-Client-Request-Id": "mine-1"}
     answers = [
@@ -112,7 +112,7 @@ async def test_every_answer_has_its_ids(api: Any) -> None:
 
 @pytest.mark.parametrize("sent", [None, "", "x" * 257, "\xe9"])
 async def test_an_odd_client_request_id_is_not_echoed(api: Any, sent: str | None) -> None:
-    """None, an empty one, an endless one, one that is not ASCII."""
+    """A client's request id is repeated only if short printable ASCII."""
     headers = {} if sent is None else {"X-Client-Request-Id": sent}
     answer = await api.request("GET", api.gateway.base_url.removesuffix("/v1") + "/healthz", headers=headers)
     assert answer.status == 200
@@ -120,7 +120,7 @@ async def test_an_odd_client_request_id_is_not_echoed(api: Any, sent: str | None
 
 
 async def test_a_bug_is_a_500_in_the_envelope(start: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Any other failure is logged with the id of the request, and the client learns no more than that."""
+    """Any other failure is logged with the id of the request, and the client learns no details."""
     api = await start(randbelow=lambda _: 1 // 0)
     answer = await api.post("/context/create", {"model": MODEL, "messages": [{"role": "user", "content": "x"}]})
     assert (answer.status, answer.error["code"]) == (500, "InternalServiceError")
@@ -133,7 +133,7 @@ async def test_a_bug_is_a_500_in_the_envelope(start: Any, caplog: pytest.LogCapt
 async def test_no_path_can_forge_a_line_of_the_log(
     raw: Any, clock: Any, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
-    """Each request is one line of printable ASCII, whatever aiohttp's parser lets through."""
+    """Each request is a single line of printable ASCII, whatever aiohttp's parser lets through."""
     await raw(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode("utf-8", "surrogateescape"))
     table = ContextTable({MODEL: 100}, clock, lambda _: 0)
     app = App(Endpoints(table, ScriptedEngine(), clock, BodyLimits(), 1), Secret(KEY), clock)

@@ -1,4 +1,4 @@
-"""One connection: what is not HTTP."""
+"""One connection, and bytes that are not HTTP."""
 
 import logging
 from typing import Any
@@ -36,14 +36,14 @@ TLS = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 100
     ],
 )
 async def test_what_is_not_http(raw: Any, data: bytes) -> None:
-    """400 in the envelope, which repeats nothing of it."""
+    """Bytes that are not HTTP get a 400 in the envelope, which repeats none of them."""
     status, body = await raw(data)
     assert (status, body["error"]["code"]) == (400, "InvalidParameter")
     assert body["error"]["message"].startswith("The request is not valid HTTP")
 
 
 async def test_what_aiohttp_itself_logs_is_no_alarm(raw: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Its errors are those of clients that break off: they are logged at DEBUG only."""
+    """Aiohttp's own errors, caused by clients that break off, are logged at DEBUG."""
     logger = logging.getLogger("ctxcache.gateway.http")
     logger.exception("Unhandled exception")
     assert [(record.levelname, record.levelno) for record in caplog.records] == [("DEBUG", logging.DEBUG)]

@@ -1,4 +1,4 @@
-"""Both endpoints and the two small ones, over a real socket: plain answers."""
+"""Create, chat and models over a real socket: plain answers."""
 
 import asyncio
 import re
@@ -19,7 +19,7 @@ MODEL = MODELS[0]
 
 
 async def test_create_answers_as_the_reference_shows(api: Any) -> None:
-    """Every field of the API reference's answer, with the values that were asked for; and the model."""
+    """A create answers with every field of the API reference, with the requested values, and the model."""
     messages = [{"role": "system", "content": "Please act as a friendly agent"}, {"role": "user", "content": "Hello"}]
     created = await api.create(messages=messages, mode="session", ttl=3600)
     assert re.fullmatch(r"ctx-20241211104333-[0-9a-z]{5}", created.pop("id"))
@@ -45,7 +45,7 @@ async def test_a_prefix_has_no_strategy(api: Any) -> None:
 
 
 async def test_null_reads_as_left_out(api: Any) -> None:
-    """The vendor's SDK sends null for each option that was not given."""
+    """`null`, which the vendor's SDK sends for absent options, reads as absent."""
     created = await api.create(mode=None, ttl=None, truncation_strategy=None)
     assert (created["mode"], created["ttl"]) == ("session", 86400)
     options = dict.fromkeys(["temperature", "top_p", "n", "stream", "stop", "max_tokens", "stream_options", "tools"])
@@ -53,7 +53,7 @@ async def test_null_reads_as_left_out(api: Any) -> None:
 
 
 async def test_a_strategy_is_honoured_and_shown(api: Any) -> None:
-    """What was asked for is in the answer, and in force."""
+    """A requested strategy is shown in the answer and applied."""
     strategy = {"type": "last_history_tokens", "last_history_tokens": 1}
     created = await api.create(truncation_strategy=strategy)
     assert created["truncation_strategy"] == strategy
@@ -84,7 +84,7 @@ async def test_a_strategy_is_honoured_and_shown(api: Any) -> None:
     ],
 )
 async def test_create_refuses_what_is_out_of_range(api: Any, fields: dict[str, Any], code: str, param: str) -> None:
-    """With 400, the code, and the name of the field; the message names the value and the range."""
+    """A field out of range is a 400 with code and field; the message names value and range."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], **fields}
     answer = await api.post("/context/create", body)
     assert answer.status == 400
@@ -95,7 +95,7 @@ async def test_create_refuses_what_is_out_of_range(api: Any, fields: dict[str, A
 
 
 async def test_messages_that_fill_the_window_are_refused(start: Any) -> None:
-    """400 `OutofContextError`."""
+    """Messages that fill the window are a 400 `OutofContextError`."""
     api = await start(models={MODEL: 10})
     body = {"model": MODEL, "messages": [{"role": "user", "content": "x" * 40}]}
     answer = await api.post("/context/create", body)
@@ -103,7 +103,7 @@ async def test_messages_that_fill_the_window_are_refused(start: Any) -> None:
 
 
 async def test_an_unknown_model_is_404(api: Any) -> None:
-    """`InvalidEndpointOrModel.NotFound`."""
+    """An unknown model is a 404 `InvalidEndpointOrModel.NotFound`."""
     answer = await api.post("/context/create", {"model": "none", "messages": [{"role": "user", "content": "x"}]})
     assert (answer.status, answer.error["code"]) == (404, "InvalidEndpointOrModel.NotFound")
     assert answer.error["type"] == "NotFound"
@@ -113,7 +113,7 @@ async def test_an_unknown_model_is_404(api: Any) -> None:
 
 
 async def test_a_plain_answer_is_openais(api: Any) -> None:
-    """A `chat.completion` with the reply, its finish reason, and the usage."""
+    """A plain answer is a `chat.completion` with reply, finish reason and usage."""
     created = await api.create()
     completion = (await api.chat(created["id"])).json
     assert re.fullmatch(r"chatcmpl-[0-9a-f]{24}", completion.pop("id"))
@@ -134,7 +134,7 @@ async def test_a_plain_answer_is_openais(api: Any) -> None:
 
 
 async def test_our_own_models_read_the_answers(api: Any) -> None:
-    """What the gateway writes, the client's codec reads, with nothing lost."""
+    """The client's codec reads the gateway's answers without loss."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "ttl": 3600}
     context = codec.decode_context((await api.post("/context/create", body)).body)
     assert (context.ttl, context.model, context.truncation_strategy.rolling_tokens) == (3600, MODEL, True)
@@ -155,7 +155,7 @@ async def test_an_answer_in_a_stream(api: Any) -> None:
 
 
 async def test_a_session_keeps_the_conversation(api: Any) -> None:
-    """Question and answer are stored, and the next call finds all of it cached."""
+    """Question and answer are stored, and the next call finds both cached."""
     created = await api.create()
     first = (await api.chat(created["id"], "one")).json
     second = (await api.chat(created["id"], "two")).json
@@ -170,7 +170,7 @@ async def test_a_session_keeps_the_conversation(api: Any) -> None:
 
 
 async def test_a_prefix_keeps_nothing(api: Any) -> None:
-    """The same call twice has the same answer and the same usage."""
+    """The same call twice gets the same answer and usage."""
     created = await api.create(mode="common_prefix")
     first, second = (await api.chat(created["id"])).json, (await api.chat(created["id"])).json
     assert first["usage"] == second["usage"]
@@ -179,7 +179,7 @@ async def test_a_prefix_keeps_nothing(api: Any) -> None:
 
 
 async def test_several_replies(api: Any) -> None:
-    """`n` replies by index; all are counted; the first is stored."""
+    """`n` replies come by index; all are counted, the first is stored."""
     created = await api.create()
     answer = (await api.chat(created["id"], n=3)).json
     texts = [choice["message"]["content"] for choice in answer["choices"]]
@@ -190,7 +190,7 @@ async def test_several_replies(api: Any) -> None:
 
 
 async def test_stop_and_max_tokens(api: Any) -> None:
-    """The text ends before the stop string with `stop`, or after its tokens with `length`; and so it is stored."""
+    """The text ends before the stop string with `stop`, or at the token limit with `length`, and is stored so."""
     created = await api.create()
     stopped = (await api.chat(created["id"], stop=["not a language", "holds"])).json
     cut = (await api.chat(created["id"], max_tokens=3)).json
@@ -204,7 +204,7 @@ async def test_stop_and_max_tokens(api: Any) -> None:
 
 
 async def test_a_full_session_answers_with_length(start: Any) -> None:
-    """With `rolling_tokens: false` an answer ends where the window does; from then on answers are empty."""
+    """With `rolling_tokens: false` an answer ends with the window; from then on answers are empty."""
     api = await start(models={MODEL: 10})
     created = await api.create(truncation_strategy={"type": "rolling_tokens", "rolling_tokens": False})
     answers = [(await api.chat(created["id"], "hi")).json for _ in range(3)]
@@ -235,7 +235,7 @@ async def test_a_full_session_answers_with_length(start: Any) -> None:
     ],
 )
 async def test_chat_refuses_what_is_out_of_range(api: Any, fields: dict[str, Any], code: str, param: str) -> None:
-    """With 400, the code, and the name of the field."""
+    """A field out of range is a 400 with code and field."""
     created = await api.create()
     body = {**api.chat_body(created["id"], "hello"), **fields}
     answer = await api.post("/context/chat/completions", body)
@@ -243,7 +243,7 @@ async def test_chat_refuses_what_is_out_of_range(api: Any, fields: dict[str, Any
 
 
 async def test_an_expired_context_is_404(api: Any, clock: Any) -> None:
-    """By its ttl or by hand: 404 `NotFound.*`, and a message that says it may have expired."""
+    """A context expired by ttl or by hand is a 404 `NotFound.*`, whose message says so."""
     by_ttl, by_hand = await api.create(ttl=3600), await api.create()
     clock.now += 3600
     assert api.gateway.expire(by_hand["id"])
@@ -260,7 +260,7 @@ async def test_an_expired_context_is_404(api: Any, clock: Any) -> None:
 
 
 async def test_overlapping_calls_on_a_session_are_refused(start: Any, dictated: Any) -> None:
-    """The second call, plain or streamed, is a 403 until the first has its answer; other contexts are free."""
+    """A second call on a busy session, plain or streamed, is a 403; other contexts are free."""
     api = await start(engine=dictated)
     created, other = await api.create(), await api.create()
     first = asyncio.create_task(api.chat(created["id"]))
@@ -275,7 +275,7 @@ async def test_overlapping_calls_on_a_session_are_refused(start: Any, dictated: 
 
 
 async def test_calls_on_a_prefix_overlap(start: Any, dictated: Any, until: Any) -> None:
-    """Any number at once."""
+    """A common prefix takes any number of concurrent calls."""
     api = await start(engine=dictated)
     created = await api.create(mode="common_prefix")
     async with asyncio.TaskGroup() as group:
@@ -289,7 +289,7 @@ async def test_calls_on_a_prefix_overlap(start: Any, dictated: Any, until: Any) 
 
 
 async def test_an_engine_is_told_everything(start: Any, dictated: Any) -> None:
-    """The request with its options, what the context holds, the question, and which reply it is."""
+    """An engine gets the whole request, the context's messages, the question, and the index of the reply."""
     api = await start(engine=dictated)
     created = await api.create()
     dictated.say(None, None)
@@ -301,7 +301,7 @@ async def test_an_engine_is_told_everything(start: Any, dictated: Any) -> None:
 
 
 class Iterator:
-    """An engine that is no generator: its iterator has no `aclose`."""
+    """An engine whose iterator is no generator and has no `aclose`."""
 
     def generate(self, prompt: Any) -> "Iterator":
         """Return it."""
@@ -339,7 +339,7 @@ async def test_any_async_iterator_will_do(start: Any) -> None:
 async def test_an_engine_that_fails_is_a_500(
     start: Any, dictated: Any, failure: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`InternalServiceError`; its reason is in the log only; nothing is stored and the session is free."""
+    """A failure of the engine is an `InternalServiceError`: reason only in the log, nothing stored, session free."""
     api = await start(engine=dictated)
     created = await api.create()
     dictated.say("half an ans", failure)
@@ -357,7 +357,7 @@ async def test_an_engine_that_fails_is_a_500(
 
 
 async def test_an_engine_may_refuse_in_the_services_words(start: Any, dictated: Any) -> None:
-    """An `APIStatusError` that an engine raises is sent as it is."""
+    """An `APIStatusError` of the engine is sent unchanged."""
     api = await start(engine=dictated)
     dictated.say(RateLimitError("Too fast.", status=429, code="RateLimitExceeded.EndpointRPMExceeded"))
     answer = await api.chat((await api.create())["id"])
@@ -374,7 +374,7 @@ async def test_an_engine_may_refuse_in_the_services_words(start: Any, dictated: 
 
 
 async def test_models_are_listed(api: Any) -> None:
-    """`GET /v1/models` is OpenAI's list, of the API reference's three models."""
+    """`GET /v1/models` lists the API reference's three models in OpenAI's shape."""
     answer = await api.request("GET", f"{api.gateway.base_url}/models", headers=api.key)
     assert answer.status == 200
     assert answer.json["object"] == "list"
@@ -396,7 +396,7 @@ class Endless:
 
 
 async def test_an_engine_that_never_waits_does_not_block_the_loop(start: Any, until: Any) -> None:
-    """While a plain answer is made without end, other requests are served."""
+    """During an endless plain answer other requests are served."""
     engine = Endless()
     api = await start(engine=engine, models={MODEL: 1_000_000_000})
     endless = asyncio.create_task(api.chat((await api.create())["id"]))
@@ -408,7 +408,7 @@ async def test_an_engine_that_never_waits_does_not_block_the_loop(start: Any, un
 
 @pytest.mark.parametrize(("fields", "text"), [({"max_tokens": 2}, "x" * 8), ({"stop": "xxx"}, "")])
 async def test_a_reply_that_ended_wants_no_more(start: Any, fields: dict[str, Any], text: str) -> None:
-    """An engine without an end is closed when the reply has its tokens, or came to its stop string."""
+    """An endless engine is closed when the reply reaches the token limit or a stop string."""
     api = await start(engine=Endless())
     answer = (await api.chat((await api.create())["id"], **fields)).json
     assert answer["choices"][0]["message"]["content"] == text

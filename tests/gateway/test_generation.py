@@ -1,4 +1,4 @@
-"""The engine at work, without HTTP."""
+"""An engine at work, without HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ def accepted(clock: Any, **fields: Any) -> AcceptedChat:
 
 
 async def test_leaving_waits_until_the_engine_is_closed(clock: Any) -> None:
-    """Whatever an engine does when it is closed is done when the generation is over."""
+    """An engine has finished cleaning up when the generation is left."""
 
     class Tidy:
         tidy = 0
@@ -43,7 +43,7 @@ async def test_leaving_waits_until_the_engine_is_closed(clock: Any) -> None:
 
 
 async def test_an_engine_is_never_further_ahead_than_allowed(clock: Any) -> None:
-    """It waits for the reader, and goes on as soon as something was taken."""
+    """An engine waits for the reader, and goes on as soon as something is taken."""
 
     class Counting:
         count = 0
@@ -67,7 +67,7 @@ async def test_an_engine_is_never_further_ahead_than_allowed(clock: Any) -> None
 
 
 async def test_what_an_engine_wrote_before_it_failed_is_taken_first(clock: Any, dictated: Any) -> None:
-    """Then comes its failure, and it is never `done`."""
+    """Fragments written before a failure are taken before the failure, and the generation is never `done`."""
     dictated.say("one", "two", RuntimeError())
     async with Generation(dictated, accepted(clock), ahead=10) as generation:
         await dictated.closed.wait()
@@ -88,7 +88,7 @@ async def fragments(engine: Any, chat: AcceptedChat) -> list[Any]:
 
 
 async def test_a_refusal_of_the_engine_is_passed_on(clock: Any, dictated: Any) -> None:
-    """An `APIStatusError` is raised as it is."""
+    """An `APIStatusError` is raised unchanged."""
     refusal = RateLimitError("Too fast.", status=429)
     dictated.say(refusal)
     with pytest.raises(RateLimitError) as raised:
@@ -98,14 +98,14 @@ async def test_a_refusal_of_the_engine_is_passed_on(clock: Any, dictated: Any) -
 
 @pytest.mark.parametrize("piece", [5, b"5", "\ud800", asyncio.CancelledError(), RuntimeError("secret")])
 async def test_what_is_no_text_is_a_failure_of_the_engine(clock: Any, dictated: Any, piece: Any) -> None:
-    """So is an engine that cancels itself."""
+    """A piece that is not text, and an engine that cancels itself, is a failure of the engine."""
     dictated.say(piece)
     with pytest.raises(InternalServerError, match="unexpected internal error"):
         await fragments(dictated, accepted(clock))
 
 
 async def test_replies_alternate(clock: Any) -> None:
-    """Engines that never wait write several replies piece by piece in turn, and wide text as any other."""
+    """Engines that never wait write several replies in turn, piece by piece."""
 
     class Fast:
         async def generate(self, prompt: Any) -> AsyncIterator[str]:
@@ -117,7 +117,7 @@ async def test_replies_alternate(clock: Any) -> None:
 
 
 async def test_a_reply_that_has_ended_wants_no_more(clock: Any) -> None:
-    """With its stop string or its last token, the engine is closed; text that was held back comes at the end."""
+    """A stop string closes the engine; held text comes at the end."""
 
     class Endless:
         def __init__(self, *pieces: str) -> None:
@@ -138,7 +138,7 @@ async def test_a_reply_that_has_ended_wants_no_more(clock: Any) -> None:
 
 
 async def test_a_reply_without_a_token_asks_no_engine(clock: Any, dictated: Any) -> None:
-    """Where the window leaves no room the reply is empty."""
+    """A window without room makes an empty reply, without the engine."""
     table = ContextTable({"m": 2}, clock, lambda _: 0)
     strategy = TruncationStrategy(type="rolling_tokens", rolling_tokens=False)
     context = table.create(ContextRequest(model="m", messages=[user("a")], truncation_strategy=strategy))
@@ -156,7 +156,7 @@ async def test_a_reply_without_a_token_asks_no_engine(clock: Any, dictated: Any)
 
 
 async def test_any_async_iterator_is_an_engines_reply(clock: Any) -> None:
-    """Also one without `aclose`."""
+    """An iterator without `aclose` is a reply too."""
 
     class Pieces:
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Clients that leave, clients that do not read, and a gateway that is closed under them all."""
+"""Clients that leave, clients that do not read, and a gateway that closes during calls."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from .raw import post
 
 
 class Fast:
-    """An engine that writes much, never waits, and counts what it wrote."""
+    """An engine that writes many pieces without a wait, and counts."""
 
     def __init__(self, pieces: int = 1_000_000) -> None:
         self.pieces = pieces
@@ -35,7 +35,7 @@ BIG = {MODELS[0]: 1_000_000_000}
 
 
 async def held_up(engine: Fast) -> None:
-    """Wait until an engine that never waits by itself writes no more: its client reads nothing."""
+    """Wait until back-pressure stops the engine."""
     async with asyncio.timeout(5):
         count = -1
         while not engine.count or engine.count != count:
@@ -45,14 +45,14 @@ async def held_up(engine: Fast) -> None:
 
 
 async def connect(api: Any, context_id: str, text: str = "hello", stream: bool = True) -> asyncio.StreamWriter:
-    """Ask for an answer and read none of it."""
+    """Send a chat without reading the answer."""
     body = json.dumps(api.chat_body(context_id, text, stream=stream)).encode()
     _, writer = await api.connect(post(body, path=b"/v1/context/chat/completions", key=api.gateway.api_key))
     return writer
 
 
 async def test_leaving_mid_stream_frees_the_context(start: Any, dictated: Any) -> None:
-    """While the engine is between two chunks: the engine is closed, nothing is stored, the next call is accepted."""
+    """A client that leaves between two chunks closes the engine; nothing is stored, the next call is accepted."""
     api = await start(engine=dictated)
     created = await api.create()
     dictated.say("one")
@@ -68,7 +68,7 @@ async def test_leaving_mid_stream_frees_the_context(start: Any, dictated: Any) -
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_leaving_before_the_first_piece_frees_the_context(start: Any, dictated: Any, stream: bool) -> None:
-    """While an answer is thought up, plain or streamed."""
+    """A client that leaves before the first piece, plain or streamed, frees the context."""
     api = await start(engine=dictated)
     created = await api.create()
     async with asyncio.timeout(5):
@@ -82,7 +82,7 @@ async def test_leaving_before_the_first_piece_frees_the_context(start: Any, dict
 
 
 class Stubborn:
-    """An engine that takes its time when it is closed."""
+    """An engine that is slow to close."""
 
     def __init__(self) -> None:
         self.cleaning, self.let_go = asyncio.Event(), asyncio.Event()
@@ -101,7 +101,7 @@ class Stubborn:
 
 
 async def test_the_context_is_free_before_the_engine_is_done_cleaning_up(start: Any) -> None:
-    """An engine that takes its time when it is closed does not keep the context."""
+    """An engine that is slow to close does not keep the context."""
     engine = Stubborn()
     api = await start(engine=engine)
     created = await api.create()
@@ -115,7 +115,7 @@ async def test_the_context_is_free_before_the_engine_is_done_cleaning_up(start: 
 
 
 async def test_an_engine_that_does_not_stop_does_not_keep_the_gateway(start: Any) -> None:
-    """Closing waits for engines for a moment, and then goes."""
+    """A closing gateway waits only a moment for engines."""
     engine = Stubborn()
     api = await start(engine=engine, _leave_seconds=0.01)
     async with asyncio.timeout(5), api.open((await api.create())["id"], stream=True) as response:
@@ -126,7 +126,7 @@ async def test_an_engine_that_does_not_stop_does_not_keep_the_gateway(start: Any
 
 
 async def test_leaving_while_nothing_can_be_written_frees_the_context(start: Any, until: Any) -> None:
-    """A client that read nothing and then left."""
+    """A client that leaves without having read frees the context."""
     engine = Fast()
     api = await start(engine=engine, models=BIG)
     created = await api.create()
@@ -140,7 +140,7 @@ async def test_leaving_while_nothing_can_be_written_frees_the_context(start: Any
 
 
 async def test_a_client_that_does_not_read_holds_the_engine_up(start: Any, until: Any) -> None:
-    """The engine waits for the client: what is held in between is bounded."""
+    """The engine waits for the client, and the memory in between is bounded."""
     engine = Fast()
     api = await start(engine=engine, models=BIG)
     await connect(api, (await api.create())["id"])
@@ -155,7 +155,7 @@ async def test_a_client_that_does_not_read_holds_the_engine_up(start: Any, until
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_closing_under_an_answer_is_prompt(start: Any, dictated: Any, stream: bool) -> None:
-    """An answer under way is cut, its engine closed, and the client hears of it at once."""
+    """Closing cuts an answer under way and closes the engine, and the client hears of that at once."""
     api = await start(engine=dictated)
     created = await api.create()
     call = asyncio.create_task(api.chat(created["id"], stream=stream))
@@ -168,7 +168,7 @@ async def test_closing_under_an_answer_is_prompt(start: Any, dictated: Any, stre
 
 
 async def test_closing_under_many_streams_leaves_nothing(start: Any, until: Any) -> None:
-    """Streams being sent, clients that do not read, answers thought up, idle connections, half requests: all gone."""
+    """Closing ends streams, unread streams, unfinished answers, idle connections and half requests alike."""
 
     class Mixed(Fast):
         async def generate(self, prompt: Any) -> AsyncIterator[str]:

@@ -25,7 +25,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 class Recorded(asyncio.Protocol):
-    """A protocol that says what happened to the connection."""
+    """A protocol that records the life of a connection."""
 
     def __init__(self, made: Callable[[asyncio.Transport], None] = lambda _: None) -> None:
         self.made = made
@@ -42,7 +42,7 @@ class Recorded(asyncio.Protocol):
 
 
 class Protocols:
-    """Makes `Recorded` protocols, and keeps them."""
+    """Makes and keeps `Recorded` protocols."""
 
     def __init__(self, made: Callable[[asyncio.Transport], None] = lambda _: None) -> None:
         self.made = made
@@ -54,7 +54,7 @@ class Protocols:
         return self.all[-1]
 
     async def come(self, count: int = 1) -> None:
-        """Wait until so many were made and connected."""
+        """Wait until so many protocols are connected."""
         await until(lambda: len(self.all) >= count)
         for protocol in self.all:
             await protocol.connected.wait()
@@ -82,7 +82,7 @@ def read_to_end(client: socket.socket) -> None:
 
 
 async def test_connections_are_handed_to_protocols() -> None:
-    """Each has a protocol of its own, more at once than are accepted in a row included."""
+    """Each connection gets a protocol, also of more connections than are accepted in a row."""
     protocols = Protocols()
     listener = await Listener.open("127.0.0.1", 0, protocols)
     with contextlib.ExitStack() as stack:
@@ -99,7 +99,7 @@ async def test_connections_are_handed_to_protocols() -> None:
 
 @pytest.mark.parametrize("turns", range(8))
 async def test_closing_right_after_a_client_connected_leaves_nothing_open(turns: int) -> None:
-    """Whatever the event loop has done with the connection by then, it ends."""
+    """A connection ends with the listener, however far the event loop has come."""
     before = asyncio.all_tasks()
     protocols = Protocols()
     sockets = listen([LOCAL])
@@ -119,7 +119,7 @@ async def test_closing_right_after_a_client_connected_leaves_nothing_open(turns:
 
 
 async def test_closing_while_clients_connect_leaves_nothing_open() -> None:
-    """However many connect until the last moment."""
+    """Clients may connect until the last moment."""
     listener = await Listener.open("127.0.0.1", 0, Protocols())
     closing = asyncio.create_task(listener.aclose())
     clients = []
@@ -134,7 +134,7 @@ async def test_closing_while_clients_connect_leaves_nothing_open() -> None:
 
 
 async def test_closing_does_not_wait_for_clients_that_do_not_read() -> None:
-    """A connection closed by its protocol, whose last bytes nobody reads, is cut as well."""
+    """A connection that the protocol has closed, with bytes left unread, is cut as well."""
 
     def send_and_close(transport: asyncio.Transport) -> None:
         transport.write(b"x" * 50_000_000)
@@ -155,7 +155,7 @@ async def test_closing_does_not_wait_for_clients_that_do_not_read() -> None:
 
 
 async def test_a_cancelled_close_has_closed_everything() -> None:
-    """A close that is cancelled stops listening and cuts the connections all the same."""
+    """A cancelled close still stops listening and cuts the connections."""
     protocols = Protocols()
     listener = await Listener.open("127.0.0.1", 0, protocols)
     port, client = listener.port, connect(listener)
@@ -174,7 +174,7 @@ async def test_a_cancelled_close_has_closed_everything() -> None:
 
 
 class NoReaders(asyncio.SelectorEventLoop):
-    """An event loop that cannot watch sockets, as Windows' default loop."""
+    """An event loop that cannot watch sockets, like Windows' default loop."""
 
     def add_reader(self, *_: Any) -> None:
         """Not here."""
@@ -186,7 +186,7 @@ class NoReaders(asyncio.SelectorEventLoop):
 
 
 def test_an_event_loop_that_cannot_watch_sockets_will_do() -> None:
-    """On such a loop connections are accepted and closed as well, in any number and at any time."""
+    """Such a loop accepts and closes connections as well."""
 
     async def serve() -> None:
         before = asyncio.all_tasks()
@@ -207,7 +207,7 @@ def test_an_event_loop_that_cannot_watch_sockets_will_do() -> None:
 
 @contextlib.contextmanager
 def no_file_descriptors() -> Iterator[None]:
-    """A process that can open no more files."""
+    """Let this process open no more files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
@@ -217,7 +217,7 @@ def no_file_descriptors() -> Iterator[None]:
 
 
 async def accept_without_file_descriptors(caplog: pytest.LogCaptureFixture) -> None:
-    """Connect to a listener that cannot accept; free file descriptors then, and see the connection accepted."""
+    """Connect to a listener that cannot accept; free file descriptors, and see the connection accepted."""
     protocols = Protocols()
     sockets = listen([LOCAL])
     client = socket.create_connection(sockets[0].getsockname())
@@ -235,18 +235,18 @@ async def accept_without_file_descriptors(caplog: pytest.LogCaptureFixture) -> N
 
 
 async def test_without_free_file_descriptors_it_tries_again(caplog: pytest.LogCaptureFixture) -> None:
-    """A full table of files is logged as an error; after a pause the connection is accepted."""
+    """Without free file descriptors an error is logged, and after a pause the connection is accepted."""
     await accept_without_file_descriptors(caplog)
 
 
 def test_without_free_file_descriptors_it_tries_again_on_any_loop(caplog: pytest.LogCaptureFixture) -> None:
-    """So it does where the event loop cannot watch sockets."""
+    """The same happens if the event loop cannot watch sockets."""
     with asyncio.Runner(loop_factory=NoReaders) as runner:
         runner.run(accept_without_file_descriptors(caplog))
 
 
 async def test_a_failed_accept_is_logged_once_a_pause(caplog: pytest.LogCaptureFixture) -> None:
-    """In the pause nothing is tried, however many clients wait."""
+    """A pause has a single log line, however many clients wait."""
     sockets = listen([LOCAL])
     client = socket.create_connection(sockets[0].getsockname())
     listener = Listener(sockets, Protocols(), retry_seconds=3600)
@@ -260,7 +260,7 @@ async def test_a_failed_accept_is_logged_once_a_pause(caplog: pytest.LogCaptureF
 
 
 async def test_closing_while_it_waits_to_try_again(caplog: pytest.LogCaptureFixture) -> None:
-    """A listener that is closed in the pause stays closed."""
+    """A listener closed during the pause stays closed."""
     protocols = Protocols()
     sockets = listen([LOCAL])
     client = socket.create_connection(sockets[0].getsockname())
@@ -276,7 +276,7 @@ async def test_closing_while_it_waits_to_try_again(caplog: pytest.LogCaptureFixt
 
 
 async def test_a_client_that_left_before_it_was_accepted_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
-    """Some systems report such a client as an error of `accept`: nothing is logged, the next client is accepted."""
+    """A client gone before the accept, an error on some systems, is not logged; the next client is accepted."""
 
     class Flaky(socket.socket):
         failures = 2
@@ -300,7 +300,7 @@ async def test_a_client_that_left_before_it_was_accepted_is_passed_over(caplog: 
 
 
 async def test_a_connection_without_a_protocol_is_closed(caplog: pytest.LogCaptureFixture) -> None:
-    """Where the hand-over fails with an OSError the client sees the end, and the next client is served."""
+    """If the hand-over fails, the client sees the end, and the next client is served."""
     caplog.set_level(logging.DEBUG)
     failures = [OSError("no protocol")]
     protocols = Protocols()
@@ -321,7 +321,7 @@ async def test_a_connection_without_a_protocol_is_closed(caplog: pytest.LogCaptu
 
 
 async def test_a_wildcard_is_every_address_of_the_machine() -> None:
-    """The port of a wildcard is that of IPv4."""
+    """The port of a wildcard is the port of IPv4."""
     protocols = Protocols()
     listener = await Listener.open("", 0, protocols)
     client = connect(listener)
@@ -332,7 +332,7 @@ async def test_a_wildcard_is_every_address_of_the_machine() -> None:
 
 
 def test_addresses_that_the_machine_does_not_have_are_left_out() -> None:
-    """As `::` where there is no IPv6; without any address left it is an error."""
+    """Addresses that the machine lacks are left out; without any other, listening fails."""
     (listening,) = listen([ELSEWHERE, LOCAL])
     assert listening.getsockname()[0] == "127.0.0.1"
     listening.close()
@@ -342,7 +342,7 @@ def test_addresses_that_the_machine_does_not_have_are_left_out() -> None:
 
 
 def test_a_port_in_use_leaves_no_socket_open() -> None:
-    """The sockets that were opened before the error are closed again."""
+    """Sockets opened before the error are closed."""
     with socket.create_server(("127.0.0.1", 0)) as used, socket.create_server(("127.0.0.1", 0)) as other:
         free = other.getsockname()
         other.close()

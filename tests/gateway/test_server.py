@@ -16,7 +16,7 @@ from ctxcache.models import system
 
 
 async def test_it_listens_on_this_machine_on_a_free_port() -> None:
-    """Two at once have two ports, two keys, and their own contexts."""
+    """Two gateways at once have different ports and keys."""
     async with Gateway() as one, Gateway() as two:
         assert one.base_url == f"http://127.0.0.1:{one.port}/v1"
         assert one.port != two.port
@@ -26,7 +26,7 @@ async def test_it_listens_on_this_machine_on_a_free_port() -> None:
 
 
 async def test_the_key_does_not_show(start: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Not in the repr, not in the log of a right and a wrong call."""
+    """The key is in no repr, and not in the log of a right and a wrong call."""
     caplog.set_level(logging.DEBUG)
     api = await start(api_key="sk-not-to-be-shown")
     await api.chat((await api.create())["id"], stream=True)
@@ -38,7 +38,7 @@ async def test_the_key_does_not_show(start: Any, caplog: pytest.LogCaptureFixtur
 
 
 async def test_its_repr_says_where_it_is() -> None:
-    """Or that it is nowhere."""
+    """The repr shows the base URL, or that the gateway is not running."""
     gateway = Gateway(port=1)
     assert repr(gateway) == "Gateway(not running)"
     async with Gateway() as gateway:
@@ -56,12 +56,12 @@ async def test_its_repr_says_where_it_is() -> None:
     ],
 )
 def test_the_base_url_can_be_called(host: str, url: str) -> None:
-    """A wildcard address is named by an address that can be called, an IPv6 address is put in brackets."""
+    """The base URL has loopback in place of a wildcard, and brackets around an IPv6 address."""
     assert Gateway(host=host, port=8000).base_url == url
 
 
 async def test_a_wildcard_is_reached_by_its_base_url(start: Any) -> None:
-    """Listening everywhere on a free port, it answers at the URL it names."""
+    """A gateway on a wildcard answers at the base URL."""
     api = await start(host="")
     assert (await api.create())["mode"] == "session"
 
@@ -73,7 +73,7 @@ def test_no_url_before_there_is_a_port() -> None:
 
 
 async def test_a_port_in_use_is_an_error_of_ours() -> None:
-    """`APIConnectionError` that names host and port, with no OSError behind it; and nothing is left over."""
+    """A port in use is an `APIConnectionError` with host and port, with no OSError behind."""
     async with Gateway() as one:
         two = Gateway(port=one.port)
         with pytest.raises(APIConnectionError, match=f"cannot listen on 127.0.0.1 port {one.port}: ") as refused:
@@ -86,13 +86,13 @@ async def test_a_port_in_use_is_an_error_of_ours() -> None:
 
 @pytest.mark.parametrize("host", ["203.0.113.1", "x" * 300, "a\0b"])
 async def test_an_address_of_another_machine_is_an_error_of_ours(host: str) -> None:
-    """As is every reason that keeps it from listening."""
+    """So is every other reason that prevents listening."""
     with pytest.raises(APIConnectionError, match=f"cannot listen on {host}"):
         await Gateway(host=host).start()
 
 
 async def test_it_can_be_started_once() -> None:
-    """A second start is an error; the gateway runs on."""
+    """A second start is an error and leaves the gateway running."""
     async with Gateway() as gateway:
         with pytest.raises(SessionError, match="running already"):
             await gateway.start()
@@ -108,7 +108,7 @@ async def test_of_two_starts_at_once_one_is_an_error() -> None:
 
 
 async def test_it_can_be_closed_any_number_of_times() -> None:
-    """Before the start, after it, and by two tasks at once."""
+    """A gateway may be closed before the start, twice, and by two tasks at once."""
     gateway = Gateway()
     await gateway.aclose()
     await gateway.start()
@@ -117,7 +117,7 @@ async def test_it_can_be_closed_any_number_of_times() -> None:
 
 
 async def test_after_a_restart_it_is_the_same(start: Any) -> None:
-    """Same port, same key, same contexts."""
+    """A restarted gateway has the same port, key and contexts."""
     api = await start()
     created, url = await api.create(), api.gateway.base_url
     await api.gateway.aclose()
@@ -148,7 +148,7 @@ async def test_after_a_restart_it_is_the_same(start: Any) -> None:
     ],
 )
 def test_settings_are_checked(wrong: dict[str, Any]) -> None:
-    """What cannot be is refused by name, a key without its value."""
+    """A wrong setting is refused by name, a key without the value."""
     with pytest.raises(InvalidInputError, match=next(iter(wrong))) as refused:
         Gateway(**wrong)
     if wrong.get("api_key"):
@@ -164,7 +164,7 @@ def test_settings_are_checked(wrong: dict[str, Any]) -> None:
     ],
 )
 async def test_models_have_windows(start: Any, settings: dict[str, Any], windows: dict[str, int]) -> None:
-    """Ids alone have the default window, a mapping tells theirs; the default is the API reference's three models."""
+    """Ids alone have the default window; a mapping sets windows; the default is the API reference's three models."""
     api = await start(**settings)
     listed = (await api.request("GET", f"{api.gateway.base_url}/models", headers=api.key)).json["data"]
     assert [model["id"] for model in listed] == list(windows)
@@ -176,7 +176,7 @@ async def test_models_have_windows(start: Any, settings: dict[str, Any], windows
 
 
 async def test_contexts_can_be_looked_at_and_expired(start: Any, clock: Any) -> None:
-    """The messages, oldest first; None and False where there is no such context, or no more."""
+    """`messages` returns the oldest first, None for no such context; `expire` returns whether there was one."""
     api = await start()
     created, other = await api.create(ttl=3600), await api.create()
     assert api.gateway.messages(created["id"]) == (system("Be kind."),)
@@ -189,7 +189,7 @@ async def test_contexts_can_be_looked_at_and_expired(start: Any, clock: Any) -> 
 
 @pytest.mark.parametrize("wrong", [{"models": 5}, {"host": 5}, {"api_key": "key with-a-space-0123"}])
 def test_a_gateway_whose_constructor_failed_is_silent(wrong: dict[str, Any]) -> None:
-    """The repr works, the collection says nothing, and a traceback with local variables does not show the key."""
+    """After a failed constructor the repr works, and a traceback with local variables does not show the key."""
     settings = {"api_key": "sk-not-to-be-shown", **wrong}
     gateway = Gateway.__new__(Gateway)
     with pytest.raises(InvalidInputError) as refused:
@@ -203,7 +203,7 @@ def test_a_gateway_whose_constructor_failed_is_silent(wrong: dict[str, Any]) -> 
 
 
 async def test_closing_while_clients_connect_loses_none(start: Any) -> None:
-    """A connection that was accepted in the last moment is closed as well, not lost by the event loop."""
+    """A connection accepted in the last moment is closed, not lost by the event loop."""
     api = await start()
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))

@@ -27,7 +27,7 @@ MODEL = MODELS[0]
 
 
 def folded(chunks: list[Any], index: int = 0) -> tuple[str, str | None]:
-    """One reply's text and finish reason."""
+    """Return the text and the finish reason of a reply."""
     choices = [choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == index]
     assert choices[0]["delta"] == {"role": "assistant", "content": ""}
     assert choices[-1]["delta"] == {}
@@ -36,7 +36,7 @@ def folded(chunks: list[Any], index: int = 0) -> tuple[str, str | None]:
 
 
 async def test_a_stream_is_openais(start: Any, dictated: Any) -> None:
-    """Chunk by chunk: the role, the text, the finish reason, `[DONE]`; no usage unless asked for."""
+    """A stream is role, text, finish reason and `[DONE]`, without usage unless asked for."""
     api = await start(engine=dictated)
     dictated.say("Hel", "lo", None)
     answer = await api.chat((await api.create())["id"], stream=True)
@@ -57,7 +57,7 @@ async def test_a_stream_is_openais(start: Any, dictated: Any) -> None:
 
 
 async def test_the_usage_comes_last_where_it_was_asked_for(api: Any) -> None:
-    """One more chunk, without choices, before `[DONE]`; the others have `usage: null`."""
+    """A chunk with the usage and no choices comes before `[DONE]`; the others have `usage: null`."""
     created = await api.create()
     options = {"stream": True, "stream_options": {"include_usage": True}}
     *chunks, last = (await api.chat(created["id"], **options)).chunks
@@ -91,7 +91,7 @@ async def test_no_usage_where_it_was_not_asked_for(api: Any, options: dict[str, 
 )
 @pytest.mark.parametrize("chunks_per_write", [1, 3, 64])
 async def test_streamed_and_plain_are_the_same(start: Any, fields: dict[str, Any], chunks_per_write: int) -> None:
-    """The same request has the same texts, finish reasons and usage in both forms, however chunks share writes."""
+    """A request has the same texts, finish reasons and usage plain and streamed, however chunks share writes."""
     api = await start(chunks_per_write=chunks_per_write)
     created = await api.create(mode="common_prefix")
     plain = (await api.chat(created["id"], **fields)).json
@@ -104,7 +104,7 @@ async def test_streamed_and_plain_are_the_same(start: Any, fields: dict[str, Any
 
 
 async def test_our_own_codec_reads_the_chunks(api: Any) -> None:
-    """On its fast path."""
+    """The client's fast decoder reads the chunks."""
     options = {"stream": True, "stream_options": {"include_usage": True}}
     *data, done = (await api.chat((await api.create())["id"], **options)).data
     chunks = [codec.decode_chunk(event.encode()) for event in data]
@@ -113,7 +113,7 @@ async def test_our_own_codec_reads_the_chunks(api: Any) -> None:
 
 
 async def test_replies_are_interleaved(api: Any) -> None:
-    """With n > 1 the replies come piece by piece, by index, not one after the other."""
+    """With n > 1 the replies alternate piece by piece."""
     chunks = (await api.chat((await api.create())["id"], stream=True, n=3)).chunks
     runs = [index for index, _ in groupby(chunk["choices"][0]["index"] for chunk in chunks)]
     assert runs[:6] in ([0, 1, 2, 0, 1, 2], [0, 1, 2, 0, 1, 2][::-1])
@@ -121,7 +121,7 @@ async def test_replies_are_interleaved(api: Any) -> None:
 
 
 async def test_a_streamed_turn_is_stored(api: Any) -> None:
-    """As a plain one; the next call may follow the moment `[DONE]` was read, and finds it cached."""
+    """The next call may follow as soon as `[DONE]` is read, and finds the turn cached."""
     created = await api.create()
     cached = 2
     for turn in range(5):
@@ -132,7 +132,7 @@ async def test_a_streamed_turn_is_stored(api: Any) -> None:
 
 
 async def test_each_piece_comes_when_it_is_written(start: Any, dictated: Any) -> None:
-    """A slow engine's text is not held back for more, the head neither."""
+    """The text of a slow engine is sent at once, and so is the response head."""
     api = await start(engine=dictated)
     created = await api.create()
     dictated.say("one")
@@ -146,7 +146,7 @@ async def test_each_piece_comes_when_it_is_written(start: Any, dictated: Any) ->
 
 
 async def test_a_session_is_busy_until_the_last_chunk(start: Any, dictated: Any) -> None:
-    """And nothing of the answer is stored before."""
+    """A streaming session is busy, and nothing is stored before the end."""
     api = await start(engine=dictated)
     created = await api.create()
     dictated.say("half")
@@ -161,7 +161,7 @@ async def test_a_session_is_busy_until_the_last_chunk(start: Any, dictated: Any)
 
 @pytest.mark.parametrize("failure", [RuntimeError("secret detail"), ConnectionResetError(), "\ud800", 5])
 async def test_an_engine_that_fails_after_it_began_is_an_error_event(start: Any, dictated: Any, failure: Any) -> None:
-    """All it wrote, then `data: {"error": …}`, then a clean end without `[DONE]`; nothing stored, the session free."""
+    """A late failure sends the pieces, an error event and no `[DONE]`; nothing is stored, the session free."""
     api = await start(engine=dictated)
     created = await api.create()
     dictated.say("one")
@@ -186,7 +186,7 @@ async def test_an_engine_that_fails_after_it_began_is_an_error_event(start: Any,
 
 
 async def test_an_engine_that_fails_before_it_began_is_a_plain_error(start: Any, dictated: Any) -> None:
-    """Its status is the answer's, since no head was sent."""
+    """A failure before the first piece has the error's own HTTP status."""
     api = await start(engine=dictated)
     dictated.say(RateLimitError("Too fast.", status=429, code="RateLimitExceeded"))
     answer = await api.chat((await api.create())["id"], stream=True)
@@ -195,7 +195,7 @@ async def test_an_engine_that_fails_before_it_began_is_a_plain_error(start: Any,
 
 
 async def test_one_failed_reply_fails_the_answer(start: Any) -> None:
-    """With n > 1 too, at once, and the other replies are given up."""
+    """With n > 1 a failed reply fails the answer at once, and the other replies are given up."""
 
     class Half:
         given_up = False
@@ -216,7 +216,7 @@ async def test_one_failed_reply_fails_the_answer(start: Any) -> None:
 
 
 async def test_an_empty_answer_is_whole(start: Any) -> None:
-    """No text at all is still a role, a finish reason and `[DONE]`."""
+    """An answer without text still has a role, a finish reason and `[DONE]`."""
     api = await start(engine=ScriptedEngine(length=0))
     created = await api.create()
     assert folded((await api.chat(created["id"], stream=True)).chunks) == ("", "stop")
@@ -224,7 +224,7 @@ async def test_an_empty_answer_is_whole(start: Any) -> None:
 
 
 async def test_what_was_held_back_comes_at_the_end(start: Any, dictated: Any) -> None:
-    """Half a stop string at the end is text."""
+    """Half a stop string at the end is sent as text."""
     api = await start(engine=dictated)
     dictated.say("abc ST", None)
     chunks = (await api.chat((await api.create())["id"], stream=True, stop="STOP")).chunks
@@ -233,7 +233,7 @@ async def test_what_was_held_back_comes_at_the_end(start: Any, dictated: Any) ->
 
 @pytest.mark.parametrize("chunks_per_write", [1, 7, 64])
 async def test_a_long_stream_is_whole(start: Any, chunks_per_write: int) -> None:
-    """Thousands of chunks, each one there, in order."""
+    """Thousands of chunks all arrive, in order."""
     api = await start(engine=ScriptedEngine(length=5000), chunks_per_write=chunks_per_write)
     created = await api.create()
     chunks = (await api.chat(created["id"], stream=True)).chunks
@@ -242,7 +242,7 @@ async def test_a_long_stream_is_whole(start: Any, chunks_per_write: int) -> None
 
 
 async def test_a_client_of_http_1_0_gets_a_stream_too(api: Any) -> None:
-    """Without chunked encoding; the end of the connection ends it."""
+    """An HTTP/1.0 client gets the stream without chunked encoding, ended by the end of the connection."""
     created = await api.create()
     body = json.dumps(api.chat_body(created["id"], "hello", stream=True)).encode()
     request = post(body, path=b"/v1/context/chat/completions", key=api.gateway.api_key)
@@ -255,7 +255,7 @@ async def test_a_client_of_http_1_0_gets_a_stream_too(api: Any) -> None:
 
 
 async def chat_anew(api: Any, dictated: Any, context_id: str) -> Any:
-    """Chat, with nothing left of what was dictated before."""
+    """Chat, with every earlier dictated piece dropped."""
     while not dictated.pieces.empty():
         dictated.pieces.get_nowait()
     dictated.say("next", None)
@@ -275,7 +275,7 @@ async def chat_anew(api: Any, dictated: Any, context_id: str) -> Any:
 async def test_a_connection_that_broke_unnoticed_is_no_alarm(
     start: Any, dictated: Any, caplog: pytest.LogCaptureFixture, first: list[Any], pieces: list[Any]
 ) -> None:
-    """A break that shows while something is written, at the start, in the middle or at the end, frees the session."""
+    """A connection that breaks during a write, at the start, in the middle or at the end, frees the session."""
     api = await start(engine=dictated, chunks_per_write=1)
     created = await api.create()
     body = json.dumps(api.chat_body(created["id"], "hello", stream=True)).encode()
@@ -294,7 +294,7 @@ async def test_a_connection_that_broke_unnoticed_is_no_alarm(
 
 @pytest.mark.parametrize("pieces", [["one"], ["one", None], [RuntimeError()]])
 async def test_a_write_that_fails_is_a_client_that_left(clock: Any, dictated: Any, pieces: list[Any]) -> None:
-    """In the middle, at the end and while an error is told: the answer ends without an exception."""
+    """A failed write, in the middle, at the end or of an error, ends the answer without an exception."""
     table = ContextTable({MODEL: 100}, clock, lambda _: 0)
     context = table.create(ContextRequest(model=MODEL, messages=[user("x")]))
     chat = table.begin(ChatRequest(context_id=context.id, model=MODEL, messages=[user("x")], stream=True))

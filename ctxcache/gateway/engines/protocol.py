@@ -10,7 +10,7 @@ An engine of your own is a class with one method::
 
     async with Gateway(engine=Shouting()) as gateway: ...
 
-Contexts, stop strings, limits, JSON and HTTP are the gateway's: it cuts and counts the engine's text.
+Contexts, stop strings, limits, JSON and HTTP are left to the gateway, which cuts and counts the engine's text.
 """
 
 from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ class Engine(Protocol):
     """Writes replies."""
 
     def generate(self, prompt: Prompt) -> AsyncIterator[str]:
-        """Write one reply, as an async iterator of pieces of any size; an async generator will do.
+        """Write a reply, as an async iterator of pieces of any size; an async generator will do.
 
         The gateway calls `generate` once for each of the `n` replies, concurrently, and closes the iterator early
         (cancelled, then `aclose` if there is one) when the reply is cut or the client leaves. An `APIStatusError`

@@ -86,12 +86,12 @@ def too_large(most: int) -> APIStatusError:
 
 
 def bad_http() -> APIStatusError:
-    """Refuse bytes that are not HTTP, without repeating them: a key may be among them."""
+    """Refuse bytes that are not HTTP, without repeating any: a key may be among them."""
     return bad_request("", "The request is not valid HTTP, or its head is too large.")
 
 
 def bad_key() -> APIStatusError:
-    """Refuse a key, without repeating it."""
+    """Refuse a key, without repeating the key."""
     message = "The API key in the request is missing or invalid."
     return AuthenticationError(message, status=401, code="AuthenticationError")
 
@@ -103,7 +103,7 @@ def path_not_found() -> APIStatusError:
 
 
 def method_not_allowed(allowed: str) -> APIStatusError:
-    """Refuse a method other than the allowed ones."""
+    """Refuse a method that is not allowed."""
     return bad_request("", f"The method is not allowed here; {allowed} is.", status=405)
 
 

@@ -18,7 +18,7 @@ Fragment: TypeAlias = tuple[int, str | None]  # index of the reply, and its next
 
 
 class _Stop:
-    """One stop string, and how many of its characters the text ends with."""
+    """A stop string, and how much of the string the text ends with."""
 
     __slots__ = ("_fallback", "_text", "matched")
 

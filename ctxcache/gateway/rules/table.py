@@ -192,12 +192,12 @@ class ContextTable:
         )
 
     def get(self, context_id: str) -> ServedContext | None:
-        """Return a context; None for an unknown or expired one. This is no use: the timer runs on."""
+        """Return a context; None if unknown or expired. This is no use: the timer runs on."""
         self._remove_expired(self._clock())
         return self._live.get(context_id)
 
     def expire(self, context_id: str) -> bool:
-        """Remove a context now, as its ttl would; False for an unknown one. A running call still gets its answer."""
+        """Remove a context now, as the ttl would; False if unknown. A running call still gets an answer."""
         return self._live.pop(context_id, None) is not None
 
     def _window_of(self, model: str) -> int:

@@ -45,7 +45,7 @@ async def pieces(engine: Engine, prompt: Prompt) -> list[str]:
 
 
 async def test_it_says_what_it_is_and_what_it_was_told() -> None:
-    """The answer says that it is no language model, what the context holds, and what was said."""
+    """An answer says that no language model wrote it, and repeats the size of the context and the question."""
     assert "".join(await pieces(ScriptedEngine(), prompt())) == (
         "This is a scripted answer, not a language model. The context holds 1 message (2 tokens); you said: hello"
     )
@@ -60,7 +60,7 @@ async def test_the_same_prompt_gives_the_same_answer() -> None:
 
 
 async def test_it_writes_word_by_word() -> None:
-    """A piece is a word of up to 8 characters with the space before it, whatever the language."""
+    """A piece is a word of up to 8 characters and the space before, in any language."""
     written = await pieces(ScriptedEngine(), prompt("你好世界你好世界你好  \n"))
     assert written[:4] == ["This", " is", " a", " scripted"]
     assert written[-3:] == [" 你好世界你好世界", "你好", "  \n"]
@@ -74,7 +74,7 @@ async def test_a_long_question_is_repeated_in_part() -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 5.0, 1000])
 async def test_its_length_can_be_set(length: Any) -> None:
-    """`length` is the number of pieces; a long answer counts on."""
+    """`length` is the number of pieces; a longer answer counts on."""
     written = await pieces(ScriptedEngine(length=length), prompt())
     assert len(written) == length
     if length == 1000:
@@ -84,7 +84,7 @@ async def test_its_length_can_be_set(length: Any) -> None:
 
 
 async def test_speed_and_first_delay_can_be_set() -> None:
-    """The first piece comes after `first_token_delay`, each further one 1 / `pieces_per_second` later."""
+    """The first piece comes after `first_token_delay`, every further piece 1 / `pieces_per_second` later."""
     time = Time()
     engine = ScriptedEngine(pieces_per_second=10, length=4, first_token_delay=1.5, clock=time.clock, sleep=time.sleep)
     await pieces(engine, prompt())
@@ -101,7 +101,7 @@ async def test_a_late_wake_up_does_not_slow_it_down() -> None:
 
 @pytest.mark.parametrize("fast", [None, 0, 0.0])
 async def test_as_fast_as_possible_never_sleeps(fast: Any) -> None:
-    """No speed is full speed."""
+    """Without a speed, a reply is written at once."""
     time = Time()
     await pieces(ScriptedEngine(pieces_per_second=fast, length=100, sleep=time.sleep), prompt())
     assert time.naps == []
@@ -122,6 +122,6 @@ async def test_as_fast_as_possible_never_sleeps(fast: Any) -> None:
     ],
 )
 def test_settings_are_checked(wrong: dict[str, Any]) -> None:
-    """What is out of range is refused by name."""
+    """A number out of range is refused under the name of the field."""
     with pytest.raises(InvalidInputError, match=next(iter(wrong))):
         ScriptedEngine(**wrong)

@@ -1,4 +1,4 @@
-"""The JSON of the answers, byte by byte where clients depend on it."""
+"""The JSON of the answers."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ USAGE_JSON = {
 
 
 def reply(text: str, limit: int = 100) -> Reply:
-    """Return a reply of a text that has ended."""
+    """Return a reply that has ended."""
     whole = Reply((), limit)
     whole.feed(text)
     whole.end()
@@ -42,7 +42,7 @@ def chunk(event: bytes) -> Any:
 
 @pytest.mark.parametrize("mode", ["session", "common_prefix"])
 def test_a_created_context(clock: Any, mode: Any) -> None:
-    """The fields of the API reference, and the model; only a session has a strategy."""
+    """A create answers with the API reference's fields and the model; only a session has a strategy."""
     table = ContextTable({"m": 100}, clock, lambda _: 0)
     context = table.create(ContextRequest(model="m", messages=[user("abcde")], mode=mode, ttl=3600))
     strategy = {"type": "rolling_tokens", "rolling_tokens": True}
@@ -62,7 +62,7 @@ def test_a_created_context(clock: Any, mode: Any) -> None:
 
 
 def test_the_list_of_models() -> None:
-    """OpenAI's list."""
+    """Models are listed in OpenAI's shape."""
     model = {"object": "model", "created": 0, "owned_by": "ctxcache"}
     assert json.loads(answers.models(["a", "b"])) == {
         "object": "list",
@@ -71,7 +71,7 @@ def test_the_list_of_models() -> None:
 
 
 def test_a_plain_answer() -> None:
-    """One choice for each reply, with the finish reason."""
+    """Each reply is a choice with a finish reason."""
     completion = json.loads(answers.completion("id-1", 7, "m", [reply("Hi"), reply("abcdefgh", limit=1)], USAGE))
     assert completion == {
         "id": "id-1",
@@ -92,13 +92,13 @@ def test_a_plain_answer() -> None:
 
 
 def test_an_error_after_the_stream_began() -> None:
-    """An event with the envelope."""
+    """The error's envelope is an event."""
     assert chunk(answers.error_event({"error": {"code": "x"}})) == {"error": {"code": "x"}}
 
 
 @pytest.mark.parametrize("usage", [True, False])
 def test_chunks(usage: bool) -> None:
-    """Role, texts and finish reason of each reply, in the order of the fragments; `usage` only if asked for."""
+    """Chunks carry role, texts and finish reason of each reply, in order, and `usage` only if asked for."""
     chunks = answers.Chunks("id-1", 7, 'm"', [reply(""), reply("")], usage=usage)
     events = chunks.events([(0, 'a"\u2028'), (1, "b"), (0, None)]) + chunks.events([(1, "c"), (1, None)])
     head = {"id": "id-1", "object": "chat.completion.chunk", "created": 7, "model": 'm"'}

@@ -32,7 +32,7 @@ REFUSALS: list[Callable[[], APIStatusError]] = [
 
 @pytest.mark.parametrize("refuse", REFUSALS)
 def test_the_client_reads_what_the_gateway_meant(refuse: Callable[[], APIStatusError]) -> None:
-    """Each refusal is the same class, status, code, param and request id on the other side of the wire."""
+    """The client reads each refusal with the same class, status, code, param and request id."""
     refused = refuse()
     envelope = refusals.envelope(refused, "021733913813000abc")
     read: Any = service_errors.error_from_answer(refused.status or 0, codec.encode(envelope))
@@ -43,7 +43,7 @@ def test_the_client_reads_what_the_gateway_meant(refuse: Callable[[], APIStatusE
 
 
 def test_each_status_has_its_type() -> None:
-    """The service's name; for plain HTTP errors a name of the same form."""
+    """The `type` is the service's name for the status; plain HTTP errors have names of the same form."""
     types = {
         refused.status: refusals.envelope(refused, "")["error"]["type"] for refused in (refuse() for refuse in REFUSALS)
     }

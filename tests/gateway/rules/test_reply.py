@@ -1,4 +1,4 @@
-"""One reply: stop strings and the most tokens."""
+"""One reply: stop strings and the token limit."""
 
 import time
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def written(pieces: Sequence[str], stops: Sequence[str], limit: int) -> tuple[st
 
 
 def by_definition(text: str, stops: Sequence[str], limit: int) -> tuple[str, str | None, int]:
-    """The same, by trying every place."""
+    """Return the same by trying every place."""
     cut = next(end for end in range(len(text), -1, -1) if count_tokens(text[:end]) <= limit)
     for end in range(cut + 1):
         complete = [stop for stop in stops if text[:end].endswith(stop)]
@@ -40,44 +40,44 @@ def by_definition(text: str, stops: Sequence[str], limit: int) -> tuple[str, str
     st.integers(1, 8),
 )
 def test_a_reply_depends_on_its_text_only(pieces: list[str], stops: list[str], limit: int) -> None:
-    """However the text is cut into pieces: cut at its most tokens, then before the first completed stop string."""
+    """However the text is cut into pieces, the token limit cuts first, then the first completed stop string."""
     assert written(pieces, stops, limit) == by_definition("".join(pieces), stops, limit)
 
 
 def test_a_stop_string_is_found_across_pieces() -> None:
-    """A stop string that spans three pieces cuts the reply, and none of it is ever shown."""
+    """A stop string that spans three pieces cuts the reply and is never shown, not even in part."""
     reply = Reply(["END"], 100)
     assert [reply.feed(piece) for piece in ["so E", "N", "D there"]] == ["so ", "", ""]
     assert (reply.text, reply.finish_reason) == ("so ", "stop")
 
 
 def test_what_might_become_a_stop_string_is_held_back_no_longer_than_that() -> None:
-    """Held text is shown as soon as it cannot be a stop string any more, or at the end."""
+    """Held text is shown at the end, or as soon as no stop string can come of it."""
     reply = Reply(["aab"], 100)
     assert [reply.feed(piece) for piece in ["a", "a", "a", "c", "aa"]] == ["", "", "a", "aac", ""]
     assert (reply.end(), reply.finish_reason) == ("aa", "stop")
 
 
 def test_of_two_stop_strings_completed_at_once_the_longer_counts() -> None:
-    """The reply ends before the earlier beginning."""
+    """Two stop strings completed by one character end the reply before the longer."""
     assert written(["one two"], ["wo", "two"], 100)[0] == "one "
 
 
 def test_what_was_held_is_shown_where_the_tokens_end() -> None:
-    """A half stop string is text after all when the reply ends with its tokens."""
+    """A half stop string is text after all if the token limit ends the reply."""
     assert written(["abcdEN", "DENDING"], ["ENDE"], 2) == ("abcd", "stop", 1)
     assert written(["abcdEN", "xDING"], ["ENDE"], 2) == ("abcdENxD", "length", 2)
     assert written(["abcdxxEN", "DENDING"], ["ENDE"], 2) == ("abcdxxEN", "length", 2)
 
 
 def test_exactly_its_tokens_is_no_cut() -> None:
-    """A text of just the most tokens ends with `stop`; one character more makes it `length`."""
+    """A text of exactly the token limit ends with `stop`; another character makes that `length`."""
     assert written(["abcd", "efgh"], [], 2) == ("abcdefgh", "stop", 2)
     assert written(["abcd", "efgh", "i"], [], 2) == ("abcdefgh", "length", 2)
 
 
 def test_after_its_end_nothing_is_added() -> None:
-    """Whatever an engine still writes is not shown."""
+    """Pieces after the end are not shown."""
     reply = Reply([], 1)
     assert (reply.feed("abcdefgh"), reply.feed("more"), reply.end(), reply.text) == ("abcd", "", "", "abcd")
 
@@ -90,7 +90,7 @@ def test_no_token_left_ends_it_at_once() -> None:
 
 @pytest.mark.parametrize("size", [20_000])
 def test_long_stop_strings_cost_linear_time(size: int) -> None:
-    """The worst text for a long stop string, one character a piece, is done at once (quadratic takes long)."""
+    """The worst text for a long stop string takes linear time, in pieces of a single character."""
     reply = Reply(["a" * size + "b"], size * 2)
     begin = time.process_time()
     for _ in range(size):

@@ -62,7 +62,7 @@ def test_ids_have_the_time_and_five_characters(table: ContextTable) -> None:
 
 @pytest.mark.parametrize("randbelow", [lambda _: 0, lambda below: below - 1])
 def test_no_two_ids_are_alike(clock: Any, randbelow: RandBelow) -> None:
-    """Not even if randomness repeats itself, or if a context of the same second is gone already."""
+    """Ids are unique even if randomness repeats itself, or if a context of the same second is gone already."""
     table = ContextTable({"m": 100}, clock, randbelow)
     ids = []
     for _ in range(40):
@@ -78,7 +78,7 @@ def test_no_two_ids_are_alike(clock: Any, randbelow: RandBelow) -> None:
 
 
 def test_what_was_left_out_gets_the_services_defaults(table: ContextTable) -> None:
-    """A session, a day, rolling tokens; the create is counted, nothing cached."""
+    """The defaults are a session, a day and rolling tokens; the create is counted, nothing cached."""
     context = create(table)
     assert (context.mode, context.ttl) == ("session", 86400)
     assert context.window.strategy is not None
@@ -87,7 +87,7 @@ def test_what_was_left_out_gets_the_services_defaults(table: ContextTable) -> No
 
 
 def test_an_unknown_model_is_refused(table: ContextTable) -> None:
-    """By create and by chat, 404 `InvalidEndpointOrModel.NotFound`, before anything else is looked at."""
+    """Create and chat refuse an unknown model before any other check, with 404 `InvalidEndpointOrModel.NotFound`."""
     with refused(404, "InvalidEndpointOrModel.NotFound", "model"):
         create(table, model="x" * 200)
     with refused(404, "InvalidEndpointOrModel.NotFound", "model"):
@@ -132,7 +132,7 @@ def test_every_use_starts_the_timer_anew(table: ContextTable, clock: Any) -> Non
 
 
 def test_a_refused_call_is_no_use(table: ContextTable, clock: Any) -> None:
-    """A call that was refused leaves the timer alone."""
+    """A refused call leaves the timer alone."""
     context = create(table, ttl=HOUR)
     clock.now += HOUR - 1
     for fields in ({"model": "other"}, {"n": MAX_REPLIES + 1}, {"text": "abcd" * 100}):
@@ -143,7 +143,7 @@ def test_a_refused_call_is_no_use(table: ContextTable, clock: Any) -> None:
 
 
 def test_no_context_expires_under_a_call(table: ContextTable, clock: Any) -> None:
-    """A call longer than the ttl keeps its context, whose timer starts when the answer ends."""
+    """A call longer than the ttl keeps the context, and the timer starts when the answer ends."""
     context = create(table, ttl=HOUR)
     call = begin(table, context)
     clock.now += 3 * HOUR
@@ -156,7 +156,7 @@ def test_no_context_expires_under_a_call(table: ContextTable, clock: Any) -> Non
 
 
 def test_a_clock_set_back_takes_no_time_away(table: ContextTable, clock: Any) -> None:
-    """A use under a wall clock that was set back does not bring the end nearer."""
+    """A use under a wall clock set back does not bring the expiry nearer."""
     context = create(table, ttl=HOUR)
     clock.now -= HOUR
     begin(table, context).abandon()
@@ -165,7 +165,7 @@ def test_a_clock_set_back_takes_no_time_away(table: ContextTable, clock: Any) ->
 
 
 def test_expired_contexts_take_no_memory(table: ContextTable, clock: Any) -> None:
-    """Later calls drop all that is left of expired contexts, used and unused, expired by ttl and by hand."""
+    """Later calls drop everything of expired contexts, used and unused, expired by ttl and by hand."""
 
     def fill() -> None:
         for _ in range(500):
@@ -190,7 +190,7 @@ def test_expired_contexts_take_no_memory(table: ContextTable, clock: Any) -> Non
 
 
 def test_a_context_can_be_expired_by_hand(table: ContextTable) -> None:
-    """At once, and a call under way still gets its answer."""
+    """A context expires at once, and a call under way still gets an answer."""
     context = create(table)
     call = begin(table, context)
     assert table.expire(context.id)
@@ -204,7 +204,7 @@ def test_a_context_can_be_expired_by_hand(table: ContextTable) -> None:
 
 
 def test_a_session_keeps_the_conversation(table: ContextTable) -> None:
-    """A completed turn is stored, question and answer; the next call finds all of it cached."""
+    """A completed turn is stored, question and answer, and the next call finds everything cached."""
     context = create(table)
     assert answer(begin(table, context, "abcd"), "efgh" * 2) == (4, 2, 6, 3)
     call = begin(table, context, "ijkl")
@@ -214,14 +214,14 @@ def test_a_session_keeps_the_conversation(table: ContextTable) -> None:
 
 
 def test_of_several_replies_the_first_is_stored(table: ContextTable) -> None:
-    """With n > 1 every reply is counted and the first is the conversation's."""
+    """With n > 1 every reply is counted and the first is stored."""
     context = create(table)
     assert answer(begin(table, context, n=3), "aaaa", "bbbb" * 2, "cccc") == (4, 4, 8, 3)
     assert context.window.messages()[-1] == assistant("aaaa")
 
 
 def test_an_abandoned_call_leaves_nothing(table: ContextTable) -> None:
-    """The context is as before and free; abandoning after completing changes nothing."""
+    """After an abandoned call the context is free and as before; to abandon a completed call has no effect."""
     context = create(table)
     call = begin(table, context)
     call.replies[0].feed("half an ans")
@@ -234,7 +234,7 @@ def test_an_abandoned_call_leaves_nothing(table: ContextTable) -> None:
 
 
 def test_calls_on_a_session_must_not_overlap(table: ContextTable) -> None:
-    """The second is refused with 403 `OperationDenied.InvalidState` while the first runs, in the service's words."""
+    """A second call during the first is refused with 403 `OperationDenied.InvalidState`, in the service's words."""
     context = create(table)
     call = begin(table, context)
     with refused(403, "OperationDenied.InvalidState", "context_id") as busy:
@@ -245,7 +245,7 @@ def test_calls_on_a_session_must_not_overlap(table: ContextTable) -> None:
 
 
 def test_a_prefix_takes_any_number_of_calls_and_never_changes(table: ContextTable) -> None:
-    """All find the prefix cached, nothing is stored."""
+    """Concurrent calls all find the prefix cached, and nothing is stored."""
     context = create(table, mode="common_prefix")
     calls = [begin(table, context) for _ in range(5)]
     assert [answer(call, "abcd") for call in calls] == [(4, 1, 5, 3)] * 5
@@ -254,13 +254,13 @@ def test_a_prefix_takes_any_number_of_calls_and_never_changes(table: ContextTabl
 
 
 def test_a_chat_names_the_contexts_own_model(table: ContextTable) -> None:
-    """Another model than the context's is refused, 400 `InvalidParameter`."""
+    """A chat with another model than the context's is refused with 400 `InvalidParameter`."""
     with refused(400, "InvalidParameter", "model"):
         begin(table, create(table), model="other")
 
 
 def test_the_number_of_replies_is_limited(table: ContextTable) -> None:
-    """An `n` that would only burn memory is refused."""
+    """An `n` beyond the limit is refused."""
     context = create(table)
     assert len(begin(table, context, n=MAX_REPLIES).replies) == MAX_REPLIES
     with refused(400, "InvalidParameter", "n"):
@@ -271,7 +271,7 @@ def test_the_number_of_replies_is_limited(table: ContextTable) -> None:
 def test_a_reply_has_max_tokens_or_what_the_window_leaves(
     table: ContextTable, fields: dict[str, int], shown: str
 ) -> None:
-    """The smaller of the two is its limit."""
+    """The smaller of `max_tokens` and the room in the window limits a reply."""
     call = begin(table, create(table), **fields)
     call.replies[0].feed(shown + "more")
     assert (call.replies[0].text, call.replies[0].finish_reason) == (shown, "length")
@@ -279,13 +279,13 @@ def test_a_reply_has_max_tokens_or_what_the_window_leaves(
 
 @pytest.mark.parametrize("stop", ["END", ("END", "FIN")])
 def test_one_stop_string_or_several(table: ContextTable, stop: Any) -> None:
-    """`stop` is a string or a list of them."""
+    """`stop` is a string or a list of strings."""
     call = begin(table, create(table), stop=stop)
     assert call.replies[0].feed("abEND") == "ab"
 
 
 def test_a_turn_that_rolled_has_nothing_cached(table: ContextTable) -> None:
-    """When the window overflows, that turn's cached tokens are 0, and the next one's are what was kept."""
+    """A turn that rolled has no cached tokens; the next turn has the remaining tokens cached."""
     context = create(table)
     answer(begin(table, context, "abcd" * 40), "abcd" * 50)
     assert answer(begin(table, context, "abcd" * 20), "abcd") == (73, 1, 74, 0)

@@ -1,4 +1,4 @@
-"""The token rule."""
+"""How tokens are counted."""
 
 import pytest
 from hypothesis import given
@@ -30,13 +30,13 @@ texts = st.text(alphabet=st.sampled_from("ab é你好。한글カ\U00020000"), m
     ],
 )
 def test_the_rule(text: str, tokens: int) -> None:
-    """A wide character is one token; of other text every four characters begun are one, anew after a wide one."""
+    """A wide character is a token; other text has a token for every four characters begun."""
     assert count_tokens(text) == tokens
 
 
 @given(st.lists(texts))
 def test_piece_by_piece_is_all_at_once(pieces: list[str]) -> None:
-    """However a text is cut into pieces, it has the same number of tokens."""
+    """A text has the same number of tokens however cut into pieces."""
     counter = TokenCounter()
     for piece in pieces:
         assert counter.add(piece) == len(piece)
@@ -45,7 +45,7 @@ def test_piece_by_piece_is_all_at_once(pieces: list[str]) -> None:
 
 @given(st.lists(texts), st.integers(0, 12))
 def test_a_limit_takes_the_longest_prefix_that_keeps_it(pieces: list[str], most: int) -> None:
-    """What is added under a limit is the longest prefix of the whole text with so many tokens."""
+    """A limit takes the longest prefix of the text within so many tokens."""
     counter, taken, text = TokenCounter(), "", "".join(pieces)
     for piece in pieces:
         fits = counter.add(piece, most)
@@ -58,5 +58,5 @@ def test_a_limit_takes_the_longest_prefix_that_keeps_it(pieces: list[str], most:
 
 
 def test_no_message_is_free() -> None:
-    """An empty message counts as one token, so that storing any number of them has a price."""
+    """An empty message counts as a token, so that storing messages is never free."""
     assert message_tokens([user(""), user("abcde")]) == 1 + 2

@@ -1,4 +1,4 @@
-"""The context window and what a session forgets, purely."""
+"""The context window: what a session drops, and when."""
 
 from typing import Any
 
@@ -13,32 +13,32 @@ from ctxcache.models import Message, TruncationStrategy, assistant, user
 
 
 def said(tokens: int) -> Message:
-    """A question of so many tokens."""
+    """Return a question of so many tokens."""
     return user("x" * 4 * tokens)
 
 
 def answered(tokens: int) -> Message:
-    """An answer of so many tokens."""
+    """Return an answer of so many tokens."""
     return assistant("y" * 4 * tokens)
 
 
 def window(size: int, initial: int = 2, **strategy: Any) -> Window:
-    """A session's window."""
+    """Return a session's window."""
     return Window(size, TruncationStrategy(**strategy) if strategy else DEFAULT_STRATEGY, (said(initial),))
 
 
 def turn(window: Window, question: int, answer: int) -> bool:
-    """Store a turn; whether it rolled."""
+    """Store a turn; return whether the window rolled."""
     return window.store([said(question), answered(answer)])
 
 
 def held(window: Window) -> list[int]:
-    """The tokens of each message of the history."""
+    """Return the tokens of each message of the history."""
     return [tokens for _, tokens in window.history]
 
 
 def test_what_fits_is_kept_and_cached() -> None:
-    """A call sees all the context holds, and its reply may fill the rest of the window beside the initial messages."""
+    """A call sees the whole context, and a reply may fill the rest of the window beside the initial messages."""
     session = window(20)
     assert not turn(session, 3, 4)
     plan = session.plan(1)
@@ -48,7 +48,7 @@ def test_what_fits_is_kept_and_cached() -> None:
 
 
 def test_rolling_drops_the_oldest_block_and_computes_the_rest_anew() -> None:
-    """A question that does not fit drops the oldest block, and its turn has rolled."""
+    """A question that does not fit drops the oldest block, and the turn has rolled."""
     session = window(20)
     for _ in range(3):
         assert not turn(session, 1, 4)
@@ -61,7 +61,7 @@ def test_rolling_drops_the_oldest_block_and_computes_the_rest_anew() -> None:
 
 
 def test_a_block_is_a_quarter_of_the_window() -> None:
-    """Unless asked for otherwise."""
+    """Without `rolling_window_tokens` a block is a quarter of the window."""
     session = window(20)
     for _ in range(8):
         turn(session, 1, 1)
@@ -70,7 +70,7 @@ def test_a_block_is_a_quarter_of_the_window() -> None:
 
 
 def test_a_block_is_as_large_as_asked_for() -> None:
-    """`rolling_window_tokens` is the size of the block that goes."""
+    """`rolling_window_tokens` is the size of the dropped block."""
     session = window(20, type="rolling_tokens", rolling_window_tokens=11)
     for _ in range(3):
         turn(session, 1, 4)
@@ -94,13 +94,13 @@ def test_a_long_reply_rolls_too_but_not_over_its_own_turn() -> None:
 
 
 def test_max_window_tokens_makes_the_window_smaller_only() -> None:
-    """The smaller of the model's window and `max_window_tokens` is in force."""
+    """The smaller of the model's window and `max_window_tokens` counts."""
     assert window(20, type="rolling_tokens", max_window_tokens=10).size == 10
     assert window(20, type="rolling_tokens", max_window_tokens=30).size == 20
 
 
 def test_last_history_tokens_keeps_the_newest() -> None:
-    """The history never exceeds N tokens; the oldest messages go first; what stays is still cached."""
+    """The history never exceeds N tokens: the oldest messages go first, the rest stays cached."""
     session = window(100, type="last_history_tokens", last_history_tokens=6)
     assert not turn(session, 2, 2)
     assert not turn(session, 1, 2)
@@ -109,14 +109,14 @@ def test_last_history_tokens_keeps_the_newest() -> None:
 
 
 def test_last_history_tokens_of_none_that_fits_keeps_nothing() -> None:
-    """A turn larger than N is forgotten at once; the initial messages stay."""
+    """A turn larger than N is dropped at once; the initial messages stay."""
     session = window(100, type="last_history_tokens", last_history_tokens=1)
     turn(session, 2, 2)
     assert session.messages() == (said(2),)
 
 
 def test_last_history_tokens_gives_way_to_the_window() -> None:
-    """An N beyond the window keeps what the window can hold, and drops for a question no more than it must."""
+    """An N beyond the window keeps what fits the window, and drops no more than needed for a question."""
     session = window(20, type="last_history_tokens", last_history_tokens=4096)
     turn(session, 4, 4)
     turn(session, 4, 10)
@@ -126,7 +126,7 @@ def test_last_history_tokens_gives_way_to_the_window() -> None:
 
 
 def test_without_rolling_the_reply_stops_at_the_end() -> None:
-    """`rolling_tokens: false` leaves a reply the rest of the window, and drops nothing."""
+    """`rolling_tokens: false` drops nothing and leaves a reply the rest of the window."""
     session = window(20, type="rolling_tokens", rolling_tokens=False)
     assert session.plan(3).room == 15
     turn(session, 3, 10)
@@ -136,7 +136,7 @@ def test_without_rolling_the_reply_stops_at_the_end() -> None:
 
 
 def test_a_full_session_without_rolling_has_no_room() -> None:
-    """Once the question does not fit there is no room, and no reply."""
+    """Once the question does not fit, there is no room and no reply."""
     session = window(20, type="rolling_tokens", rolling_tokens=False)
     turn(session, 3, 15)
     plan = session.plan(1)
@@ -144,14 +144,14 @@ def test_a_full_session_without_rolling_has_no_room() -> None:
 
 
 def test_a_prefix_leaves_the_rest_of_the_window() -> None:
-    """A common prefix has no strategy: the reply stops at the window's end."""
+    """A common prefix has no strategy: the reply stops at the end of the window."""
     prefix = Window(20, None, (said(5),))
     assert (prefix.plan(3).kept, prefix.plan(3).room, prefix.plan(14).room) == (5, 12, 1)
 
 
 @pytest.mark.parametrize("strategy", [None, DEFAULT_STRATEGY, TruncationStrategy(type="last_history_tokens")])
 def test_what_fits_in_no_way_is_refused(strategy: TruncationStrategy | None) -> None:
-    """Initial messages or a question that leave no token for a reply are a 400 `OutofContextError`."""
+    """Initial messages or a question without room for a reply are refused with 400 `OutofContextError`."""
     with pytest.raises(APIStatusError) as refused:
         Window(20, strategy, (said(20),))
     assert (refused.value.status, refused.value.code, refused.value.param) == (400, "OutofContextError", "messages")
@@ -180,7 +180,7 @@ def test_what_fits_in_no_way_is_refused(strategy: TruncationStrategy | None) -> 
     ],
 )
 def test_a_strategy_is_filled_in(given: TruncationStrategy, shown: TruncationStrategy) -> None:
-    """The strategy in force has the service's defaults, and nothing its type has no use for."""
+    """A strategy gets the service's defaults, and loses the fields of other types."""
     assert Window(100, given, (said(1),)).strategy == shown
 
 
@@ -202,7 +202,7 @@ strategies = st.one_of(
 
 @given(strategies, st.lists(st.tuples(st.integers(1, 12), st.integers(0, 40)), max_size=12))
 def test_whatever_is_said_the_window_holds(strategy: TruncationStrategy, turns: list[tuple[int, int]]) -> None:
-    """What is held fits the window, is the beginning and the end of what was said, and what was planned goes."""
+    """The messages held fit the window, are the first and the last of the conversation, and match the plan."""
     session = Window(30, strategy, (said(2),))
     everything: list[int] = []
     for question, length in turns:
