@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import resource
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -208,6 +207,7 @@ def test_an_event_loop_that_cannot_watch_sockets_will_do() -> None:
 @contextlib.contextmanager
 def no_file_descriptors() -> Iterator[None]:
     """Let this process open no more files."""
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
