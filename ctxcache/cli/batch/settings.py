@@ -43,12 +43,12 @@ class Settings:
         if fields.get("prefix_hash") != self.prefix_hash:
             return "a different prefix"
         if fields.get("model") != self.model:
-            return f"a different model, {_shown(fields.get('model'))}"
+            return f"a different model ({_shown(fields.get('model'))})"
         if fields.get("sampling", {}) != self.sampling:
-            return f"different sampling options, {_shown(fields.get('sampling', {}))}"
+            return f"different sampling options ({_shown(fields.get('sampling', {}))})"
         return ""
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False) if value else "none"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -184,9 +184,9 @@ def test_without_locks(service: Any, run: Run, files: Files, monkeypatch: pytest
     ("settings", "change"),
     [
         (Settings.of("m", "# Manual, 2nd edition\n", {"temperature": 0.5}), "a different prefix"),
-        (Settings.of("n", "# Manual\n", {"temperature": 0.5}), 'a different model, "m"'),
-        (Settings.of("m", "# Manual\n", {"temperature": 0.6}), 'different sampling options, {"temperature": 0.5}'),
-        (Settings.of("m", "# Manual\n", {}), 'different sampling options, {"temperature": 0.5}'),
+        (Settings.of("n", "# Manual\n", {"temperature": 0.5}), 'a different model ("m")'),
+        (Settings.of("m", "# Manual\n", {"temperature": 0.6}), 'different sampling options ({"temperature": 0.5})'),
+        (Settings.of("m", "# Manual\n", {}), 'different sampling options ({"temperature": 0.5})'),
     ],
 )
 def test_other_settings(files: Files, settings: Settings, change: str) -> None:

@@ -15,6 +15,7 @@ def test_fields_are_no_difference() -> None:
 def test_no_sampling_is_no_field() -> None:
     """Without sampling options a line has no field for them."""
     plain = Settings.of("m", "manual", {})
+    assert SETTINGS.difference(Settings.of("m", "manual", {}).fields()) == "different sampling options (none)"
     assert "sampling" not in plain.fields()
     assert plain.difference(plain.fields()) == ""
 
@@ -24,16 +25,16 @@ def test_each_difference() -> None:
     fields = SETTINGS.fields()
     assert SETTINGS.difference({}) == "a different prefix"
     assert Settings.of("m", "manual ", SETTINGS.sampling).difference(fields) == "a different prefix"
-    assert Settings.of("n", "manual", SETTINGS.sampling).difference(fields) == 'a different model, "m"'
+    assert Settings.of("n", "manual", SETTINGS.sampling).difference(fields) == 'a different model ("m")'
     other = Settings.of("m", "manual", {"temperature": 0.5}).difference(fields)
-    assert other == 'different sampling options, {"temperature": 0.5, "stop": ["a"]}'
+    assert other == 'different sampling options ({"temperature": 0.5, "stop": ["a"]})'
 
 
 def test_long_values_are_cut() -> None:
     """A long value is shown by its beginning."""
     fields = Settings.of("m", "manual", {"stop": ["x" * 1000]}).fields()
     difference = SETTINGS.difference(fields)
-    assert difference.endswith("xxx...")
+    assert difference.endswith("xxx...)")
     assert len(difference) < 120
 
 
