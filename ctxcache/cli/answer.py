@@ -1,4 +1,4 @@
-"""One streamed answer on the terminal: text to stdout as it arrives, usage to stderr."""
+"""A streamed answer on the terminal: text to stdout on arrival, usage to stderr."""
 
 from typing import Any, Final
 
@@ -13,14 +13,19 @@ __all__ = ["stream_answer"]
 _WHOLE: Final = (None, "stop")
 
 
-async def stream_answer(session: AsyncSession, options: dict[str, Any], terminal: Terminal) -> None:
-    """Ask, and write the answer as it arrives. The first of several replies is streamed, the others follow whole.
+async def stream_answer(session: AsyncSession, chat: dict[str, Any], terminal: Terminal) -> None:
+    """Ask, and write the answer on arrival. The first of several replies is streamed, the others follow whole.
+
+    Args:
+        session: makes the call.
+        chat: the parameters of the call.
+        terminal: gets answer and usage.
 
     Raises:
         CtxCacheError: any of the family, after the text that arrived before it was written.
     """
-    replies = options.get("n", 1)
-    async with session.chat.stream(**options, stream_options={"include_usage": True}) as stream:
+    replies = chat.get("n", 1)
+    async with session.chat.stream(**chat, stream_options={"include_usage": True}) as stream:
         _heading(terminal, 1, replies)
         try:
             async for chunk in stream:

@@ -51,32 +51,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Answer one question, or hold a conversation."""
-    options = {
-        "context_id": args.context_id,
-        "model": model_of(args),
-        "repeatable": args.repeatable,
-        **sampling_of(args),
-    }
+    options = {"model": model_of(args), "repeatable": args.repeatable, **sampling_of(args)}
     if args.question is None and sys.stdin is not None and sys.stdin.isatty():
         if args.json:
             raise InvalidInputError("no question: --json answers one question and holds no conversation")
-        return conversation.hold(open_session(args, retry=conversation.RETRY), options, terminal)
+        return conversation.hold(open_session(args, retry=conversation.RETRY), args.context_id, options, terminal)
     session = open_session(args)
     question = read_stdin() if args.question in (None, STDIN) else args.question
     if not question.strip():
         raise InvalidInputError("the question is empty")
     ask = _ask_whole if args.json else _ask
-    asyncio.run(ask(session, {**options, "messages": [user(question)]}, terminal))
+    chat = {**options, "context_id": args.context_id, "messages": [user(question)]}
+    asyncio.run(ask(session, chat, terminal))
     return 0
 
 
-async def _ask_whole(session: AsyncSession, options: dict[str, Any], terminal: Terminal) -> None:
+async def _ask_whole(session: AsyncSession, chat: dict[str, Any], terminal: Terminal) -> None:
     async with session:
-        answer = await session.chat.create(**options)
+        answer = await session.chat.create(**chat)
     ids = {"request_id": answer.request_id, "client_request_id": answer.client_request_id}
     terminal.out.line(json.dumps({**answer.raw, **ids}))
 
 
-async def _ask(session: AsyncSession, options: dict[str, Any], terminal: Terminal) -> None:
+async def _ask(session: AsyncSession, chat: dict[str, Any], terminal: Terminal) -> None:
     async with session:
-        await stream_answer(session, options, terminal)
+        await stream_answer(session, chat, terminal)

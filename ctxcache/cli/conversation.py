@@ -28,31 +28,39 @@ _PROMPT: Final = "you> "
 _HEARTBEAT: Final = 0.2  # seconds
 
 
-def hold(session: AsyncSession, options: dict[str, Any], terminal: Terminal) -> int:
+def hold(session: AsyncSession, context_id: str, options: dict[str, Any], terminal: Terminal) -> int:
     """Ask and answer until Ctrl-D, Ctrl-C at the prompt, or an error that would meet every further question.
+
+    Args:
+        session: makes the calls, and is closed at the end.
+        context_id: the context of the conversation.
+        options: of every question, the model included.
+        terminal: shows the conversation.
+
+    Returns:
+        the exit code.
 
     Raises:
         InvalidInputError: for options out of their range, before the first question.
     """
-    session.chat.prepare(**{name: value for name, value in options.items() if name != "context_id"})
+    session.chat.prepare(**options)
     _enable_editing(terminal)
-    terminal.note(f"on {options['context_id']}; Ctrl-C stops an answer, Ctrl-D ends")
+    terminal.note(f"on {context_id}; Ctrl-C stops an answer, Ctrl-D ends")
     with asyncio.Runner() as runner:
         try:
             while (question := _read_question(terminal)) is not None:
-                if question.strip() and not _answer(runner, session, options, question, terminal):
+                chat = {**options, "context_id": context_id, "messages": [user(question)]}
+                if question.strip() and not _answer(runner, session, chat, terminal):
                     return FAILED
         finally:
             runner.run(session.aclose())
     return 0
 
 
-def _answer(
-    runner: asyncio.Runner, session: AsyncSession, options: dict[str, Any], question: str, terminal: Terminal
-) -> bool:
+def _answer(runner: asyncio.Runner, session: AsyncSession, chat: dict[str, Any], terminal: Terminal) -> bool:
     """Write one answer; return False if every further question would fail, too."""
     try:
-        runner.run(stream_answer(session, {**options, "messages": [user(question)]}, terminal))
+        runner.run(stream_answer(session, chat, terminal))
     except KeyboardInterrupt:
         terminal.note("stopped; the service may or may not keep this turn")
     except CtxCacheError as error:

@@ -143,8 +143,7 @@ def test_prompt_without_interval_timers(
     """Where a platform has no interval timers, a conversation goes on without them."""
     monkeypatch.delattr(signal, "setitimer")
     monkeypatch.setattr(sys, "stdin", io.StringIO("one\n"))
-    options = {"context_id": context_id, "model": MODEL}
-    assert conversation.hold(AsyncSession(KEY, service.url), options, Terminal()) == 0
+    assert conversation.hold(AsyncSession(KEY, service.url), context_id, {"model": MODEL}, Terminal()) == 0
     assert capsys.readouterr().out == "echo: one \n"
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 

@@ -1,17 +1,21 @@
 """`ctxcache map` as a whole: options, exit codes, Ctrl-C."""
 
+import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
+from ctxcache.gateway import Gateway, Prompt
+
 from ..hostile import CONTEXT, Hostile, answer, refusal
-from .conftest import MODEL, Files
+from .conftest import KEY, MODEL, Files
 
 Run = Callable[..., Any]
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -148,6 +152,42 @@ def test_nobody_reads_the_summary(service: Any, spawn: Spawn, files: Files) -> N
     process = spawn(*files.argv, "--json", stdout=theirs)
     os.close(theirs)
     assert process.wait(20) == 141
+
+
+def test_signal(thread: Any, run: Run, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGINT while an answer is awaited ends the command with 130 and a summary; the store is closed."""
+
+    class Interrupting:
+        """Answers the first question, and interrupts at the second."""
+
+        async def generate(self, prompt: Prompt) -> AsyncIterator[str]:
+            """Write a reply, or none."""
+            if prompt.question[-1].content == "two":
+                os.kill(os.getpid(), signal.SIGINT)
+                await asyncio.Event().wait()
+            yield "Yes"
+
+    gateway = Gateway(engine=Interrupting(), api_key=KEY)
+    thread.run(gateway.start())
+    try:
+        for name, value in (("BASE_URL", gateway.base_url), ("API_KEY", KEY), ("MODEL", MODEL)):
+            monkeypatch.setenv(f"CTXCACHE_{name}", value)
+        prices = ("--prices", "input=1,cached=1,output=1,storage=0.01")
+        stopped = run(*files.argv, "--concurrency", "1", "--store", str(files.store), *prices)
+    finally:
+        thread.run(gateway.aclose())
+    assert stopped.code == 130
+    lines = stopped.err.splitlines()
+    assert lines[0] == f"stopped with 1 of 3 answers in {files.out}; start it again for the rest"
+    assert lines[2].startswith("1 call cost ")
+
+
+def test_set_aside(service: Any, run: Run, files: Files) -> None:
+    """`--fresh` says where the old answers are."""
+    run(*files.argv)
+    done = run(*files.argv, "--fresh", "--temperature", "0.5")
+    assert done.code == 0
+    assert done.err.startswith(f"{files.out} is now {files.out}.1\n")
 
 
 def test_ctrl_c_with_prices(service: Any, on_terminal: Callable[..., Any], files: Files) -> None:

@@ -4,6 +4,7 @@ import builtins
 import io
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -139,3 +140,29 @@ def test_width_of_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     """The width of a pipe is 80."""
     monkeypatch.setenv("COLUMNS", "200")
     assert Terminal().width == 80
+
+
+def test_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text that others wrote, as argparse does, is flushed; a closed stream needs no flush."""
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", None)
+    terminal = Terminal()
+    stream.write("help")
+    terminal.flush()
+    assert written.getvalue() == b"help"
+
+
+def test_abandoned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing arrives on a stream that was abandoned, and its buffer is no error at the exit."""
+    with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        terminal = Terminal()
+        terminal.out.line("heard")
+        terminal.abandon()
+        terminal.out.line("unheard")
+        terminal.error("unheard")
+    assert (tmp_path / "out").read_text() == "heard\n"
+    assert (tmp_path / "err").read_text() == ""

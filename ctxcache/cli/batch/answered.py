@@ -1,8 +1,8 @@
 """Which questions have an answer. Pure.
 
-A question with an id is known by the id, so it may move; any other question is known by its line. A question that got
-its id after the answer is still found by its line. Of each answered question only a hash is kept: 8 bytes a line, or a
-dict entry for an id.
+A question with an id is known by the id and may move; any other question is known by the line. A question that got an
+id after the answer is still found by the line. Of each answered question only a hash is kept: 8 bytes a line, or a dict
+entry for an id.
 """
 
 from array import array
@@ -20,7 +20,7 @@ class Answered:
     """The answered questions.
 
     Attributes:
-        count: their number.
+        count: number of answered questions.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Answered:
         return self._find(question) != _NONE
 
     def is_unchanged(self, question: NumberedQuestion) -> bool:
-        """Whether an answered question is the same as when it was answered."""
+        """Whether an answered question has not changed since the answer."""
         return self._find(question) == _number(question.hash)
 
     def _find(self, question: NumberedQuestion) -> int:

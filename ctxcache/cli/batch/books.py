@@ -1,7 +1,7 @@
 """The books of a file of answers: usage and cost over all starts of a batch.
 
 Each answer in the file has usage, context and time. The first answer after the create of a context has the create, too,
-so the bill of all starts can be made from the file alone. Only a create without an answer after it is missing there.
+so the bill of all starts can be made from the file alone. Only a create that no answer followed is missing there.
 """
 
 from collections.abc import Mapping

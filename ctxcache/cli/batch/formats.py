@@ -24,10 +24,10 @@ _NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")  # bytes that were decoded wit
 
 @attrs.frozen
 class Record:
-    """One record of a file.
+    """A record of a file.
 
     Attributes:
-        line: number of its first line, from 1.
+        line: number of the first line, from 1.
         value: the question, as JSON would give it.
         problem: why there is no value, or "".
     """

@@ -155,7 +155,9 @@ class FileJournal(Journal):
         self._end = 0
         self._file = self._open()
         try:
-            if not fresh:
+            if fresh:
+                self._look()
+            else:
                 self._end = self._read(most_lines)
         except BaseException:
             self.close()
@@ -224,6 +226,12 @@ class FileJournal(Journal):
         return name
 
     # --- reading
+
+    def _look(self) -> None:
+        """Check that the file begins with an answer: no other file is set aside."""
+        beginning = os.pread(self._file, len(_BEGINNING), 0)
+        if not _is_torn(beginning):
+            raise self.refuse(f"line 1 is {_FOREIGN}")
 
     def _read(self, most_lines: int) -> int:
         """Read the answers, and return the offset at which the last whole line ends."""

@@ -38,7 +38,7 @@ _ALLOWED: Final = 'a JSON string, or an object with "question" (a string) or "me
 
 @attrs.frozen
 class NumberedQuestion:
-    """One question.
+    """A question of a batch.
 
     Attributes:
         line: line number in the file, from 1.
@@ -92,7 +92,7 @@ class Questions:
         self._read = FORMATS[format_]
         try:
             self._file = _open(name)
-            self.size = self._file.seek(0, 2)
+            self.size = os.fstat(self._file.fileno()).st_size
         except OSError as error:
             raise InvalidInputError(f"{self.name}: {error.strerror or error}", field=self.name) from None
 
@@ -139,6 +139,7 @@ def _open(name: str) -> IO[bytes]:
 def _copy(file: IO[bytes]) -> IO[bytes]:
     copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # `Questions` closes it
     shutil.copyfileobj(file, copy)
+    copy.flush()
     return copy
 
 

@@ -48,7 +48,7 @@ def _add_up(work: Work, terminal: Terminal, prices: "Prices | None") -> None:
 
 
 def _failed(work: Work) -> str:
-    """Return how many questions failed, and what can be done about them."""
+    """Return the number of failures, with advice."""
     again = work.failed - work.failed_for_good
     if not work.failed:
         return ""

@@ -39,7 +39,7 @@ class Work:
         before: number of answers before this start.
         total: number of questions to ask.
         failed: number of questions that failed.
-        failed_for_good: number of those that would fail again.
+        failed_for_good: number of failed questions that would fail again.
         failures: the last questions that failed, and why.
         stopped: why the remaining questions were not asked, or "".
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ctxcache import ChatCompletion, Context, InvalidInputError, Usage
-from ctxcache.cli.batch.journal import FileJournal, StreamJournal
+from ctxcache.cli.batch.journal import FileJournal, StreamJournal, WriteError
 from ctxcache.cli.batch.questions import NumberedQuestion, Questions
 from ctxcache.cli.batch.settings import Settings
 from ctxcache.cli.terminal import Terminal
@@ -159,19 +159,23 @@ def test_a_file_of_something_else(peer: Hostile, run: Run, files: Files, content
     assert peer.posts == []
 
 
-def test_no_room_for_the_answers(service: Any, run: Run, files: Files) -> None:
-    """A file that cannot grow ends the command with exit code 1, and holds whole lines only."""
-    files.ask_many(60)
+def test_no_room_for_the_answers(files: Files) -> None:
+    """An answer that does not fit on the disk leaves no trace, and the whole lines before it stay."""
+    files.ask_many(3)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
-    try:
-        limited = run(*files.argv)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert (limited.code, limited.err) == (1, f"ctxcache: {files.out}: File too large\n")
-    assert 0 < len(files.answers()) < 60
-    assert run(*files.argv).code == 0
-    assert [one["line"] for one in files.answers()] == list(range(1, 61))
+    with closing(open_journal(files)) as journal:
+        one, two, three = questions_in(files)
+        journal.write(one, completion("Yes"), "ctx-1", 1000.0)
+        whole = files.out.read_bytes()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, before[1]))
+        try:
+            with pytest.raises(WriteError, match=r"answers\.jsonl: File too large"):
+                journal.write(two, completion("Yes"), "ctx-1", 1000.0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert files.out.read_bytes() == whole
+        journal.write(three, completion("Yes"), "ctx-1", 1000.0)
+    assert [answer["line"] for answer in files.answers()] == [1, 3]
 
 
 def test_without_locks(service: Any, run: Run, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +221,15 @@ def test_fresh_keeps_the_old_answers(files: Files) -> None:
         assert journal.begin() == ""  # nothing to keep
 
 
+@pytest.mark.parametrize("content", ["# Manual\n", "x", '{"question": "one"}\n'])
+def test_no_other_file_is_set_aside(files: Files, content: str) -> None:
+    """A file that does not begin with an answer was named by mistake, and stays where it is."""
+    files.out.write_text(content)
+    with pytest.raises(InvalidInputError, match="line 1 is not an answer that `ctxcache map` wrote"):
+        FileJournal(str(files.out), SETTINGS, most_lines=100, fresh=True)
+    assert files.out.read_text() == content
+
+
 def test_set_aside_between_open_and_lock(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that gets its lock on a file that was renamed meanwhile does not write there."""
     write_all(files)
@@ -258,6 +271,7 @@ def test_create_goes_with_the_next_answer(files: Files) -> None:
 def test_stdout(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     """Answers for stdout are lines in ASCII, whatever the locale."""
     journal = StreamJournal(Terminal().out, SETTINGS)
+    assert journal.begin() == ""
     for question in questions_in(files):
         journal.write(question, completion("naïve\n"), None, 1000.0)
     lines = capsys.readouterr().out.splitlines()

@@ -163,6 +163,14 @@ def test_named_pipe(tmp_path: Path) -> None:
     writer.join(20)
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that cannot be read")
+def test_file_that_cannot_be_read() -> None:
+    """A file that fails while it is read is an error, not the end of the questions."""
+    unreadable = pytest.raises(InvalidInputError, match="/proc/self/mem: Input/output error")
+    with closing(Questions("/proc/self/mem")) as questions, unreadable:
+        list(questions)
+
+
 def test_csv_file(files: Files) -> None:
     """A CSV file gives questions with ids and options."""
     files.ask("id,question,max_tokens", "a,Who?,5", "b,,")

@@ -3,12 +3,22 @@
 import json
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
 
+from ctxcache import AsyncSession, ChatCompletion, Prefix, Prices, Usage, system
+from ctxcache.cli.batch.journal import FileJournal
+from ctxcache.cli.batch.questions import NumberedQuestion, Questions
+from ctxcache.cli.batch.settings import Settings
+from ctxcache.cli.batch.summary import summarize_stop
+from ctxcache.cli.batch.work import Work
+from ctxcache.cli.terminal import Terminal
+from ctxcache.models import AssistantMessage, Choice
+
 from ...hostile import CONTEXT, Hostile, answer, refusal
-from ..conftest import SOURCE, Files
+from ..conftest import KEY, MODEL, SOURCE, Files
 
 Run = Callable[..., Any]
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -106,6 +116,29 @@ def test_cost_of_all_starts(service: Any, run: Run, files: Files) -> None:
     told = run(*files.argv, *prices).err.splitlines()
     assert told[0] == f"4 of 4 answers in {files.out} (0 new)"
     assert told[1].startswith("over all starts, 4 calls cost ")
+
+
+def test_stop(service: Any, files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    """After Ctrl-C the number of answers, the usage and the cost are reported."""
+    settings = Settings.of(MODEL, "manual", {})
+    prefix = Prefix(AsyncSession(KEY, service.url), model=MODEL, messages=[system("manual")])
+    with (
+        closing(Questions(str(files.questions))) as questions,
+        closing(FileJournal(str(files.out), settings, most_lines=9)) as journal,
+    ):
+        work = Work(prefix, questions, journal, {}, clock=lambda: 1000.0)
+        summarize_stop(work, Terminal(), Prices(input=1, cached=1, output=1))
+        first = next(question for question in questions if isinstance(question, NumberedQuestion))
+        usage = Usage(prompt_tokens=3, completion_tokens=1)
+        journal.write(
+            first, ChatCompletion(choices=(Choice(message=AssistantMessage(content="Yes")),), usage=usage), None, 1000.0
+        )
+        summarize_stop(work, Terminal(), Prices(input=1, cached=1, output=1))
+    before, used, stopped, _, cost = capsys.readouterr().err.splitlines()
+    assert before == f"stopped with 0 of 3 answers in {files.out}; start it again for the rest"
+    assert used == "0 tokens in (0 cached + 0 new), 0 out"
+    assert stopped == f"stopped with 1 of 3 answers in {files.out}; start it again for the rest"
+    assert cost.startswith("1 call cost ")
 
 
 def test_no_cost_without_answers(peer: Hostile, run: Run, files: Files) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import threading
@@ -176,6 +177,21 @@ def test_an_old_context_that_ended_is_not_mentioned(peer: Hostile, run: Run, fil
     assert (done.code, "earlier start" in done.err) == (0, False)
 
 
+def test_no_room(service: Any, run: Run, files: Files) -> None:
+    """A file that cannot grow ends the command with exit code 1, and holds whole lines only."""
+    files.ask_many(60)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    try:
+        limited = run(*files.argv)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (limited.code, limited.err) == (1, f"ctxcache: {files.out}: File too large\n")
+    assert 0 < len(files.answers()) < 60
+    assert run(*files.argv).code == 0
+    assert [one["line"] for one in files.answers()] == list(range(1, 61))
+
+
 def test_fresh(service: Any, run: Run, files: Files) -> None:
     """After a change of the prefix, `--fresh` asks all questions again and keeps the old answers beside the new."""
     run(*files.argv)
@@ -196,8 +212,8 @@ def test_fresh(service: Any, run: Run, files: Files) -> None:
 
 def test_fresh_with_bad_questions(peer: Hostile, run: Run, files: Files) -> None:
     """Nothing is set aside while a question is bad."""
-    files.out.write_text("old\n")
+    files.out.write_text('{"line": 1, "answer": "old"}\n')
     files.ask("5")
     assert run(*files.argv, "--fresh").code == 2
-    assert files.out.read_text() == "old\n"
+    assert files.out.read_text() == '{"line": 1, "answer": "old"}\n'
     assert [path.name for path in files.out.parent.glob("answers*")] == ["answers.jsonl"]
