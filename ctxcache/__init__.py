@@ -22,6 +22,7 @@ from importlib import import_module
 TYPE_CHECKING = False  # as in typing, which would take longer to import than all else here
 if TYPE_CHECKING:
     from .client.hooks import CallEvent, CreateEvent, Hooks, RecreateEvent, RetryEvent, WarningEvent
+    from .client.resources.chat import ChatOptions, ChatParameters
     from .client.session import AsyncSession
     from .client.stream import ChatStream
     from .config import UNSET, Limits, Retry, Timeouts, Unset, __version__
@@ -71,13 +72,18 @@ if TYPE_CHECKING:
         ChunkChoice,
         CompletionTokensDetails,
         Context,
+        FinishReason,
+        FunctionCall,
         Message,
         MessageLike,
+        MessageObject,
         PromptTokensDetails,
+        ToolCall,
         TruncationStrategy,
         Usage,
         assistant,
         system,
+        tool,
         user,
     )
 
@@ -95,6 +101,8 @@ _PLACES = {
     "CallEvent": ".client.hooks",
     "ChatCompletion": ".models",
     "ChatCompletionChunk": ".models",
+    "ChatOptions": ".client.resources.chat",
+    "ChatParameters": ".client.resources.chat",
     "ChatStream": ".client.stream",
     "Choice": ".models",
     "ChoiceDelta": ".models",
@@ -108,6 +116,8 @@ _PLACES = {
     "CreateEvent": ".client.hooks",
     "CtxCacheError": ".errors",
     "EventTooLargeError": ".errors",
+    "FinishReason": ".models",
+    "FunctionCall": ".models",
     "Hooks": ".client.hooks",
     "InternalServerError": ".errors",
     "InvalidInputError": ".errors",
@@ -118,6 +128,7 @@ _PLACES = {
     "MemoryStore": ".managed",
     "Message": ".models",
     "MessageLike": ".models",
+    "MessageObject": ".models",
     "NotFoundError": ".errors",
     "OutcomeUnknownError": ".errors",
     "PermissionDeniedError": ".errors",
@@ -137,6 +148,7 @@ _PLACES = {
     "StoredContext": ".managed",
     "StreamInterruptedError": ".errors",
     "Timeouts": ".config",
+    "ToolCall": ".models",
     "TranscriptTurn": ".managed",
     "TruncationStrategy": ".models",
     "Unset": ".config",
@@ -145,6 +157,7 @@ _PLACES = {
     "__version__": ".config",
     "assistant": ".models",
     "system": ".models",
+    "tool": ".models",
     "user": ".models",
 }
 
@@ -161,6 +174,8 @@ __all__ = [
     "CallEvent",
     "ChatCompletion",
     "ChatCompletionChunk",
+    "ChatOptions",
+    "ChatParameters",
     "ChatStream",
     "Choice",
     "ChoiceDelta",
@@ -174,6 +189,8 @@ __all__ = [
     "CreateEvent",
     "CtxCacheError",
     "EventTooLargeError",
+    "FinishReason",
+    "FunctionCall",
     "Hooks",
     "InternalServerError",
     "InvalidInputError",
@@ -184,6 +201,7 @@ __all__ = [
     "MemoryStore",
     "Message",
     "MessageLike",
+    "MessageObject",
     "NotFoundError",
     "OutcomeUnknownError",
     "PermissionDeniedError",
@@ -203,6 +221,7 @@ __all__ = [
     "StoredContext",
     "StreamInterruptedError",
     "Timeouts",
+    "ToolCall",
     "TranscriptTurn",
     "TruncationStrategy",
     "Unset",
@@ -211,6 +230,7 @@ __all__ = [
     "__version__",
     "assistant",
     "system",
+    "tool",
     "user",
 ]
 

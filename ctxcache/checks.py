@@ -12,16 +12,20 @@ float or int of the same value: JSON encoders take exact types only.
     ctxcache.errors.InvalidInputError: temperature must be a number in [0, 2], got 9
 """
 
+import dataclasses
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from numbers import Real
 from typing import Any, Final, TypeVar
 
+import attrs
+
 from .errors import InvalidInputError
 
 __all__ = [
+    "as_mapping",
     "flag",
     "instance",
     "json_fields",
@@ -134,6 +138,21 @@ def _numbers(kind: str, low: float, high: float) -> str:
     return f"{kind} from {low:g} up" if math.isinf(high) else f"{kind} in [{low:.12g}, {high:.12g}]"
 
 
+def as_mapping(value: Any) -> Mapping[str, Any] | None:
+    """Return the fields of a mapping, a pydantic, an attrs or a dataclass object; None for any other value."""
+    if isinstance(value, Mapping):
+        return value
+    kind = type(value)
+    dump: Callable[[Any], Mapping[str, Any]] | None = getattr(kind, "model_dump", None)
+    if dump is not None:
+        return dump(value)
+    if attrs.has(kind):
+        return {field.name: getattr(value, field.name) for field in attrs.fields(kind)}
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return None
+
+
 def json_mapping(field: str, value: object) -> dict[str, Any]:
     """Check that a value is a mapping that JSON can carry; return a copy in plain types."""
     if not isinstance(value, Mapping):
@@ -168,6 +187,9 @@ def json_value(field: str, value: Any, depth: int = 0) -> Any:
                 _key(field, name): json_value(f"{field}[{name!r}]", item, depth + 1) for name, item in value.items()
             }
         return [json_value(f"{field}[{index}]", item, depth + 1) for index, item in enumerate(value)]
+    if (fields := as_mapping(value)) is not None:
+        given = {name: item for name, item in fields.items() if item is not None}
+        return json_value(field, given, depth)
     found = plain_number(value)
     if type(found) is int and _LOWEST <= found <= _HIGHEST:
         return found

@@ -4,10 +4,7 @@ Reading goes through msgspec, straight from bytes into attrs classes. An answer 
 by `tolerant`, since the answer was paid for.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache
-from math import isfinite
-from operator import attrgetter
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -16,7 +13,8 @@ import msgspec
 from . import checks, tolerant
 from .config import UNSET
 from .errors import InvalidInputError, ProtocolError
-from .models import ChatCompletion, ChatCompletionChunk, ChatRequest, Context, ContextRequest, Message
+from .models import ROLES, ChatCompletion, ChatCompletionChunk, ChatRequest, Context, ContextRequest, Message
+from .models.plain import to_plain
 from .structs import force
 
 __all__ = [
@@ -53,7 +51,7 @@ def encode(value: object) -> bytes:
         InvalidInputError: for a value JSON has no form for.
     """
     try:
-        return _encoder.encode(_plain(value))
+        return _encoder.encode(to_plain(value))
     except _UNENCODABLE as error:
         problem = f"{type(error).__name__}: {error}"
     if isinstance(value, ContextRequest):
@@ -99,39 +97,6 @@ def _plain_message(message: Message) -> dict[str, Any]:
     return {**plain, **message.extra} if message.extra else plain
 
 
-_NOT_WRITTEN: Final = tolerant.NOT_JSON_FIELDS | {"error"}  # errors have an envelope of their own
-
-
-@cache
-def _wire_fields(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
-    """The fields of a model that are written: their names, and a function that reads all at once."""
-    names = tuple(field.name for field in attrs.fields(kind) if field.name not in _NOT_WRITTEN)
-    return names, attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
-
-
-def _plain(value: Any) -> Any:
-    """Models as dicts and lists; any other value as it is."""
-    kind = type(value)
-    if kind is str or kind is int or value is None:
-        return value
-    if kind is Message:
-        return _plain_message(value)
-    if kind is float:
-        if not isfinite(value):
-            raise ValueError(f"{value} is no JSON number")  # msgspec would write null
-        return value
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if attrs.has(kind):
-        names, values = _wire_fields(kind)
-        plain = {name: _plain(item) for name, item in zip(names, values(value), strict=True) if item is not UNSET}
-        extra = getattr(value, "extra", None)
-        return {**plain, **_plain(extra)} if extra else plain
-    return value
-
-
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
@@ -169,8 +134,11 @@ def decode_request(kind: type[RequestT], data: bytes) -> RequestT:
         raise _unexpected_body("a JSON object", problem, data)
     given = {name: value for name, value in body.items() if value is not None}
     fields: Any = kind
-    known = {name: given.pop(name, UNSET) for name in _wire_fields(fields)[0]}
-    return kind(extra=given, **known)
+    known = {field.name: given.pop(field.name, UNSET) for field in attrs.fields(fields) if field.name != "extra"}
+    request = kind(extra=given, **known)
+    for index, message in enumerate(request.messages):
+        checks.one_of(f"messages[{index}].role", message.role, ROLES)
+    return request
 
 
 def decode_context(data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> Context:

@@ -1,9 +1,10 @@
 """Merges the chunks of a stream into one completion. Pure and linear: fragments are collected, and joined on demand."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from .models import AssistantMessage, ChatCompletion, ChatCompletionChunk, Choice, Usage
+from .models import AssistantMessage, ChatCompletion, ChatCompletionChunk, Choice, FunctionCall, ToolCall, Usage
 from .tool_calls import merge_fragments, merge_objects
 
 __all__ = ["Fold"]
@@ -27,7 +28,7 @@ class _Reply:
             role=self.role,
             content="".join(self.content) if self.content else None,
             reasoning_content="".join(self.reasoning) if self.reasoning else None,
-            tool_calls=merge_fragments(self.tool_calls) if self.tool_calls else None,
+            tool_calls=tuple(map(_tool_call, merge_fragments(self.tool_calls))) if self.tool_calls else None,
         )
         logprobs = merge_objects(self.logprobs) if self.logprobs else None
         return Choice(index=index, message=message, finish_reason=self.finish_reason, logprobs=logprobs)
@@ -127,3 +128,18 @@ class Fold:
             service_tier=self._service_tier,
             **ids,
         )
+
+
+def _tool_call(merged: dict[str, Any]) -> ToolCall:
+    function = merged.get("function")
+    name, arguments = (function.get(key) for key in ("name", "arguments")) if isinstance(function, dict) else ("", "")
+    if isinstance(arguments, dict | list):
+        arguments = json.dumps(arguments)  # Ollama
+    id_, kind = merged.get("id"), merged.get("type")
+    return ToolCall(
+        id=id_ if isinstance(id_, str) else "",
+        type=kind if isinstance(kind, str) and kind else "function",
+        function=FunctionCall(
+            name=name if isinstance(name, str) else "", arguments=arguments if isinstance(arguments, str) else ""
+        ),
+    )

@@ -18,12 +18,10 @@ import attrs
 from .config import Unset
 from .models import parse_int
 
-__all__ = ["NOT_JSON_FIELDS", "read_json", "structure"]
+__all__ = ["read_json", "structure"]
 
 T = TypeVar("T")
 
-# Bookkeeping of ours that is no part of an answer's JSON.
-NOT_JSON_FIELDS: Final = frozenset({"extra", "request_id", "log_id", "client_request_id", "raw_json"})
 # Fields whose value decides what an answer says: an odd one is an error of the object that holds it.
 _STRICT: Final = frozenset(
     {"choices", "index", "message", "delta"}
@@ -77,7 +75,7 @@ def _converter() -> tuple[Callable[[Any, type], Any], Callable[[BaseException], 
     converter = cattrs.Converter()
 
     def hook(kind: type) -> Callable[[Any, Any], Any]:
-        fields = [field for field in attrs.fields(kind) if field.name not in NOT_JSON_FIELDS]
+        fields = [field for field in attrs.fields(kind) if field.metadata.get("read", True)]
 
         def read(value: Any, _: Any) -> Any:
             if not isinstance(value, dict):
@@ -113,6 +111,8 @@ def _field(value: Mapping[str, Any], name: str) -> Any:
         return value.get("last_history_token")  # seen in answers of the service
     if name == "tool_calls" and isinstance(item, list):
         return [call for call in item if isinstance(call, dict)]
+    if name == "arguments" and isinstance(item, dict | list):
+        return json.dumps(item)  # Ollama
     if name in ("content", "reasoning_content") and isinstance(item, list | dict):
         return _text_parts(item if isinstance(item, list) else [item])
     return item

@@ -145,9 +145,8 @@ def prepare_chat(
     Raises:
         InvalidInputError: names the field, what it must be, and what was given.
     """
-    fields = {"model": checks.text("model", model), **check_options(options)}
-    if stream:
-        fields["stream"] = True
+    # Some gateways stream unless they are told not to.
+    fields = {"model": checks.text("model", model), **check_options(options), "stream": stream}
     if extra_body is not None:
         extra = checks.json_mapping("extra_body", extra_body)
         for name in {"stream", "context_id", "messages"} & extra.keys():

@@ -19,7 +19,9 @@ from ctxcache.models import (
     CompletionTokensDetails,
     Context,
     ContextRequest,
+    FunctionCall,
     PromptTokensDetails,
+    ToolCall,
     Usage,
 )
 
@@ -111,12 +113,14 @@ usages = st.builds(
 objects = st.dictionaries(text, inner, max_size=3)
 optional_text = st.none() | text
 calls = st.none() | st.lists(objects, max_size=2).map(tuple)
+functions = st.builds(FunctionCall, name=text, arguments=text)
+tool_calls = st.none() | st.lists(st.builds(ToolCall, id=text, type=text, function=functions), max_size=2).map(tuple)
 said = {"content": optional_text, "reasoning_content": optional_text, "tool_calls": calls}
 logged = st.none() | objects
 choice = st.builds(
     Choice,
     index=st.integers(0, 9),
-    message=st.builds(AssistantMessage, **said),
+    message=st.builds(AssistantMessage, **{**said, "tool_calls": tool_calls}),
     finish_reason=optional_text,
     logprobs=logged,
 )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ctxcache.codec import decode_chunk
 from ctxcache.fold import Fold
-from ctxcache.models import ChatCompletionChunk, ChoiceDelta, ChunkChoice, Usage
+from ctxcache.models import ChatCompletionChunk, ChoiceDelta, ChunkChoice, FunctionCall, ToolCall, Usage
 
 
 def folded(*chunks, expected=1):
@@ -42,7 +42,12 @@ def test_first_chunk_names_it():
     completion = folded(*chunks).completion(request_id="r")
     assert (completion.id, completion.model, completion.created, completion.request_id) == ("a", "m", 7, "r")
     assert (completion.usage.total_tokens, completion.service_tier, completion.object) == (2, "y", "chat.completion")
-    assert completion.raw == {}
+    assert completion.raw == completion.to_dict()
+    assert (completion.raw["id"], completion.raw["usage"]["total_tokens"], "request_id" in completion.raw) == (
+        "a",
+        2,
+        False,
+    )
 
 
 def test_missing_is_not_empty():
@@ -83,18 +88,20 @@ def test_tool_calls():
         delta(tool_calls=[{"index": 1, "id": "b", "type": "function", "function": {"name": None, "arguments": "}"}}]),
         delta(tool_calls=[{"index": 0, "id": None, "function": {"arguments": "[]"}}, {"id": "no index"}]),
     ]
-    assert folded(*chunks).completion().choices[0].message.tool_calls == (
-        {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "[]"}},
-        {"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+    assert folded(*chunks).completion().tool_calls == (
+        ToolCall(id="a", function=FunctionCall(name="f", arguments="[]")),
+        ToolCall(id="b", function=FunctionCall(name="g", arguments="{}")),
     )
 
 
 def test_odd_tool_calls():
-    """Fragments that contradict each other fold to the last; nothing is raised."""
+    """Whatever fragments say, they fold to calls of texts; arguments that are an object are written as JSON."""
     chunks = [delta(tool_calls=[{"index": "x", "a": [1], "b": 1, "c": {"d": 1}, "e": "s"}, {"index": 0}])]
     chunks += [delta(tool_calls=[{"index": "x", "a": [2], "b": 2, "c": "d", "e": None}, {"index": None, "f": 1}])]
     calls = folded(*chunks).completion().choices[0].message.tool_calls
-    assert calls == ({"index": 0, "a": [1, 2], "b": 2, "c": "d", "e": "s", "f": 1},)
+    assert calls == (ToolCall(),)
+    chunks = [delta(tool_calls=[{"id": 5, "type": None, "function": {"name": ["f"], "arguments": {"a": 1}}}])]
+    assert folded(*chunks).completion().tool_calls == (ToolCall(function=FunctionCall(arguments='{"a": 1}')),)
 
 
 def test_logprobs():
@@ -115,8 +122,8 @@ def test_folding_changes_nothing():
     fold.add([chunk])
     first = fold.completion()
     fold.add([chunk])
-    assert first.choices[0].message.tool_calls[0]["function"] == {"arguments": "a"}
-    assert fold.completion().choices[0].message.tool_calls[0]["function"] == {"arguments": "aa"}
+    assert first.tool_calls[0].function.arguments == "a"
+    assert fold.completion().tool_calls[0].function.arguments == "aa"
     assert fold.completion() == fold.completion()
     assert chunk.choices[0].delta.tool_calls[0] == {"index": 0, "function": {"arguments": "a"}}
 

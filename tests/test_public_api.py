@@ -25,6 +25,7 @@ NAMES = """
     Prices PromptTokensDetails ProtocolError QuotaExceededError RateLimitError RecreateEvent RedisStore Retry
     RetryEvent SessionError SQLiteStore Store StoredContext StreamInterruptedError system Timeouts TranscriptTurn
     TruncationStrategy UNSET Unset Usage user __version__ WarningEvent
+    ToolCall FunctionCall tool MessageObject FinishReason ChatOptions ChatParameters
 """.split()
 
 
@@ -96,8 +97,9 @@ def parameters(function: object) -> list[str]:
 
 
 CHAT = """
-    context_id model messages temperature top_p n stop max_tokens presence_penalty frequency_penalty stream_options user
-    logprobs top_logprobs logit_bias repeatable serialize extra_headers extra_body timeouts retry
+    context_id model messages temperature top_p n stop max_tokens presence_penalty frequency_penalty repetition_penalty
+    tools tool_choice parallel_tool_calls response_format thinking stream_options user logprobs top_logprobs logit_bias
+    service_tier repeatable serialize extra_headers extra_body timeouts retry
 """.split()
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ctxcache import tolerant
 from ctxcache.codec import decode_chunk, decode_completion, decode_context, decode_json
-from ctxcache.models import ChatCompletion, TruncationStrategy, Usage
+from ctxcache.models import ChatCompletion, ToolCall, TruncationStrategy, Usage
 
 # --- characters -------------------------------------------------------------------------------------------------------
 
@@ -113,7 +113,7 @@ def test_what_can_be_read_of_an_odd_field_is():
         ).encode()
     )
     assert (answer.created, answer.model, answer.usage) == (7, "5", Usage(prompt_tokens=3))
-    assert answer.choices[0].message.tool_calls == ({"id": "a"},)
+    assert answer.choices[0].message.tool_calls == (ToolCall(id="a"),)
 
 
 @pytest.mark.parametrize("count", ["many", [], {}, True, "1e999"])

@@ -9,26 +9,20 @@ from .answers import (
     ChunkChoice,
     CompletionTokensDetails,
     Context,
+    FinishReason,
+    FunctionCall,
     PromptTokensDetails,
+    ToolCall,
+    TruncationStrategy,
     Usage,
     parse_int,
 )
-from .requests import (
-    DEFAULT_TTL,
-    ChatRequest,
-    ContextRequest,
-    Message,
-    MessageLike,
-    TruncationStrategy,
-    assistant,
-    check_options,
-    read_messages,
-    system,
-    user,
-)
+from .messages import ROLES, Message, MessageLike, MessageObject, assistant, read_messages, system, tool, user
+from .requests import DEFAULT_TTL, ChatRequest, ContextRequest, check_options
 
 __all__ = [
     "DEFAULT_TTL",
+    "ROLES",
     "AssistantMessage",
     "ChatCompletion",
     "ChatCompletionChunk",
@@ -39,9 +33,13 @@ __all__ = [
     "CompletionTokensDetails",
     "Context",
     "ContextRequest",
+    "FinishReason",
+    "FunctionCall",
     "Message",
     "MessageLike",
+    "MessageObject",
     "PromptTokensDetails",
+    "ToolCall",
     "TruncationStrategy",
     "Usage",
     "assistant",
@@ -49,5 +47,6 @@ __all__ = [
     "parse_int",
     "read_messages",
     "system",
+    "tool",
     "user",
 ]

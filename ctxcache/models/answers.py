@@ -6,15 +6,22 @@ The JSON itself is kept as the bytes that came and parsed only when somebody ask
 
 import json
 from codecs import BOM_UTF8
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 
 import attrs
 
+from ..config import UNSET, Unset
 from ..errors import ProtocolError
 from ..structs import struct
-from .requests import TruncationStrategy
+from .plain import BESIDE, NOT_WRITTEN, Model
 
-_LONG_NUMBER = 1000
+_LONG_NUMBER: Final = 1000
+_SHOWN_ARGUMENTS: Final = 2000
+
+if TYPE_CHECKING:
+    FinishReason: TypeAlias = Literal["stop", "length", "content_filter", "tool_calls"] | str
+else:
+    FinishReason: TypeAlias = str  # any: a service may have reasons of its own
 
 __all__ = [
     "AssistantMessage",
@@ -25,15 +32,40 @@ __all__ = [
     "ChunkChoice",
     "CompletionTokensDetails",
     "Context",
+    "FinishReason",
+    "FunctionCall",
     "PromptTokensDetails",
+    "ToolCall",
+    "TruncationStrategy",
     "Usage",
     "parse_int",
 ]
 
 
+@attrs.frozen(kw_only=True)
+class TruncationStrategy:
+    """What a session context does when its history outgrows the window.
+
+    Attributes:
+        type: `last_history_tokens` (keep the newest N tokens of history, drop the oldest first) or `rolling_tokens`
+            (drop the oldest block near the window's end and recompute; that turn has no cached tokens).
+        last_history_tokens: N, for the type of that name; 4096 is the service's default.
+        rolling_tokens: False stops generating at the window's end instead, with `finish_reason` `length`.
+        max_window_tokens, rolling_window_tokens: sizes some gateways take.
+
+    Source: vendor documentation; an answer may name other types, a request may not.
+    """
+
+    type: str
+    last_history_tokens: int | Unset = UNSET
+    rolling_tokens: bool | Unset = UNSET
+    max_window_tokens: int | Unset = UNSET
+    rolling_window_tokens: int | Unset = UNSET
+
+
 @final
 @struct(kw_only=True)
-class PromptTokensDetails:
+class PromptTokensDetails(Model):
     """Of the prompt's tokens, how many came from the cache."""
 
     cached_tokens: int = 0
@@ -41,7 +73,7 @@ class PromptTokensDetails:
 
 @final
 @struct(kw_only=True)
-class CompletionTokensDetails:
+class CompletionTokensDetails(Model):
     """Of the completion's tokens, how many were reasoning."""
 
     reasoning_tokens: int = 0
@@ -49,7 +81,7 @@ class CompletionTokensDetails:
 
 @final
 @struct(kw_only=True)
-class Usage:
+class Usage(Model):
     """What a call was counted at, in tokens.
 
     Attributes:
@@ -95,7 +127,7 @@ class Usage:
         )
 
 
-class _FromJSON:
+class _FromJSON(Model):
     """An object parsed from JSON that keeps the original bytes."""
 
     __slots__ = ()
@@ -103,13 +135,18 @@ class _FromJSON:
 
     @property
     def raw(self) -> dict[str, Any]:
-        """The whole JSON object as Python data, fields unknown to this version included; {} where there is none."""
-        return _parse(self.raw_json)
+        """The JSON object as the service sent it, fields unknown to this version included.
+
+        Of an object made by hand, or folded from a stream, the JSON that the service would have sent.
+        """
+        return _parse(self.raw_json) if self.raw_json else super().to_dict()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object as Python data: `raw`."""
+        return self.raw
 
 
 def _parse(raw_json: bytes) -> dict[str, Any]:
-    if not raw_json:
-        return {}
     try:
         # Fields that the models do not read were not checked: neither UTF-8, nor the size of numbers, nor depth.
         text = raw_json.removeprefix(BOM_UTF8).decode("utf-8", "replace")
@@ -148,24 +185,69 @@ class Context(_FromJSON):
     model: str | None = None
     truncation_strategy: TruncationStrategy | None = None
     usage: Usage | None = None
-    request_id: str | None = attrs.field(default=None, eq=False)
-    log_id: str | None = attrs.field(default=None, eq=False, repr=False)
-    client_request_id: str | None = attrs.field(default=None, eq=False, repr=False)
-    raw_json: bytes = attrs.field(default=b"", eq=False, repr=False)
+    request_id: str | None = attrs.field(default=None, eq=False, metadata=BESIDE)
+    log_id: str | None = attrs.field(default=None, eq=False, repr=False, metadata=BESIDE)
+    client_request_id: str | None = attrs.field(default=None, eq=False, repr=False, metadata=BESIDE)
+    raw_json: bytes = attrs.field(default=b"", eq=False, repr=False, metadata=BESIDE)
 
 
 @attrs.frozen(kw_only=True)
-class AssistantMessage:
-    """The message of an answer. `tool_calls` are as the service sent them."""
+class FunctionCall(Model):
+    """The function that a model wants called, with its arguments as the model wrote them: JSON, as a rule."""
+
+    name: str = ""
+    arguments: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class ToolCall(Model):
+    """A tool call that a model asks for.
+
+    Attributes:
+        id: goes back as `tool_call_id` of the message with the result.
+        type: `function`.
+        function: its name and arguments.
+    """
+
+    id: str = ""
+    type: str = "function"
+    function: FunctionCall = FunctionCall()
+
+    def json(self) -> Any:
+        """Parse the arguments; "" is an empty object.
+
+        Raises:
+            ProtocolError: the model wrote no JSON.
+        """
+        if not self.function.arguments.strip():
+            return {}
+        try:
+            return json.loads(self.function.arguments)
+        except (ValueError, RecursionError) as error:
+            problem = str(error)
+        shown = self.function.arguments[:_SHOWN_ARGUMENTS]
+        raise ProtocolError(f"the arguments of {self.function.name} must be JSON: {problem}", body=shown)
+
+
+@attrs.frozen(kw_only=True)
+class AssistantMessage(Model):
+    """The message of an answer; in a later request it is a message as it stands.
+
+    Attributes:
+        role: `assistant`.
+        content: the text; None beside tool calls.
+        reasoning_content: the reasoning of models that show it; not sent in later requests.
+        tool_calls: the calls that the model asks for, or None.
+    """
 
     role: str = "assistant"
     content: str | None = None
     reasoning_content: str | None = None
-    tool_calls: tuple[dict[str, Any], ...] | None = attrs.field(default=None, hash=False)
+    tool_calls: tuple[ToolCall, ...] | None = None
 
 
 @attrs.frozen(kw_only=True)
-class Choice:
+class Choice(Model):
     """One reply.
 
     `finish_reason` is `stop`, `length`, `content_filter` or `tool_calls`; None while a stream is not at its end.
@@ -173,7 +255,7 @@ class Choice:
 
     index: int = 0
     message: AssistantMessage
-    finish_reason: str | None = None
+    finish_reason: FinishReason | None = None
     logprobs: dict[str, Any] | None = attrs.field(default=None, hash=False)
 
 
@@ -197,31 +279,51 @@ class ChatCompletion(_FromJSON):
     choices: tuple[Choice, ...] = ()
     usage: Usage | None = None
     service_tier: str | None = None
-    request_id: str | None = attrs.field(default=None, eq=False)
-    log_id: str | None = attrs.field(default=None, eq=False, repr=False)
-    client_request_id: str | None = attrs.field(default=None, eq=False, repr=False)
-    raw_json: bytes = attrs.field(default=b"", eq=False, repr=False)
+    request_id: str | None = attrs.field(default=None, eq=False, metadata=BESIDE)
+    log_id: str | None = attrs.field(default=None, eq=False, repr=False, metadata=BESIDE)
+    client_request_id: str | None = attrs.field(default=None, eq=False, repr=False, metadata=BESIDE)
+    raw_json: bytes = attrs.field(default=b"", eq=False, repr=False, metadata=BESIDE)
+
+    @property
+    def message(self) -> AssistantMessage:
+        """Choice 0's message, which a later request takes as it stands; an empty message where there is none."""
+        choice = self._first
+        return AssistantMessage() if choice is None else choice.message
 
     @property
     def text(self) -> str:
-        """Choice 0's text; "" where it has none."""
-        for choice in self.choices:
-            if choice.index == 0:
-                return choice.message.content or ""
-        return ""
+        """Choice 0's text; "" where there is none."""
+        choice = self._first
+        return "" if choice is None else choice.message.content or ""
 
     @property
-    def finish_reason(self) -> str | None:
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """Choice 0's tool calls; () where there are none."""
+        choice = self._first
+        return () if choice is None else choice.message.tool_calls or ()
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
         """Choice 0's finish reason."""
+        choice = self._first
+        return None if choice is None else choice.finish_reason
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that were read from the cache; 0 where the service does not say."""
+        return 0 if self.usage is None else self.usage.cached_tokens
+
+    @property
+    def _first(self) -> Choice | None:
         for choice in self.choices:
             if choice.index == 0:
-                return choice.finish_reason
+                return choice
         return None
 
 
 @final
 @struct(kw_only=True)
-class ChoiceDelta:
+class ChoiceDelta(Model):
     """What one chunk adds to one reply. `tool_calls` are fragments as the service sent them, each with its `index`."""
 
     role: str | None = None
@@ -232,12 +334,12 @@ class ChoiceDelta:
 
 @final
 @struct(kw_only=True)
-class ChunkChoice:
+class ChunkChoice(Model):
     """One reply's part of a chunk."""
 
     index: int = 0
     delta: ChoiceDelta = ChoiceDelta()
-    finish_reason: str | None = None
+    finish_reason: FinishReason | None = None
     logprobs: dict[str, Any] | None = attrs.field(default=None, hash=False)
 
 
@@ -261,8 +363,8 @@ class ChatCompletionChunk(_FromJSON):
     model: str = ""
     object: str = "chat.completion.chunk"
     service_tier: str | None = None
-    error: Any = attrs.field(default=None, hash=False)
-    raw_json: bytes = attrs.field(default=b"", eq=False, repr=False)
+    error: Any = attrs.field(default=None, hash=False, metadata=NOT_WRITTEN)
+    raw_json: bytes = attrs.field(default=b"", eq=False, repr=False, metadata=BESIDE)
 
     @property
     def text(self) -> str:

@@ -2,7 +2,7 @@
 
 A field and its check stand on one line. The classes check when they are made, as the gateway makes them of a body;
 `check_options` checks the options that a caller gave without making an object, as the client does before it sends.
-A field that was left out is `UNSET` and is not sent.
+A field that was left out is `UNSET` and is not sent; None says the same.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,8 +14,10 @@ import attrs
 from .. import checks
 from ..config import UNSET, Unset
 from ..errors import InvalidInputError
+from .answers import TruncationStrategy
+from .messages import Message, read_messages
+from .plain import BESIDE
 
-ROLES: Final = ("system", "user", "assistant")
 MODES: Final = ("session", "common_prefix")
 TTL_RANGE: Final = (3600, 604800)
 DEFAULT_TTL: Final = 86400
@@ -23,93 +25,6 @@ STRATEGIES: Final = ("last_history_tokens", "rolling_tokens")
 MAX_STOPS: Final = 4
 
 Check: TypeAlias = Callable[[str, Any], Any]
-
-
-# --- messages ---------------------------------------------------------------------------------------------------------
-
-
-def _role(value: str) -> str:
-    return value if type(value) is str and value in ROLES else checks.one_of("role", value, ROLES)
-
-
-def _content(value: str) -> str:
-    return value if type(value) is str else checks.string("content", value)
-
-
-def _extra(value: Mapping[str, Any]) -> dict[str, Any]:
-    if type(value) is dict and not value:
-        return value
-    extra = checks.json_mapping("extra", value)
-    for name in ("role", "content"):
-        if name in extra:
-            raise InvalidInputError.of(f"extra[{name!r}]", extra[name], "left out (the message has that field itself)")
-    return extra
-
-
-@attrs.frozen
-class Message:
-    """One message of a request.
-
-    Attributes:
-        role: `system`, `user` or `assistant`.
-        content: the text.
-        extra: further keys of the message, sent as they are (`name`, …).
-
-    Raises:
-        InvalidInputError: for any other role, content that is not a string, or extra keys that JSON cannot carry.
-    """
-
-    role: str = attrs.field(converter=_role)
-    content: str = attrs.field(converter=_content)
-    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_extra, hash=False)
-
-
-MessageLike: TypeAlias = Message | Mapping[str, Any]
-
-
-def system(content: str) -> Message:
-    """Make a system message."""
-    return Message("system", content)
-
-
-def user(content: str) -> Message:
-    """Make a user message."""
-    return Message("user", content)
-
-
-def assistant(content: str) -> Message:
-    """Make an assistant message."""
-    return Message("assistant", content)
-
-
-def read_messages(value: Iterable[MessageLike]) -> tuple[Message, ...]:
-    """Return messages as `Message` objects.
-
-    Raises:
-        InvalidInputError: for no messages, or an item that is not a message: `messages[2].role` names the place.
-    """
-    plain = type(value) is list  # the usual case; `isinstance` against the ABCs is slow
-    if not plain and (isinstance(value, str | bytes | Mapping | Message) or not isinstance(value, Iterable)):
-        raise InvalidInputError.of("messages", value, "a list of messages")
-    items = tuple(value)
-    if not items:
-        raise InvalidInputError.of("messages", value, "a list of at least one message")
-    return tuple([item if type(item) is Message else _message(index, item) for index, item in enumerate(items)])
-
-
-def _message(index: int, value: object) -> Message:
-    if isinstance(value, Message):
-        return value
-    place = f"messages[{index}]"
-    if not isinstance(value, Mapping):
-        raise InvalidInputError.of(place, value, "a Message, or a mapping with role and content")
-    extra = dict(value)
-    role, content = extra.pop("role", UNSET), extra.pop("content", UNSET)
-    try:
-        return Message(role, content, extra)
-    except InvalidInputError as error:
-        wrong = error.within(place)
-    raise wrong
 
 
 # --- fields -----------------------------------------------------------------------------------------------------------
@@ -127,7 +42,7 @@ def _optional(check: Check) -> Any:
     """A field that may be left out; `check(name, value)` returns the value to keep."""
 
     def convert(value: Any, attribute: "attrs.Attribute[Any]") -> Any:
-        return value if value is UNSET else check(attribute.name, value)
+        return UNSET if value is UNSET or value is None else check(attribute.name, value)
 
     return attrs.field(
         default=UNSET, converter=attrs.Converter(convert, takes_field=True), hash=False, metadata={"check": check}
@@ -142,9 +57,9 @@ def _whole(low: int, high: float = float("inf")) -> Any:
     return _optional(lambda field, value: checks.whole(field, value, low, high))
 
 
-def _ttl(value: int | timedelta | Unset) -> int | Unset:
-    if value is UNSET:
-        return value
+def _ttl(value: int | timedelta | Unset | None) -> int | Unset:
+    if value is UNSET or value is None:
+        return UNSET
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     return checks.whole("ttl", seconds, *TTL_RANGE)
 
@@ -165,6 +80,25 @@ def _logit_bias(field: str, value: object) -> dict[str, Any]:
     }
 
 
+def _tools(field: str, value: object) -> tuple[dict[str, Any], ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise InvalidInputError.of(field, value, "a list of at least one tool")
+    tools = checks.json_value(field, value)
+    for index, found in enumerate(tools):
+        if not isinstance(found, dict):
+            raise InvalidInputError.of(f"{field}[{index}]", found, "a mapping, or an object with a tool's fields")
+    return tuple(tools)
+
+
+def _tool_choice(field: str, value: object) -> str | dict[str, Any]:
+    if isinstance(value, str):
+        return checks.text(field, value)
+    choice = checks.json_value(field, value)
+    if not isinstance(choice, dict):
+        raise InvalidInputError.of(field, value, "a string, or a mapping that names a function")
+    return choice
+
+
 def _further(value: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise InvalidInputError.of("extra_body", value, "a mapping with string keys")
@@ -174,30 +108,9 @@ def _further(value: Mapping[str, Any]) -> dict[str, Any]:
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
-class TruncationStrategy:
-    """What a session context does when its history outgrows the window.
-
-    Attributes:
-        type: `last_history_tokens` (keep the newest N tokens of history, drop the oldest first) or `rolling_tokens`
-            (drop the oldest block near the window's end and recompute; that turn has no cached tokens).
-        last_history_tokens: N, for the type of that name; 4096 is the service's default.
-        rolling_tokens: False stops generating at the window's end instead, with `finish_reason` `length`.
-        max_window_tokens, rolling_window_tokens: sizes some gateways take.
-
-    Source: vendor documentation; an answer may name other types, a request may not.
-    """
-
-    type: str
-    last_history_tokens: int | Unset = UNSET
-    rolling_tokens: bool | Unset = UNSET
-    max_window_tokens: int | Unset = UNSET
-    rolling_window_tokens: int | Unset = UNSET
-
-
-def _strategy(value: TruncationStrategy | Mapping[str, Any] | Unset) -> TruncationStrategy | Unset:
-    if value is UNSET:
-        return value
+def _strategy(value: TruncationStrategy | Mapping[str, Any] | Unset | None) -> TruncationStrategy | Unset:
+    if value is UNSET or value is None:
+        return UNSET
     field = "truncation_strategy"
     if isinstance(value, Mapping):
         known = [attribute.name for attribute in attrs.fields(TruncationStrategy)]
@@ -240,7 +153,7 @@ class ContextRequest:
     mode: str | Unset = _optional(_mode)
     ttl: int | Unset = attrs.field(default=UNSET, converter=_ttl)
     truncation_strategy: TruncationStrategy | Unset = attrs.field(default=UNSET, converter=_strategy)
-    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_further, hash=False)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_further, hash=False, metadata=BESIDE)
 
     def __attrs_post_init__(self) -> None:
         last = self.messages[-1]
@@ -270,6 +183,13 @@ class ChatRequest:
         user: your own id of the end user.
         logprobs: whether to return log probabilities; `top_logprobs` says how many, 0 to 20.
         logit_bias: token id to bias in [-100, 100].
+        tools: the functions that the model may call, in OpenAI's form.
+        tool_choice: `none`, `auto`, `required`, or a mapping that names a function.
+        parallel_tool_calls: whether the model may ask for several calls at once.
+        response_format: `{"type": "json_object"}`, `{"type": "json_schema", …}`.
+        repetition_penalty: above 0; above 1 makes repetition rarer.
+        service_tier: the tier to be served by: `auto`, `default`, …
+        thinking: `{"type": "enabled"}`, `disabled` or `auto`, for models that reason.
         extra: further body fields, sent as they are, in place of a field above that has the same name.
 
     Raises:
@@ -292,7 +212,14 @@ class ChatRequest:
     logprobs: bool | Unset = _optional(checks.flag)
     top_logprobs: int | Unset = _whole(0, 20)
     logit_bias: Mapping[str, float] | Unset = _optional(_logit_bias)
-    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_further, hash=False)
+    tools: tuple[dict[str, Any], ...] | Unset = _optional(_tools)
+    tool_choice: str | Mapping[str, Any] | Unset = _optional(_tool_choice)
+    parallel_tool_calls: bool | Unset = _optional(checks.flag)
+    response_format: Mapping[str, Any] | Unset = _optional(checks.json_mapping)
+    repetition_penalty: float | Unset = _number(0, float("inf"))
+    service_tier: str | Unset = _optional(checks.text)
+    thinking: Mapping[str, Any] | Unset = _optional(checks.json_mapping)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_further, hash=False, metadata=BESIDE)
 
 
 _CHAT_CHECKS: Final[Mapping[str, Check]] = {
@@ -301,10 +228,14 @@ _CHAT_CHECKS: Final[Mapping[str, Check]] = {
 
 
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the optional fields of a chat as `ChatRequest` does, without making one; leave out what is `UNSET`.
+    """Check the optional fields of a chat as `ChatRequest` does, without making one; leave out `UNSET` and None.
 
     Raises:
         InvalidInputError: names the field, what it must be, and what was given.
         KeyError: for a name that is no optional field of `ChatRequest`.
     """
-    return {name: _CHAT_CHECKS[name](name, value) for name, value in options.items() if value is not UNSET}
+    return {
+        name: _CHAT_CHECKS[name](name, value)
+        for name, value in options.items()
+        if not (value is UNSET or value is None)
+    }

@@ -84,7 +84,7 @@ def test_json_is_one_object(peer: Hostile, run: Run) -> None:
     assert printed.pop("client_request_id")
     assert printed == {**COMPLETION, "new": "é", "request_id": "req-1"}
     assert told.out.isascii()
-    assert "stream" not in peer.posts[0].json
+    assert peer.posts[0].json["stream"] is False
 
 
 @pytest.mark.parametrize(

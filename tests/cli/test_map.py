@@ -69,6 +69,7 @@ def test_sends_what_was_given_and_no_more(peer: Hostile, run: Run, files: Files)
             "temperature": 0.2,
             "top_p": 0.9,
             "max_tokens": 5,
+            "stream": False,
         },
     ]
 

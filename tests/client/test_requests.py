@@ -2,12 +2,15 @@
 
 import json
 from datetime import timedelta
+from typing import Any
 
+import attrs
 import pytest
 from aioresponses import aioresponses
 from yarl import URL
 
 from ctxcache import UNSET, AsyncSession, ProtocolError, TruncationStrategy, __version__, assistant, system, user
+from ctxcache.client.resources.chat import ChatParameters
 
 from ..hostile import CHAT, COMPLETION, CONTEXT, CREATE
 
@@ -60,9 +63,22 @@ async def test_chat(sent, key):
     """A chat is a POST of exactly what was given, with the documented headers."""
     method, url, headers, body = await sent(lambda session: session.chat.create(**CHAT))
     assert (method, url) == ("POST", URL(f"{BASE}/context/chat/completions"))
-    assert body == CHAT
+    assert body == {**CHAT, "stream": False}
     assert headers["Authorization"] == f"Bearer {key}"
     assert (headers["Content-Type"], headers["Accept"]) == ("application/json", "application/json")
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+OPTIONAL = [name for name in ChatParameters.__optional_keys__ if name not in ("repeatable", "serialize")]
+
+
+@attrs.define
+class AttrsTool:
+    """A tool as an object of somebody's own."""
+
+    type: str
+    function: dict[str, Any]
+    strict: bool | None = None
 
 
 @pytest.mark.parametrize(
@@ -74,6 +90,7 @@ async def test_chat(sent, key):
         ({"ttl": 7200.0}, {"ttl": 7200}),
         ({"ttl": timedelta(days=1)}, {"ttl": 86400}),
         ({"ttl": UNSET}, {}),
+        ({"ttl": None, "truncation_strategy": None, "extra_body": None, "extra_headers": None}, {}),
         (
             {"truncation_strategy": {"type": "last_history_tokens", "last_history_tokens": 4096}},
             {"truncation_strategy": {"type": "last_history_tokens", "last_history_tokens": 4096}},
@@ -132,7 +149,16 @@ async def test_create_parameters(sent, given, body):
         ({"logit_bias": {"50256": -100}}, {"logit_bias": {"50256": -100}}),
         ({"extra_body": {"service_tier": "x", "temperature": 9}}, {"service_tier": "x", "temperature": 9}),
         ({"extra_body": {"user": None}}, {"user": None}),
-        ({"temperature": UNSET, "n": UNSET, "stop": UNSET, "user": UNSET}, {}),
+        *[({name: [TOOL]}, {name: [TOOL]}) for name in ("tools",)],
+        ({"tools": (AttrsTool("function", TOOL["function"]),)}, {"tools": [TOOL]}),
+        *[({"tool_choice": choice}, {"tool_choice": choice}) for choice in ("auto", {"type": "function"})],
+        ({"parallel_tool_calls": False}, {"parallel_tool_calls": False}),
+        ({"response_format": {"type": "json_object"}}, {"response_format": {"type": "json_object"}}),
+        ({"repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
+        ({"service_tier": "auto"}, {"service_tier": "auto"}),
+        ({"thinking": {"type": "disabled"}}, {"thinking": {"type": "disabled"}}),
+        (dict.fromkeys(OPTIONAL, UNSET), {}),
+        (dict.fromkeys(OPTIONAL), {}),
         ({"repeatable": True, "serialize": True, "timeouts": None, "stream": False}, {}),
     ],
     ids=str,
@@ -140,7 +166,7 @@ async def test_create_parameters(sent, given, body):
 async def test_chat_parameters(sent, given, body):
     """Each parameter of a chat is sent under its name, and nothing beside it."""
     _, _, _, found = await sent(lambda session: session.chat.create(**CHAT, **given))
-    assert found == {**CHAT, **body}
+    assert found == {**CHAT, "stream": False, **body}
 
 
 async def test_messages(sent):
@@ -158,7 +184,7 @@ async def test_stream(sent):
 
     _, url, headers, body = await sent(call)
     assert url == URL(f"{BASE}/context/chat/completions")
-    assert headers["Accept"] == "text/event-stream"
+    assert headers["Accept"] == "application/json"
     assert body == {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
 
 

@@ -6,11 +6,13 @@ import pytest
 
 from ctxcache import (
     CtxCacheError,
+    FunctionCall,
     Limits,
     ProtocolError,
     SessionError,
     StreamInterruptedError,
     Timeouts,
+    ToolCall,
 )
 
 from ..hostile import (
@@ -81,7 +83,7 @@ async def test_created_stream(hostile, session):
     async with stream:
         assert "".join(await texts(stream)) == STORY_TEXT
     assert hostile.posts[0].json["stream"] is True
-    assert hostile.posts[0].headers["accept"] == "text/event-stream"
+    assert hostile.posts[0].headers["accept"] == "application/json"
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
@@ -276,8 +278,8 @@ async def test_tool_calls_and_logprobs(hostile, session):
     assert await texts(stream) == []
     choice = stream.completion().choices[0]
     assert choice.message.tool_calls == (
-        {"index": 0, "id": "t0", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}},
-        {"index": 1, "id": "t1"},
+        ToolCall(id="t0", function=FunctionCall(name="look", arguments='{"a":1}')),
+        ToolCall(id="t1"),
     )
     assert (choice.message.content, choice.message.reasoning_content, choice.finish_reason) == (
         None,

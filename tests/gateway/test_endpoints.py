@@ -69,7 +69,7 @@ async def test_a_strategy_is_honoured_and_shown(api: Any) -> None:
         ({"ttl": "3600"}, "InvalidParameter", "ttl"),
         ({"mode": "other"}, "InvalidParameter", "mode"),
         ({"messages": []}, "InvalidParameter", "messages"),
-        ({"messages": [{"role": "tool", "content": ""}]}, "InvalidParameter", "messages"),
+        ({"messages": [{"role": "robot", "content": ""}]}, "InvalidParameter", "messages"),
         ({"messages": [{"role": "user"}]}, "MissingParameter.messages", "messages"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "InvalidParameter", "messages"),
         ({"messages": None}, "MissingParameter.messages", "messages"),

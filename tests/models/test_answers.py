@@ -1,6 +1,7 @@
 """The answers: tolerant, frozen, with the raw JSON at hand."""
 
 import copy
+import json
 import pickle
 
 import attrs
@@ -11,6 +12,7 @@ from ctxcache import (
     models,
     user,
 )
+from ctxcache.codec import decode_completion
 from ctxcache.models import (
     AssistantMessage,
     ChatCompletion,
@@ -21,11 +23,14 @@ from ctxcache.models import (
     ChunkChoice,
     Context,
     ContextRequest,
+    FunctionCall,
     PromptTokensDetails,
+    ToolCall,
     Usage,
 )
 
 HELLO = [user("Hello")]
+CALL = ToolCall(id="call-1", function=FunctionCall(name="weather", arguments='{"city": "Bern"}'))
 
 
 def chat(**fields):
@@ -70,8 +75,55 @@ def test_raw_that_cannot_be_read(kind, data):
 
 
 def test_raw_of_what_was_made_by_hand():
-    """An object that came from no JSON has an empty `raw`."""
-    assert (ChatCompletion().raw, Context(id="c").raw, ChatCompletionChunk().raw) == ({}, {}, {})
+    """An object that came from no JSON says as `raw` the JSON it stands for, without what is beside the JSON."""
+    made = ChatCompletion(
+        id="a", choices=(Choice(message=AssistantMessage(content="Hi", tool_calls=(CALL,))),), request_id="r"
+    )
+    message = {"role": "assistant", "content": "Hi", "reasoning_content": None, "tool_calls": [CALL.to_dict()]}
+    assert made.raw["choices"] == [{"index": 0, "message": message, "finish_reason": None, "logprobs": None}]
+    assert "request_id" not in made.raw
+    assert Context(id="c").raw["id"] == "c"
+    assert decode_completion(made.to_json().encode()) == made
+    assert "error" not in ChatCompletionChunk(error="x").raw
+
+
+def test_to_dict_and_to_json():
+    """What came is given back as it came, unknown fields included; of a part, what is known of it."""
+    body = {"id": "c", "choices": [{"message": {"content": "h\u00e9", "new": 1}}], "newer": [1]}
+    completion = decode_completion(json.dumps(body).encode())
+    assert completion.to_dict() == completion.raw == body
+    assert json.loads(completion.to_json()) == body
+    assert "h\u00e9" in completion.to_json()
+    assert Usage(prompt_tokens=3, prompt_tokens_details=PromptTokensDetails(cached_tokens=2)).to_dict() == {
+        "prompt_tokens": 3,
+        "completion_tokens": 0,
+        "total_tokens": 0,
+        "prompt_tokens_details": {"cached_tokens": 2},
+        "completion_tokens_details": None,
+    }
+    with pytest.raises(ValueError, match="no JSON number"):
+        Choice(message=AssistantMessage(), logprobs={"a": float("nan")}).to_dict()
+
+
+def test_tool_calls():
+    """A tool call's arguments are parsed when asked for; what is no JSON is an error that shows it."""
+    completion = ChatCompletion(choices=(Choice(message=AssistantMessage(tool_calls=(CALL,))),))
+    assert completion.tool_calls == completion.message.tool_calls == (CALL,)
+    assert CALL.json() == {"city": "Bern"}
+    assert ToolCall(function=FunctionCall(name="f", arguments=" ")).json() == {}
+    for arguments in ("{", "[" * 100_000):
+        with pytest.raises(ProtocolError, match="the arguments of f must be JSON") as caught:
+            ToolCall(function=FunctionCall(name="f", arguments=arguments)).json()
+        assert caught.value.body == arguments[:2000]
+    assert ChatCompletion().tool_calls == ()
+    assert ChatCompletion().message == AssistantMessage()
+
+
+def test_cached_tokens():
+    """The cached tokens of an answer are those of its usage, 0 without one."""
+    assert ChatCompletion().cached_tokens == 0
+    usage = Usage(prompt_tokens_details=PromptTokensDetails(cached_tokens=5))
+    assert ChatCompletion(usage=usage).cached_tokens == 5
 
 
 @pytest.mark.parametrize("name", [name for name in models.__all__ if attrs.has(getattr(models, name, None))])

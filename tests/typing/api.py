@@ -86,7 +86,7 @@ def models(
     attrs.fields(Message)
     attrs.asdict(user("a"))
     assert_type(hash(user("a")), int)
-    assert_type(Message("user", "a", extra={"name": "b"}).content, str)
+    assert_type(Message("user", "a", extra={"name": "b"}).text, str)
     assert_type(Usage(prompt_tokens=1).prompt_tokens, int)
     assert_type(ServerSentEvent("a", "b", "c", 1).retry, int | None)
 

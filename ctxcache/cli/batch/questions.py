@@ -173,7 +173,7 @@ def _messages(fields: Mapping[str, Any]) -> tuple[Message, ...]:
     if "messages" in fields:
         return read_messages(fields["messages"])
     message = user(fields["question"])
-    if not message.content.strip():
+    if not message.text.strip():
         raise InvalidInputError("the question is empty")
     return (message,)
 

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Literal, NotRequired, TypedDict, Unpack, cast, overload
 
 from ... import wire
-from ...config import Retry, Timeouts, Unset
+from ...config import UNSET, Retry, Timeouts, Unset
 from ...errors import InvalidInputError
 from ...models import ChatCompletion, Message, MessageLike, read_messages
 from ..calls import Calls
@@ -15,7 +15,7 @@ __all__ = ["ChatEndpoint", "ChatOptions", "ChatParameters"]
 
 
 class ChatParameters(TypedDict):
-    """The optional parameters of a chat; what is left out is not sent.
+    """The optional parameters of a chat. A parameter that is left out, or None, is not sent.
 
     Attributes:
         temperature: randomness, in [0, 2].
@@ -25,34 +25,48 @@ class ChatParameters(TypedDict):
         max_tokens: the most tokens of one reply, from 1 up.
         presence_penalty: in [-2, 2]; positive values bring in new topics.
         frequency_penalty: in [-2, 2]; positive values make repetition rarer.
+        repetition_penalty: above 0; values above 1 make repetition rarer.
+        tools: functions that the model may call: mappings in OpenAI's form, or objects with such fields.
+        tool_choice: `none`, `auto`, `required`, or a mapping that names a function.
+        parallel_tool_calls: whether the model may ask for several calls at once.
+        response_format: `{"type": "json_object"}`, or a JSON schema.
+        thinking: `{"type": "enabled"}`, `disabled` or `auto`, for models that reason.
         stream_options: `{"include_usage": True}` asks a stream for its usage.
         user: your own id of the end user.
         logprobs, top_logprobs: whether to return log probabilities, and of how many candidates (0 to 20).
         logit_bias: token id to bias in [-100, 100].
+        service_tier: the tier to be served by: `auto`, `default`, …
         repeatable: whether sending this twice is harmless, as on a `common_prefix` context: then a lost reply is
             retried, too. Default False: a turn is sent again only where it provably did not run.
         serialize: whether to wait for this session's other calls on the context. Default: where it is known as a
             session context, because this session made it or the service called it busy.
         extra_headers: further headers of this call.
-        extra_body: further body fields, sent as they are; they win over the parameters.
+        extra_body: further body fields, sent as they are, in place of a parameter of the same name.
         timeouts: the limits of this call instead of the session's.
         retry: when to try this call again, instead of the session's.
     """
 
-    temperature: NotRequired[float | Unset]
-    top_p: NotRequired[float | Unset]
-    n: NotRequired[int | Unset]
-    stop: NotRequired[str | Iterable[str] | Unset]
-    max_tokens: NotRequired[int | Unset]
-    presence_penalty: NotRequired[float | Unset]
-    frequency_penalty: NotRequired[float | Unset]
-    stream_options: NotRequired[Mapping[str, Any] | Unset]
-    user: NotRequired[str | Unset]
-    logprobs: NotRequired[bool | Unset]
-    top_logprobs: NotRequired[int | Unset]
-    logit_bias: NotRequired[Mapping[str, float] | Unset]
-    repeatable: NotRequired[bool]
-    serialize: NotRequired[bool | Unset]
+    temperature: NotRequired[float | Unset | None]
+    top_p: NotRequired[float | Unset | None]
+    n: NotRequired[int | Unset | None]
+    stop: NotRequired[str | Iterable[str] | Unset | None]
+    max_tokens: NotRequired[int | Unset | None]
+    presence_penalty: NotRequired[float | Unset | None]
+    frequency_penalty: NotRequired[float | Unset | None]
+    repetition_penalty: NotRequired[float | Unset | None]
+    tools: NotRequired[Sequence[Mapping[str, Any] | object] | Unset | None]
+    tool_choice: NotRequired[str | Mapping[str, Any] | Unset | None]
+    parallel_tool_calls: NotRequired[bool | Unset | None]
+    response_format: NotRequired[Mapping[str, Any] | Unset | None]
+    thinking: NotRequired[Mapping[str, Any] | Unset | None]
+    stream_options: NotRequired[Mapping[str, Any] | Unset | None]
+    user: NotRequired[str | Unset | None]
+    logprobs: NotRequired[bool | Unset | None]
+    top_logprobs: NotRequired[int | Unset | None]
+    logit_bias: NotRequired[Mapping[str, float] | Unset | None]
+    service_tier: NotRequired[str | Unset | None]
+    repeatable: NotRequired[bool | None]
+    serialize: NotRequired[bool | Unset | None]
     extra_headers: NotRequired[Mapping[str, str] | None]
     extra_body: NotRequired[Mapping[str, Any] | None]
     timeouts: NotRequired[Timeouts | None]
@@ -200,7 +214,7 @@ _SETTINGS = ("repeatable", "serialize", "extra_headers", "extra_body", "timeouts
 
 
 def _prepared(model: str, messages: Iterable[Message], given: dict[str, Any], *, stream: bool) -> wire.PreparedChat:
-    settings = {name: given.pop(name) for name in _SETTINGS if name in given}
+    settings = {name: value for name in _SETTINGS if (value := given.pop(name, None)) not in (None, UNSET)}
     for name in given:
         if name not in ChatParameters.__annotations__:
             raise TypeError(f"a chat has no parameter {name!r}")

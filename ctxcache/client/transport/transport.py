@@ -132,7 +132,7 @@ class Transport:
     ) -> aiohttp.ClientResponse:
         headers = {
             **self._headers,
-            "Accept": "text/event-stream" if request.stream else "application/json",
+            "Accept": "application/json",  # as the API's documents recommend, for streams as well
             **request.headers,
             "X-Client-Request-Id": client_request_id,
         }

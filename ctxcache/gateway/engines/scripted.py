@@ -72,7 +72,7 @@ class ScriptedEngine:
 
 
 def _script(prompt: Prompt) -> str:
-    said = prompt.question[-1].content
+    said = prompt.question[-1].text
     if len(said) > _SHOWN:
         said = f"{said[:_SHOWN]}…"
     held = f"{_count(len(prompt.context), 'message')} ({_count(prompt.context_tokens, 'token')})"

@@ -80,4 +80,4 @@ def count_tokens(text: str) -> int:
 
 def message_tokens(messages: Iterable[Message]) -> int:
     """Count the tokens of the messages' contents, an empty content as 1: no message is free to store."""
-    return sum(max(1, count_tokens(message.content)) for message in messages)
+    return sum(max(1, count_tokens(message.text)) for message in messages)

@@ -33,6 +33,7 @@ async def test_the_first_use_creates_the_context(prefix, service):
             "context_id": "ctx-1",
             "model": MODEL,
             "messages": [{"role": "user", "content": "How long is the warranty?"}],
+            "stream": False,
         }
     ]
     assert prefix.context.id == "ctx-1"
@@ -122,7 +123,7 @@ async def test_a_wrong_option_is_refused_by_name(prefix, service, options, field
     assert (len(service.creates), service.chats) == (int(warm), [])
 
 
-@pytest.mark.parametrize("question", [5, b"Hi", None, [], [5], {"role": "king", "content": "?"}])
+@pytest.mark.parametrize("question", [5, b"Hi", None, [], [5], {"role": "", "content": "?"}])
 async def test_a_wrong_question_is_refused(prefix, service, question):
     """Before anything is sent, a create included."""
     with pytest.raises(InvalidInputError):

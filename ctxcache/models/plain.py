@@ -1,0 +1,65 @@
+"""Models as plain data: what their JSON holds."""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from math import isfinite
+from operator import attrgetter
+from typing import Any, Final
+
+import attrs
+
+from ..config import UNSET
+
+__all__ = ["BESIDE", "NOT_WRITTEN", "Model", "to_plain"]
+
+# Metadata of fields that are no part of the JSON: read from it by no reader, written by no writer; or not written only.
+BESIDE: Final[Mapping[str, bool]] = {"read": False, "written": False}
+NOT_WRITTEN: Final[Mapping[str, bool]] = {"written": False}
+
+
+class Model:
+    """A part of a request or an answer, as JSON."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object as Python data."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
+
+    def to_json(self) -> str:
+        """Return the JSON object as text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"))
+
+
+@cache
+def _written(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """The fields of a model that are written: their names, and a function that reads all at once."""
+    names = tuple(field.name for field in attrs.fields(kind) if field.metadata.get("written", True))
+    return names, attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
+
+
+def to_plain(value: Any) -> Any:
+    """Return models as dicts and lists, fields that are `UNSET` left out; any other value as it is.
+
+    Raises:
+        ValueError: for a float that JSON does not have.
+    """
+    kind = type(value)
+    if kind is str or kind is int or value is None:
+        return value
+    if kind is float:
+        if not isfinite(value):
+            raise ValueError(f"{value} is no JSON number")  # msgspec would write null
+        return value
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: to_plain(item) for name, item in value.items()}
+    if attrs.has(kind):
+        names, values = _written(kind)
+        plain = {name: to_plain(item) for name, item in zip(names, values(value), strict=True) if item is not UNSET}
+        extra = getattr(value, "extra", None)
+        return {**plain, **to_plain(extra)} if extra else plain
+    return value
