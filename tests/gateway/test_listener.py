@@ -12,6 +12,8 @@ import pytest
 
 from ctxcache.gateway.listener import Listener, listen
 
+from .loops import NoReaders
+
 LOCAL = (socket.AF_INET, ("127.0.0.1", 0))
 ELSEWHERE = (socket.AF_INET, ("203.0.113.1", 0))  # reserved for documentation: no machine has this address
 
@@ -170,18 +172,6 @@ async def test_a_cancelled_close_has_closed_everything() -> None:
     read_to_end(client)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
-
-
-class NoReaders(asyncio.SelectorEventLoop):
-    """An event loop that cannot watch sockets, like Windows' default loop."""
-
-    def add_reader(self, *_: Any) -> None:
-        """Not here."""
-        raise NotImplementedError
-
-    def remove_reader(self, *_: Any) -> bool:
-        """Not here."""
-        raise NotImplementedError
 
 
 def test_an_event_loop_that_cannot_watch_sockets_will_do() -> None:

@@ -8,11 +8,15 @@ from contextlib import ExitStack, suppress
 from traceback import StackSummary, walk_tb
 from typing import Any
 
+import aiohttp
 import pytest
 
 from ctxcache import APIConnectionError, InvalidInputError, SessionError
 from ctxcache.gateway import MODELS, WINDOW, Gateway
 from ctxcache.models import system
+
+from .conftest import Api, DictatedEngine
+from .loops import NoReaders
 
 
 async def test_it_listens_on_this_machine_on_a_free_port() -> None:
@@ -216,3 +220,26 @@ async def test_closing_while_clients_connect_loses_none(start: Any) -> None:
         await closing
         await asyncio.sleep(0)
     assert complaints == []
+
+
+def test_an_event_loop_that_cannot_watch_sockets_will_do() -> None:
+    """On such a loop, like Windows' default, a gateway starts, answers, and closes with a stream under way."""
+
+    async def use() -> None:
+        before = asyncio.all_tasks()
+        dictated = DictatedEngine()
+        dictated.say("one")
+        async with Gateway(engine=dictated) as gateway, aiohttp.ClientSession() as http:
+            api = Api(http, gateway, [])
+            created = await api.create()
+            async with api.open(created["id"], stream=True) as response:
+                assert b"one" in await response.content.readany()
+                await gateway.aclose()
+                with pytest.raises(aiohttp.ClientError):
+                    await response.content.read()
+        assert dictated.closed.is_set()
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+
+    with asyncio.Runner(loop_factory=NoReaders) as runner:
+        runner.run(use())
