@@ -11,7 +11,7 @@ import aiohttp
 from yarl import URL
 
 from ...config import Limits, Secret, Timeouts, __version__
-from ...errors import APIConnectionError, APITimeoutError, InvalidInputError, SessionError
+from ...errors import APIConnectionError, APITimeoutError, InvalidInputError, ProtocolError, SessionError
 from ...wire import CHAT_PATH, CREATE_PATH, Request
 from ..environment import Environment
 from ..slots import Slots
@@ -119,7 +119,7 @@ class Transport:
                 if evidence.sent or (response.connection is None and not evidence.stale):
                     return response
                 response.close()
-            except APIConnectionError:
+            except (APIConnectionError, ProtocolError):  # the latter where bytes came unasked that are not HTTP
                 if not evidence.stale:
                     raise
             # Other idle connections have often been closed, too: let the loop find out before the next try.
