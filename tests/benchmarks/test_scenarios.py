@@ -89,6 +89,15 @@ async def test_search_finds_the_most(most: int) -> None:
     assert len(tried) < 20
 
 
+async def test_search_finds_none() -> None:
+    """Where not even one stream is held, the answer is 0."""
+
+    async def holds(streams: int) -> bool:
+        return False
+
+    assert await live.most_held(holds, start=50, most=6000, growth=2, precision=1.04) == 0
+
+
 async def test_search_stops_at_its_bound() -> None:
     """The search asks for no more than it may, and says so much holds."""
 
