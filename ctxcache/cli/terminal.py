@@ -6,6 +6,7 @@ Each stream is styled with rich where it is a terminal and rich is installed. Pi
 
 import io
 import os
+import re
 import shutil
 import sys
 from typing import TYPE_CHECKING, Final, TextIO
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Output", "Terminal", "one_line"]
 
 _PLAIN_WIDTH: Final = 80
+_FENCED: Final = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _WIDTHS: Final = (40, 100)  # too narrow to lay out, too wide to read
 # A terminal must not obey escape sequences in a server's text: they are shown as pictures. A carriage return would let
 # the text overwrite its line.
@@ -63,13 +65,18 @@ class Output:
         self.write("\n")
 
     def markdown(self, text: str) -> None:
-        """Write Markdown: laid out where the stream is styled, else as it is."""
+        """Write Markdown: laid out where the stream is styled, else as it is. Code stays fit to be copied."""
         if self._console is None:
             self.write(text)
             return
         from rich.markdown import Markdown  # slow to import
 
-        self._console.print(Markdown(text.translate(_CONTROL)), width=min(self._console.width, _WIDTHS[1]))
+        width = min(self._console.width, _WIDTHS[1])
+        for index, part in enumerate(_FENCED.split(text.translate(_CONTROL))):
+            if index % 2:
+                self.write(f"\n{part}\n", "cyan")
+            elif part.strip():
+                self._console.print(Markdown(part), width=width)
 
     def end_line(self) -> None:
         """End the line, unless the cursor is at the beginning of one."""

@@ -2,6 +2,7 @@
 
 import builtins
 import io
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,12 +46,17 @@ def test_styled_on_a_terminal(tty: OnTty) -> None:
 
 
 def test_markdown(tty: OnTty, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Markdown is laid out where text is styled, control characters visible, and written as it is elsewhere."""
+    """Where text is styled, Markdown is laid out, its code never wrapped; elsewhere it stays as it is."""
     terminal, shown = tty()
     terminal.out.markdown("# A **page**\x1b[2J")
     assert "page" in shown.getvalue()
     assert "**" not in shown.getvalue()
     assert "\x1b[2J" not in shown.getvalue()
+    terminal, shown = tty()
+    code = f"first()\n    second({'x' * 200})\n"
+    terminal.out.markdown(f"Text.\n\n```python\n{code}```\n\nMore.\n")
+    assert code in re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue())
+    assert "```" not in shown.getvalue()
     monkeypatch.setenv("NO_COLOR", "1")
     terminal, shown = tty()
     terminal.out.markdown("# A **page**")
