@@ -236,7 +236,7 @@ def read_completion(body: bytes, ids: Mapping[str, Any]) -> ChatCompletion:
     raise error_in(body) or problem
 
 
-_EVENT_BEGINS: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
+_EVENT_BEGINS: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:data|event|id|retry)?:")
 
 
 def looks_like_events(beginning: bytes) -> bool:

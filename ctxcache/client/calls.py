@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Calls"]
 
 T = TypeVar("T")
+_NO_STREAM: Final = ("application/json", "application/problem+json", "text/html")
 log: Final = logging.getLogger("ctxcache")
 
 
@@ -172,10 +173,12 @@ class Calls:
                 exchange = await self._attempt(call)
                 if read is not None:
                     return read(await exchange.read_all(self.limits.body_bytes), exchange.ids)
-                if exchange.content_type in ("application/json", "text/html"):
-                    body = await exchange.read_all(self.limits.body_bytes)
-                    raise service_errors.error_instead_of_stream(body, exchange.content_type)
-                return exchange
+                # Looked at before its Content-Type is believed: some gateways say JSON of a stream.
+                declared = exchange.content_type
+                if declared not in _NO_STREAM or wire.looks_like_events(await exchange.look()):
+                    return exchange
+                body = await exchange.read_all(self.limits.body_bytes)
+                raise service_errors.error_instead_of_stream(body, declared)
             except CtxCacheError as error:
                 failure = error
             # Outside the handler, so that no error hangs on another without need.

@@ -11,9 +11,9 @@ Invariants:
 from collections.abc import AsyncIterator, Callable
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from .. import wire
+from .. import service_errors, wire
 from ..errors import (
     APIConnectionError,
     CtxCacheError,
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .transport.exchange import Exchange
 
 __all__ = ["ChatStream"]
+
+_BEGINNING_BYTES: Final = 8 * 1024
 
 
 class StreamState(Enum):
@@ -94,6 +96,7 @@ class ChatStream:
     __slots__ = (
         "__weakref__",
         "_begin",
+        "_beginning",
         "_call",
         "_calls",
         "_decoder",
@@ -111,6 +114,7 @@ class ChatStream:
         self._exchange: Exchange | None = None  # from the head on
         self._decoder = SSEDecoder(calls.limits.event_bytes)
         self._fold = Fold(expected_choices)
+        self._beginning = b""  # of a body that may be no stream, until the first event
         self._ready: list[ChatCompletionChunk] = []  # decoded, the next one last
         self._failure: CtxCacheError | None = None
         self._state = NEW
@@ -223,6 +227,8 @@ class ChatStream:
                     if not data:
                         break
                     events = decoder.feed_raw(data)
+                    if not events:
+                        self._note_beginning(data)
                 exchange.wait_ends()
                 if events:
                     self._take(events)
@@ -251,19 +257,25 @@ class ChatStream:
             raise SessionError("the stream is not open")
         return self._call, self._exchange
 
+    def _note_beginning(self, data: bytes) -> None:
+        """Keep the beginning of a body that is JSON and no events: it may say what went wrong."""
+        beginning = self._beginning + data
+        if len(beginning) <= _BEGINNING_BYTES and beginning.lstrip()[:1] in (b"{", b"["):
+            self._beginning = beginning
+
     def _take(self, events: list[RawEvent]) -> None:
         """Decode one read's events up to the end marker or the first that is no chunk."""
         chunks: list[ChatCompletionChunk] = []
+        ended, failure = False, None
         try:
-            if wire.read_events(events, chunks):
-                self._to(ENDED)
+            ended = wire.read_events(events, chunks)
         except CtxCacheError as error:
-            failure: CtxCacheError | None = error
-        else:
-            failure = None
+            failure = error
         self._fold.add(chunks)
         if failure is not None:
             self._fail(self._as_stream_error(failure))  # with what came before
+        elif ended:
+            self._end()
         if chunks and self._call is not None:
             self._call.usage = self._fold.usage
             if self._call.first_at is None:
@@ -275,9 +287,19 @@ class ChatStream:
         # Some gateways forget the blank line after [DONE], or [DONE] itself; a cut event is no clean end.
         unfinished = self._decoder.leftover()
         if wire.is_done(unfinished) or (self._fold.finished and not self._decoder.buffered):
-            self._to(ENDED)
+            self._end()
+        elif self._beginning:
+            error = service_errors.error_instead_of_stream(self._beginning, "JSON")
+            self._fail(self._as_stream_error(error))
         else:
             self._fail(self._interrupted("the stream ended early: neither [DONE] nor a finish reason came"))
+
+    def _end(self) -> None:
+        """The end marker came: the stream is whole if it answered at all, as a plain answer has at least one choice."""
+        if self._fold.answered:
+            self._to(ENDED)
+        else:
+            self._fail(self._as_stream_error(ProtocolError("the stream ended without an answer")))
 
     def _fail(self, failure: CtxCacheError) -> None:
         self._failure = self._failure or failure

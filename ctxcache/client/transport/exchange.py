@@ -41,6 +41,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_beginning",
         "_content",
         "_failure",
         "_home",
@@ -69,6 +70,7 @@ class Exchange:
         self._response = response
         self._content = response.content
         self._timeouts = timeouts
+        self._beginning = b""
         self._failure: CtxCacheError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since: float | None = None
@@ -103,6 +105,9 @@ class Exchange:
         """
         if self._failure is not None:
             raise self._failure
+        if self._beginning:
+            beginning, self._beginning = self._beginning, b""
+            return beginning
         try:
             return await self._content.readany()
         except CtxCacheError:
@@ -115,6 +120,25 @@ class Exchange:
             self._failure = failure
             return rescued
         raise failure
+
+    async def look(self) -> bytes:
+        """Return the beginning of the body, b"" for an empty one; `read` returns it again.
+
+        Raises:
+            APIConnectionError, APITimeoutError, SessionError: as `read`.
+        """
+        self.wait_begins()
+        try:
+            beginning = data = await self.read()
+            while data and not beginning.strip():  # white space alone shows nothing
+                data = await self.read()
+                beginning += data
+        except BaseException:
+            self.close()
+            raise
+        self.wait_ends()
+        self._beginning = beginning
+        return beginning
 
     async def read_all(self, most: int) -> bytes:
         """Read the body to its end and give the connection back.
