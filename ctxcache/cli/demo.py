@@ -4,41 +4,46 @@ import argparse
 import asyncio
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from ..client.hooks import CallEvent, CreateEvent, Hooks, RecreateEvent
 from ..client.session import AsyncSession
-from ..client.stream import ChatStream
 from ..config import Retry
 from ..errors import ContextBusyError, ContextGoneError
-from ..models import Context, Usage, system, user
+from ..models import Usage, system, user
+from .batch.progress import Progress, show_progress
 from .screen import Screen
 from .terminal import Terminal
 from .usage import usage_line
 
 if TYPE_CHECKING:
     from ..gateway import Engine, Gateway
+    from ..managed import Conversation, Prefix
 
 __all__ = ["add_options", "run"]
 
 SUMMARY: Final = "take a tour of a few seconds: no key, no network"
 DESCRIPTION: Final = """\
 Start a gateway in this process and show, over real HTTP and through the
-AsyncSession that you would use: a session context and a prefix context,
-streamed answers, a call that waits for another, an expired context, and the
-saving by the cache. The answers are scripted; no language model writes them."""
+AsyncSession that you would use: a streamed conversation, a turn that waits
+for another, a context that expires and is rebuilt, some hundred questions
+over one handbook, and the bill with and without the cache. The answers are
+scripted; no language model writes them."""
 EXAMPLES: Final = """\
 examples:
   ctxcache demo
   ctxcache demo | less"""
 
 _MODEL: Final = "Doubao-1.5-pro-32k"
-_PIECES_PER_SECOND: Final = 42  # about the speed of a model, so that tokens are seen to arrive
+_PIECES_PER_SECOND: Final = 60  # about the speed of a model, so that tokens are seen to arrive
 _FIRST_TOKEN_DELAY: Final = 0.2
-_CACHED_PRICE: Final = 0.2  # of a cached token, relative to a new one: an assumption, and shown as one
+_QUESTIONS: Final = 300
+_ANSWER_TOKENS: Final = 8  # of each answer in the batch, which would take too long with whole answers
+_PRICES: Final = {"input": 0.8, "cached": 0.16, "output": 2.0, "storage_per_hour": 0.017}  # assumed, and shown as such
 _CLAUSES: Final = (
     "The lamp is guaranteed for thirty-six months from the day it was bought, its battery for twelve.",
     "Repairs are made in our own workshop; the owner is told the price before any work begins.",
@@ -46,19 +51,28 @@ _CLAUSES: Final = (
     "The shade is washed with cold water and never with spirits; the arm needs no oil.",
     "Whoever writes to us has an answer within two working days, in the language of the letter.",
 )
-_HANDBOOK: Final = "\n".join(f"Clause {n + 1}. {_CLAUSES[n % len(_CLAUSES)]}" for n in range(75))
+_HANDBOOK: Final = "\n".join(f"Clause {n + 1}. {_CLAUSES[n % len(_CLAUSES)]}" for n in range(300))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Do nothing: the demo has no options."""
 
 
-def run(args: argparse.Namespace, terminal: Terminal, engine: "Engine | None" = None) -> int:
-    """Show everything; `engine` writes the answers (default: the scripted one)."""
+def run(
+    args: argparse.Namespace, terminal: Terminal, *, engine: "Engine | None" = None, questions: int = _QUESTIONS
+) -> int:
+    """Show everything.
+
+    Args:
+        args: the options, of which there are none.
+        terminal: gets the output.
+        engine: writes the answers; None is a scripted engine at the speed of a model.
+        questions: the number of questions in the batch.
+    """
     with _without_proxy():
         try:
-            asyncio.run(_show(terminal, engine))
-        except ExceptionGroup as group:  # from a section with concurrent calls
+            asyncio.run(_show(terminal, engine, questions))
+        except ExceptionGroup as group:  # from the section with concurrent calls
             raise group.exceptions[0] from None
     return 0
 
@@ -76,157 +90,189 @@ def _without_proxy() -> Iterator[None]:
             os.environ["no_proxy"] = before
 
 
-async def _show(terminal: Terminal, engine: "Engine | None") -> None:
+async def _show(terminal: Terminal, engine: "Engine | None", questions: int) -> None:
     from ..gateway import Gateway, ScriptedEngine  # imports aiohttp, which would slow --help
 
     if engine is None:
         engine = ScriptedEngine(pieces_per_second=_PIECES_PER_SECOND, first_token_delay=_FIRST_TOKEN_DELAY)
+    screen = Screen(terminal)
     async with (
         Gateway(engine=engine) as gateway,
-        AsyncSession(gateway.api_key, gateway.base_url) as session,
+        AsyncSession(gateway.api_key, gateway.base_url, hooks=_hooks(screen)) as session,
     ):
         terminal.out.line("ctxcache demo", "bold")
         terminal.out.line(f"A gateway runs in this process, at {gateway.base_url}; requests")
         terminal.out.line("go to it over real HTTP, through the AsyncSession that you would use.")
         terminal.out.line("Its answers are scripted: no language model wrote them.", "yellow")
-        demo = _Demo(Screen(terminal), gateway, session)
-        conversation = await demo.session_context()
-        prefix = await demo.prefix_context()
+        demo = _Demo(screen, gateway, session)
+        conversation = await demo.conversation()
         await demo.overlap(conversation)
-        await demo.expiry(prefix)
-        demo.savings()
+        await demo.expiry(conversation)
+        prefix, answers = await demo.batch(questions)
+        demo.bill(prefix, answers)
+
+
+def _hooks(screen: Screen) -> Hooks:
+    """Return hooks that show what happens behind the scenes."""
+
+    def on_create(event: CreateEvent) -> None:
+        tokens = (event.context.usage or Usage()).prompt_tokens
+        screen.paragraph("hook", f"on_create: {event.context.id} ({event.context.mode}, {tokens:,} tokens)", "dim")
+
+    def on_recreate(event: RecreateEvent) -> None:
+        screen.paragraph("hook", f"on_recreate ({event.reason}): {event.context.id}, from the transcript", "yellow")
+
+    def on_call(event: CallEvent) -> None:
+        if isinstance(event.error, ContextGoneError):
+            error = event.error
+            screen.paragraph("hook", f"on_call: {type(error).__name__}, {error.status} {error.code}", "red")
+
+    return Hooks(on_create=on_create, on_recreate=on_recreate, on_call=on_call)
 
 
 @attrs.define
 class _Demo:
-    """The demo's sections, and the usage of their calls."""
+    """The demo's sections."""
 
     screen: Screen
     gateway: "Gateway"
     session: AsyncSession
-    creates: list[Usage] = attrs.field(factory=list)
-    answers: list[Usage] = attrs.field(factory=list)
 
     # --- sections
 
-    async def session_context(self) -> Context:
-        """Hold a conversation on a session context."""
-        self.screen.heading("A session context: the service keeps the conversation, you send the new turn")
-        context = await self.create("session")
+    async def conversation(self) -> "Conversation":
+        """Hold a conversation of two turns."""
+        from ..managed import Conversation
+
+        self.screen.heading("A conversation: the service keeps the history, you send the new turn")
+        self.screen.paragraph("code", "chat = Conversation(session, model=…, messages=[system(handbook)])", "dim")
+        conversation = Conversation(self.session, model=_MODEL, messages=[system(_HANDBOOK)], ttl=3600)
         for question in ("How long is the lamp guaranteed?", "And who pays the postage?"):
-            await self.ask(context, question)
-        return context
+            await self.ask(conversation, question)
+        return conversation
 
-    async def prefix_context(self) -> Context:
-        """Ask several questions at once on a prefix context."""
-        self.screen.heading("A prefix context: one long text, many questions at once")
-        context = await self.create("common_prefix")
-        began = time.monotonic()
-
-        async def answer(number: int) -> None:
-            question = user(f"What does clause {number} say?")
-            reply = await self.session.chat.create(context_id=context.id, model=_MODEL, messages=[question])
-            usage = reply.usage or Usage()
-            self.answers.append(usage)
-            self.screen.paragraph(f"{time.monotonic() - began:.2f} s", f"clause {number}: {usage_line(usage)}")
-
-        async with asyncio.TaskGroup() as answers:
-            for number in (2, 3, 5, 7):
-                answers.create_task(answer(number))
-        return context
-
-    async def overlap(self, context: Context) -> None:
-        """Make two calls at once, of which one waits, and a third from an unrelated client."""
-        self.screen.heading("Two calls at once on the session context: B waits until A is answered")
-        began = time.monotonic()
-
-        def show(text: str, style: str = "") -> None:
-            self.screen.paragraph(f"{time.monotonic() - began:.2f} s", text, style)
-
+    async def overlap(self, conversation: "Conversation") -> None:
+        """Take two turns at once, of which one waits, while another program calls on the same context."""
+        self.screen.heading("Two turns at once: B waits until A is answered")
+        show = self.timed()
+        context = await conversation.warm()
         underway = asyncio.Event()
 
-        async def call(name: str, style: str) -> None:
+        async def turn(name: str, style: str) -> None:
             show(f"{name} is called", style)
-            async with self.stream(context, f"Question {name}") as stream:
+            async with conversation.stream(f"Question {name}") as stream:
                 await anext(stream)
                 show(f"{name}: first token", style)
                 underway.set()
                 async for _ in stream:
                     pass
-            self.answers.append(stream.usage or Usage())
             show(f"{name}: last token", style)
 
-        async with asyncio.TaskGroup() as calls:
-            calls.create_task(call("A", "green"))
+        async with asyncio.TaskGroup() as turns:
+            turns.create_task(turn("A", "green"))
             await underway.wait()
-            calls.create_task(call("B", "magenta"))
+            turns.create_task(turn("B", "magenta"))
             try:
-                await self.from_another_program(context)
+                await self.from_another_program(context.id)
             except ContextBusyError as error:
                 show(f"another program: refused, {error.status} {error.code}", "red")
-        self.screen.paragraph("", "The service refuses overlapping calls; one AsyncSession queues them.")
+        self.screen.paragraph("", "The service refuses overlapping calls; ctxcache queues them.")
 
-    async def from_another_program(self, context: Context) -> None:
-        """Call from a session of its own, without retries, as another program would."""
+    async def from_another_program(self, context_id: str) -> None:
+        """Call from a session without retries, as another program would."""
         retry = Retry(attempts=1)
         async with AsyncSession(self.gateway.api_key, self.gateway.base_url, retry=retry) as other:
-            await other.chat.create(context_id=context.id, model=_MODEL, messages=[user("Me too")])
+            await other.chat.create(context_id=context_id, model=_MODEL, messages=[user("Me too")])
 
-    async def expiry(self, context: Context) -> None:
-        """Ask on an expired context, then create a new one."""
-        self.screen.heading("An expired context is noticed, and created again")
+    async def expiry(self, conversation: "Conversation") -> None:
+        """Let the context expire between two turns."""
+        self.screen.heading("The context expires; the next turn works, without a line of your code")
+        context = await conversation.warm()
         self.gateway.expire(context.id)
         self.screen.paragraph("gateway", f"{context.id} has expired, as after {context.ttl} s without a call")
-        try:
-            await self.ask(context, "Is the shade washable?")
-        except ContextGoneError as error:
-            message = error.message.partition(" Request id")[0]
-            self.screen.paragraph("raised", f"{type(error).__name__}: {message}", "red")
-            await self.ask(await self.create("common_prefix"), "Is the shade washable?")
+        await self.ask(conversation, "Is the shade washable?")
+        context = await conversation.warm()
+        held = len(self.gateway.messages(context.id) or ())
+        said = len(conversation.messages)
+        self.screen.paragraph("gateway", f"{context.id} holds {held} of the {said} messages so far", "bold green")
 
-    def savings(self) -> None:
-        """Add up the usage of all calls, and show the saving."""
-        self.screen.heading("What the cache saved")
-        prompt = sum(usage.prompt_tokens for usage in self.answers)
-        cached = sum(usage.cached_tokens for usage in self.answers)
-        created = sum(usage.prompt_tokens for usage in self.creates)
-        new = created + prompt - cached
-        saved = 1 - (new + _CACHED_PRICE * cached) / prompt
-        show = self.screen.paragraph
-        whole = f"{prompt:,} prompt tokens of {len(self.answers)} answers"
-        show("cached", f"{cached:,} of the {whole}: {cached / prompt * 100:.1f} %", "bold green")
-        show("new", f"{new:,}: {created:,} to create {len(self.creates)} contexts, {prompt - cached:,} in questions")
-        show("without", f"all {prompt:,} would have been new, sent and processed each time")
-        assumed = f"if a cached token costs {_CACHED_PRICE * 100:.0f} % of a new one (assumed: see your price list)"
-        show("price", f"{saved * 100:.0f} % less for input, {assumed}; storage, billed by the hour, not counted")
+    async def batch(self, questions: int) -> "tuple[Prefix, Usage]":
+        """Ask many questions over one prefix; return the prefix and the usage of the answers."""
+        from ..managed import Prefix
+
+        self.screen.heading(f"{questions} questions over one handbook, as many at once as the service takes")
+        self.screen.paragraph("code", "manual = Prefix(session, model=…, messages=[system(handbook)])", "dim")
+        self.screen.paragraph("", f"async for answer in manual.map(questions, max_tokens={_ANSWER_TOKENS}): …", "dim")
+        manual = Prefix(self.session, model=_MODEL, messages=[system(_HANDBOOK)], ttl=3600)
+        await manual.warm()
+        show = self.timed()
+        clauses = (f"What does clause {number} say?" for number in range(1, questions + 1))
+        usage, done = Usage(), 0
+        async with self.progress(questions) as progress:
+            async for answer in manual.map(clauses, max_tokens=_ANSWER_TOKENS):
+                if answer.error is not None:
+                    raise answer.error
+                usage, done = usage + (answer.usage or Usage()), done + 1
+                progress(done, 0, usage.cached_tokens / usage.prompt_tokens)
+        show(f"{done} answers, {usage_line(usage)}", "bold green")
+        return manual, usage
+
+    def bill(self, prefix: "Prefix", answers: Usage) -> None:
+        """Compare the cost of the batch with the cost of the same calls without a context."""
+        from ..managed import Prices
+
+        self.screen.heading("The bill for those questions, with the cache and without")
+        cost, usage = prefix.cost(Prices(**_PRICES)), prefix.usage
+
+        def row(label: str, amount: float, without: float | None, note: str = "", style: str = "") -> None:
+            other = "" if without is None else f"{without:.4f}"
+            self.screen.paragraph(label, f"{amount:8.4f} {other:>8}  {note}".rstrip(), style)
+
+        self.screen.paragraph("", "    with  without", "bold")
+        new = f"new tokens: {usage.fresh_tokens:,}; without the cache {answers.prompt_tokens:,}"
+        row("input", cost.input, cost.without - cost.output, new)
+        row("cached", cost.cached, None, f"{usage.cached_tokens:,} tokens read from the cache")
+        row("output", cost.output, cost.output, f"{usage.completion_tokens:,} tokens of answers")
+        row("storage", cost.storage, None, "of the handbook, for each clock hour")
+        row("sum", cost.total, cost.without, style="bold")
+        prices = ", ".join(f"{name} {price}" for name, price in _PRICES.items()).replace("_per_hour", " an hour")
+        self.screen.paragraph("prices", f"assumed, for a million tokens: {prices}; see your price list", "yellow")
+        self.screen.paragraph("code", "print(manual.cost(prices))", "dim")
+        self.screen.paragraph("prints", str(cost), "bold green")
 
     # --- steps
 
-    async def create(self, mode: Literal["session", "common_prefix"]) -> Context:
-        """Create a context that begins with the handbook."""
-        context = await self.session.context.create(model=_MODEL, messages=[system(_HANDBOOK)], mode=mode, ttl=3600)
-        usage = context.usage or Usage()
-        self.creates.append(usage)
-        self.screen.paragraph("created", f"{context.id} ({mode}, {usage.prompt_tokens:,} tokens)")
-        return context
+    def timed(self) -> Callable[..., None]:
+        """Return a function that shows a text, with a style if given, after the seconds since now."""
+        began = time.monotonic()
 
-    async def ask(self, context: Context, question: str) -> None:
-        """Ask, and show the answer token by token."""
+        def show(text: str, style: str = "") -> None:
+            self.screen.paragraph(f"{time.monotonic() - began:.2f} s", text, style)
+
+        return show
+
+    @asynccontextmanager
+    async def progress(self, total: int) -> AsyncIterator[Progress]:
+        """Show the progress of the batch: a bar on a terminal, a line for each quarter elsewhere."""
+        terminal = self.screen.terminal
+        if terminal.out.is_terminal and terminal.err.is_terminal:
+            async with show_progress(terminal, total) as bar:
+                yield bar
+            return
+        show = self.timed()
+
+        def quarters(done: int, failed: int, cached: float | None) -> None:
+            if done % max(total // 4, 1) == 0 and done < total:
+                show(f"{done} of {total} answers, {(cached or 0.0) * 100:.1f} % cached")
+
+        yield quarters
+
+    async def ask(self, conversation: "Conversation", question: str) -> None:
+        """Take a turn, and show the answer token by token."""
         self.screen.paragraph("you", question)
-        async with self.stream(context, question) as stream:
+        async with conversation.stream(question) as stream:
             paragraph = self.screen.begin("answer", "green")
-            async for chunk in stream:
-                paragraph.write(chunk.text)
+            async for text in stream.text():
+                paragraph.write(text)
             paragraph.end()
-        usage = stream.usage or Usage()
-        self.answers.append(usage)
-        self.screen.paragraph("", usage_line(usage), "dim")
-
-    def stream(self, context: Context, question: str) -> ChatStream:
-        """Return a streamed answer with usage; nothing is sent yet."""
-        return self.session.chat.stream(
-            context_id=context.id,
-            model=_MODEL,
-            messages=[user(question)],
-            stream_options={"include_usage": True},
-        )
+        self.screen.paragraph("", usage_line(stream.usage), "dim")
