@@ -1,5 +1,6 @@
 """One call under way: its attempts, its times, and the report at its end."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from .. import retry, wire
@@ -10,7 +11,11 @@ from .cancellation import CancelScope
 from .queues import ContextQueue
 from .transport.evidence import Evidence
 
-__all__ = ["Call"]
+__all__ = ["Call", "ContextMissing"]
+
+
+class ContextMissing(Exception):  # noqa: N818  # no error: whoever chooses the context waits for one, and sends again
+    """There is no context to send on at this moment; nothing was sent."""
 
 
 class Session(Protocol):
@@ -29,6 +34,9 @@ class Call:
         scope: the task's, until the answer or the head of its stream has come. No longer: a task holds its result, and
             that may be the very stream this call belongs to.
         request: the POST.
+        choose: makes the POST of each attempt, at the moment of sending, or raises `ContextMissing`; None: all attempts
+            send `request`.
+        urgent: whether to wait for a connection at the front of the line.
         timeouts: the limits in force.
         policy: when to try again.
         client_request_id: our id, the same for all attempts.
@@ -46,6 +54,7 @@ class Call:
         "_ended",
         "_session",
         "attempts",
+        "choose",
         "client_request_id",
         "evidence",
         "first_at",
@@ -58,6 +67,7 @@ class Call:
         "started",
         "status",
         "timeouts",
+        "urgent",
         "usage",
     )
 
@@ -72,6 +82,8 @@ class Call:
     ) -> None:
         self.scope: CancelScope | None = CancelScope()
         self.request = request
+        self.choose: Callable[[], wire.Request] | None = None
+        self.urgent = False
         self.timeouts = timeouts
         self.policy = policy
         self.client_request_id = client_request_id
@@ -102,6 +114,12 @@ class Call:
             return self.final(APIConnectionError(self._closed_because, sent=True, hopeless=True))
         return self.annotate(SessionError(f"{self._closed_because} before the request was sent"))
 
+    def chosen(self) -> wire.Request:
+        """Choose the request of an attempt, at the moment of sending."""
+        if self.choose is not None:
+            self.request = self.choose()
+        return self.request
+
     def forget_body(self) -> None:
         """Let go of the request's body: the request was sent, and its stream may last."""
         request = self.request
@@ -112,6 +130,7 @@ class Call:
             stream=request.stream,
             context_id=request.context_id,
         )
+        self.choose = None
 
     # --- errors
 
@@ -141,7 +160,8 @@ class Call:
         if self.queue is not None:
             self.queue.release()
             self.queue = None
-        self._session.report(self, error)
+        if not isinstance(error, ContextMissing):
+            self._session.report(self, error)
 
     def log_line(self, error: BaseException | None, now: float) -> str:
         """Describe the call in one line: never content, never the key."""

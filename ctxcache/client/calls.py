@@ -68,8 +68,20 @@ class Calls:
 
     # --- making a call
 
-    def begin(self, request: wire.Request, timeouts: Timeouts | None, policy: Retry | None = None) -> Call:
+    def begin(
+        self,
+        request: wire.Request,
+        timeouts: Timeouts | None,
+        policy: Retry | None = None,
+        *,
+        waited: float = 0.0,
+    ) -> Call:
         """Begin a call; nothing is sent yet.
+
+        Args:
+            request: the POST.
+            timeouts, policy: None for the session's.
+            waited: seconds that the caller has waited already, which count for `Timeouts.total`.
 
         Raises:
             SessionError: the session is closed, or belongs to another event loop.
@@ -87,22 +99,15 @@ class Calls:
             self._timeouts if timeouts is None else timeouts,
             self._policy if policy is None else policy,
             own_id or f"{self._ids_begin}{next(self._numbers):08x}",
-            self.environment.clock(),
+            self.environment.clock() - waited,
         )
 
-    async def send(
-        self,
-        request: wire.Request,
-        read: Callable[[bytes, dict[str, str | None]], T],
-        timeouts: Timeouts | None,
-        policy: Retry | None = None,
-    ) -> T:
+    async def send(self, call: Call, read: Callable[[bytes, dict[str, str | None]], T]) -> T:
         """Make a plain call and read its answer.
 
         Raises:
             CtxCacheError: any of the family.
         """
-        call = self.begin(request, timeouts, policy)
         try:
             answer: T = await self._until_closed(call, read)
         except BaseException as error:
@@ -149,7 +154,7 @@ class Calls:
 
     async def _within_total(self, call: Call, read: Callable[..., Any] | None, total: float) -> Any:
         try:
-            async with asyncio.timeout(total):
+            async with asyncio.timeout(total - (self.environment.clock() - call.started)):
                 return await self._repeated(call, read)
         except TimeoutError:
             failure = APITimeoutError.of("total", total, sent=call.evidence.sent)
@@ -162,11 +167,11 @@ class Calls:
             call: the call.
             read: makes the answer of its body and ids; None for a stream: the exchange is the answer.
         """
-        request, environment = call.request, self.environment
-        if request.context_id is not None:
-            known = request.serialize is UNSET and self.queues.is_serial(request.context_id)
-            if known or request.serialize is True:
-                call.queue = await self.queues.take(request.context_id)
+        environment, context_id = self.environment, call.request.context_id
+        if context_id is not None:
+            serialize = call.request.serialize
+            if serialize is True or (serialize is UNSET and self.queues.is_serial(context_id)):
+                call.queue = await self.queues.take(context_id)
         began = environment.clock()
         while True:
             try:
@@ -182,10 +187,10 @@ class Calls:
             except CtxCacheError as error:
                 failure = error
             # Outside the handler, so that no error hangs on another without need.
-            if isinstance(failure, ContextBusyError) and request.context_id is not None:
-                self.queues.mark_serial(request.context_id)
+            if isinstance(failure, ContextBusyError) and call.request.context_id is not None:
+                self.queues.mark_serial(call.request.context_id)
             delay = None
-            if retry.may_repeat(failure, repeatable=request.repeatable) and not self._closed:
+            if retry.may_repeat(failure, repeatable=call.request.repeatable) and not self._closed:
                 delay = retry.next_delay(
                     call.policy,
                     failure,
@@ -204,7 +209,10 @@ class Calls:
         call.attempts += 1
         call.status = None
         call.ids = {"client_request_id": call.client_request_id}
-        exchange = await self.transport().open(call.request, call.client_request_id, call.timeouts, call.evidence)
+        request = call.request if call.choose is None else call.chosen
+        exchange = await self.transport().open(
+            request, call.client_request_id, call.timeouts, call.evidence, urgent=call.urgent
+        )
         call.head_at = self.environment.clock()
         call.status = exchange.status
         call.ids = exchange.ids

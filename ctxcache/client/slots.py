@@ -23,13 +23,16 @@ class Slots:
         self.free = free
         self.waiters: deque[asyncio.Future[None]] | None = None
 
-    async def wait(self) -> None:
-        """Wait for a slot, when none is free."""
+    async def wait(self, *, first: bool = False) -> None:
+        """Wait for a slot, when none is free; at the front of the line if `first`."""
         waiters = self.waiters
         if waiters is None:
             waiters = self.waiters = deque()
         waiter = asyncio.get_running_loop().create_future()
-        waiters.append(waiter)
+        if first:
+            waiters.appendleft(waiter)
+        else:
+            waiters.append(waiter)
         try:
             await waiter
         except asyncio.CancelledError:

@@ -9,7 +9,7 @@ Floors, from the top; a file imports from lower floors only::
     stores/        which context serves which prefix: in memory, in SQLite, in Redis
     live           LiveContext: a context in use, its idle timer and its account
     stream         ManagedStream: a stream that may begin again         costs     Prices, Ledger, Cost
-    question       reads a question and the options of its call
+    question       reads a question and the options of its call   deadline  Timeouts.total of a call, waits included
 """
 
 from .conversation import Conversation, TranscriptTurn

@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 
+from ..client.call import Call
 from ..client.hooks import CreateEvent, RecreateEvent, WarningEvent
 from ..client.session import AsyncSession
 from ..errors import ContextGoneError, CtxCacheError, InvalidInputError
@@ -81,6 +82,7 @@ class ContextKeeper:
         self.clock = clock
         self.ledger = Ledger(grows=template.mode == "session")
         self._is_gone = is_gone
+        self._create: Call | None = None
 
     async def create(self, messages: tuple[Message, ...] | None = None) -> LiveContext:
         """Create a context and enter the create in the books; call `announce` once the context is in use.
@@ -91,19 +93,24 @@ class ContextKeeper:
         Raises:
             CtxCacheError: any of the family.
         """
-        template = self.template
+        template = self.template if messages is None else attrs.evolve(self.template, messages=messages)
         sent_at = self.clock()
-        context = await self.session.context.create(
-            model=template.model,
-            messages=template.messages if messages is None else messages,
-            mode="session" if template.mode == "session" else "common_prefix",
-            ttl=template.ttl,
-            truncation_strategy=template.truncation_strategy,
-        )
+        try:
+            context = await self.session.context.send(template, watch=self._watch_create)
+        finally:
+            self._create = None
         requested = template.ttl if isinstance(template.ttl, int) else None
         live = self.watch(context, idle_seconds(context, requested), sent_at)
         self.ledger.created(context.id, context.usage, sent_at, live.ttl)
         return live
+
+    def _watch_create(self, call: Call) -> None:
+        self._create = call
+
+    @property
+    def create_sent(self) -> bool:
+        """Whether a create is under way that was sent, or will be in a moment."""
+        return self._create is not None and self._create.evidence.begun
 
     def watch(
         self, context: Context, ttl: float, since: float, *, remaining: float | None = None, adopted: bool = False

@@ -63,9 +63,20 @@ class LiveContext:
         margin: as above, after its limit.
         expires_at: when the context will be gone, unless used before.
         store_expires_at: the same as the store knows it.
+        answered: whether a call on the context was answered here. A context that never was may be dead from the start.
     """
 
-    __slots__ = ("_ledger", "_on_uncached", "adopted", "context", "expires_at", "margin", "store_expires_at", "ttl")
+    __slots__ = (
+        "_ledger",
+        "_on_uncached",
+        "adopted",
+        "answered",
+        "context",
+        "expires_at",
+        "margin",
+        "store_expires_at",
+        "ttl",
+    )
 
     def __init__(
         self,
@@ -85,6 +96,7 @@ class LiveContext:
         self.expires_at = since + (ttl if remaining is None else remaining)
         self.store_expires_at = self.expires_at
         self.adopted = adopted
+        self.answered = False
         self._ledger = ledger
         self._on_uncached = on_uncached
 
@@ -97,6 +109,7 @@ class LiveContext:
             usage: as the service counted it; None where it did not say.
             sent_at: when the request was sent.
         """
+        self.answered = True
         self.expires_at = max(self.expires_at, sent_at + self.ttl)
         if self._ledger.used(self.context.id, usage, sent_at) and self._on_uncached is not None:
             self._on_uncached(self)

@@ -37,6 +37,23 @@ async def test_in_the_order_they_came(waiting):
     assert slots.free == 1
 
 
+async def test_at_the_front_of_the_line(waiting):
+    """Whoever waits first is served next, and may leave the line like the others."""
+    slots, served = Slots(0), []
+    tasks = await waiting(slots, 2, served)
+    urgent, cancelled = [asyncio.create_task(slots.wait(first=True)) for _ in range(2)]
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.sleep(0)
+    slots.release()
+    await urgent
+    assert served == []
+    for _ in tasks:
+        slots.release()
+    await asyncio.gather(*tasks)
+    assert served == [0, 1]
+
+
 async def test_cancelled_in_line(waiting):
     """Who is cancelled leaves the line; the slot goes to the next."""
     slots, served = Slots(0), []

@@ -1,6 +1,6 @@
 """`POST /context/chat/completions`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NotRequired, TypedDict, Unpack, cast, overload
 
@@ -8,6 +8,7 @@ from ... import wire
 from ...config import UNSET, Retry, Timeouts, Unset
 from ...errors import InvalidInputError
 from ...models import ChatCompletion, Message, MessageLike, read_messages
+from ..call import Call
 from ..calls import Calls
 from ..stream import ChatStream
 
@@ -134,7 +135,7 @@ class ChatEndpoint:
             InvalidInputError: for an argument out of its range.
         """
         context_id, prepared = _prepare(options, stream=True)
-        return self._stream(prepared, prepared.on(context_id))
+        return self._stream(prepared, context_id)
 
     # --- checked once, sent on any context
 
@@ -161,38 +162,82 @@ class ChatEndpoint:
         return _prepared(model, checked, cast("dict[str, Any]", options), stream=stream)
 
     async def send(
-        self, prepared: wire.PreparedChat, context_id: str, *, before: Sequence[Message] = ()
+        self,
+        prepared: wire.PreparedChat,
+        context: str | Callable[[], str],
+        *,
+        before: Sequence[Message] = (),
+        waited: float = 0.0,
+        urgent: bool = False,
     ) -> ChatCompletion:
         """Send a prepared chat on a context and wait for the whole answer.
 
         Args:
             prepared: made by `prepare`, not to be streamed.
-            context_id: the id of a context.
+            context: the id of a context, or a function that chooses one. The function is called for each attempt, when
+                a connection is at hand; it may raise `ContextMissing`, and so does `send`: nothing was sent.
             before: messages to send in front of the chat's own.
+            waited: seconds that the caller has waited already, which count for `Timeouts.total`.
+            urgent: whether to wait for a connection at the front of the line.
 
         Raises:
             CtxCacheError: as `create`.
         """
-        request = prepared.on(context_id, before=before)
-        return await self._calls.send(request, wire.read_completion, prepared.timeouts, prepared.retry)
+        return await self._calls.send(self._begin(prepared, context, before, waited, urgent), wire.read_completion)
 
     async def open_stream(
-        self, prepared: wire.PreparedChat, context_id: str, *, before: Sequence[Message] = ()
+        self,
+        prepared: wire.PreparedChat,
+        context: str | Callable[[], str],
+        *,
+        before: Sequence[Message] = (),
+        waited: float = 0.0,
+        urgent: bool = False,
     ) -> ChatStream:
         """Send a prepared chat on a context and wait for the head of its stream.
 
         Args:
             prepared: made by `prepare`, with `stream=True`.
-            context_id, before: as in `send`.
+            context, before, waited, urgent: as in `send`.
 
         Raises:
             CtxCacheError: as `create`.
         """
-        return await self._stream(prepared, prepared.on(context_id, before=before)).open()
+        return await self._stream(prepared, context, before, waited, urgent).open()
 
-    def _stream(self, prepared: wire.PreparedChat, request: wire.Request) -> ChatStream:
-        begin = partial(self._calls.begin, request, prepared.timeouts, prepared.retry)
+    def _stream(
+        self,
+        prepared: wire.PreparedChat,
+        context: str | Callable[[], str],
+        before: Sequence[Message] = (),
+        waited: float = 0.0,
+        urgent: bool = False,
+    ) -> ChatStream:
+        begin = partial(self._begin, prepared, context, before, waited, urgent)
         return ChatStream(self._calls, begin, expected_choices=prepared.replies)
+
+    def _begin(
+        self,
+        prepared: wire.PreparedChat,
+        context: str | Callable[[], str],
+        before: Sequence[Message],
+        waited: float,
+        urgent: bool,
+    ) -> Call:
+        request = prepared.on(context() if callable(context) else context, before=before)
+        call = self._calls.begin(request, prepared.timeouts, prepared.retry, waited=waited)
+        call.urgent = urgent
+        if callable(context):
+
+            def choose() -> wire.Request:
+                nonlocal request
+                context_id = context()
+                if context_id != request.context_id:
+                    request = prepared.on(context_id, before=before)
+                return request
+
+            call.choose = choose
+        return call
 
 
 def _prepare(given: Mapping[str, Any], *, stream: bool) -> tuple[str, wire.PreparedChat]:

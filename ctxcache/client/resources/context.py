@@ -1,6 +1,6 @@
 """`POST /context/create`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Literal
@@ -8,6 +8,7 @@ from typing import Any, Literal
 from ... import checks, wire
 from ...config import UNSET, Retry, Timeouts, Unset
 from ...models import Context, ContextRequest, MessageLike, TruncationStrategy, read_messages
+from ..call import Call
 from ..calls import Calls
 
 __all__ = ["ContextEndpoint"]
@@ -64,8 +65,26 @@ class ContextEndpoint:
             truncation_strategy=truncation_strategy,
             extra={} if extra_body is None else checks.json_mapping("extra_body", extra_body),
         )
-        post = wire.create_request(request, extra_headers)
-        context = await self._calls.send(post, partial(wire.read_context, request=request), timeouts, retry)
+        call = self._calls.begin(wire.create_request(request, extra_headers), timeouts, retry)
+        return await self._send(call, request)
+
+    async def send(self, request: ContextRequest, *, watch: Callable[[Call], object]) -> Context:
+        """Make a context of a request that was checked before.
+
+        Args:
+            request: the request.
+            watch: gets the call as it begins, and may look at its `evidence`.
+
+        Raises:
+            CtxCacheError: as `create`.
+        """
+        call = self._calls.begin(wire.create_request(request), None)
+        call.urgent = True  # others wait for the context
+        watch(call)
+        return await self._send(call, request)
+
+    async def _send(self, call: Call, request: ContextRequest) -> Context:
+        context = await self._calls.send(call, partial(wire.read_context, request=request))
         if context.mode == "session":
             self._calls.queues.mark_serial(context.id)
         return context

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -78,14 +78,23 @@ class Transport:
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=proxy, headers=headers
         )
 
-    async def open(self, request: Request, client_request_id: str, timeouts: Timeouts, evidence: Evidence) -> Exchange:
+    async def open(
+        self,
+        request: Request | Callable[[], Request],
+        client_request_id: str,
+        timeouts: Timeouts,
+        evidence: Evidence,
+        *,
+        urgent: bool = False,
+    ) -> Exchange:
         """Send a request and wait for the head of its answer, whatever its status.
 
         Args:
-            request: the POST.
+            request: the POST, or a function that makes it at the moment of sending: after the wait for a connection.
             client_request_id: goes out as `X-Client-Request-Id`.
             timeouts: the limits in force.
             evidence: kept up to date during the attempt.
+            urgent: whether to wait for a connection at the front of the line.
 
         Raises:
             APIConnectionError: `sent` says whether the request may have run.
@@ -96,8 +105,11 @@ class Transport:
         if self._slots.free:
             self._slots.free -= 1
         else:
-            await self._wait_for_slot(timeouts)
+            await self._wait_for_slot(timeouts, urgent)
+        evidence.begun = True
         try:
+            if not isinstance(request, Request):
+                request = request()
             response = await self._post_on_a_good_connection(request, client_request_id, timeouts, evidence)
         except BaseException:
             self._slots.release()
@@ -171,10 +183,10 @@ class Transport:
                 self._aiohttp_timeouts[timeouts] = made
         return made
 
-    async def _wait_for_slot(self, timeouts: Timeouts) -> None:
+    async def _wait_for_slot(self, timeouts: Timeouts, urgent: bool) -> None:
         try:
             async with asyncio.timeout(timeouts.pool):
-                await self._slots.wait()
+                await self._slots.wait(first=urgent)
         except TimeoutError:
             pass
         else:

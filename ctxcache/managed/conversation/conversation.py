@@ -26,6 +26,7 @@ from ...models import (
 )
 from ...wire import PreparedChat
 from ..costs import Cost, Prices
+from ..deadline import Deadline
 from ..keeper import ContextKeeper
 from ..live import DEFAULT_MARGIN, printable
 from ..question import Question, read_question, refuse_own_options
@@ -124,9 +125,10 @@ class Conversation:
         """
         messages = read_question(question)
         prepared = self._prepare(messages, options)
-        turn = await self._dialogue.take()
+        deadline = Deadline(self._total(prepared))
+        turn = await deadline.wait(self._dialogue.take())
         try:
-            answer = await self._dialogue.send(messages, partial(self._session.chat.send, prepared))
+            answer = await self._dialogue.send(messages, partial(self._session.chat.send, prepared), deadline)
             self._dialogue.answered(answer)
             return answer
         except CtxCacheError as error:
@@ -151,7 +153,11 @@ class Conversation:
         messages = read_question(question)
         own: ChatParameters = {"stream_options": {"include_usage": True}, **options}
         prepared = self._prepare(messages, own, stream=True)
-        return ManagedStream(StreamedTurn(self._dialogue, messages, partial(self._session.chat.open_stream, prepared)))
+        open_stream = partial(self._session.chat.open_stream, prepared)
+        return ManagedStream(StreamedTurn(self._dialogue, messages, open_stream, self._total(prepared)))
+
+    def _total(self, prepared: PreparedChat) -> float | None:
+        return (self._session.timeouts if prepared.timeouts is None else prepared.timeouts).total
 
     def _prepare(self, question: tuple[Message, ...], options: ChatParameters, *, stream: bool = False) -> PreparedChat:
         """Check and encode a turn, which has one answer and is never sent twice."""

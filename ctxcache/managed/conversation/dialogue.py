@@ -26,6 +26,7 @@ from typing import Final, TypeVar
 from ...client.stream import ChatStream
 from ...errors import CtxCacheError, OutcomeUnknownError, SessionError, StreamInterruptedError
 from ...models import ChatCompletion, Context, Message
+from ..deadline import Deadline
 from ..keeper import ContextKeeper
 from ..live import LiveContext, printable
 from .session_context import SessionContext
@@ -83,30 +84,40 @@ class Dialogue:
 
     # --- sending
 
-    async def send(self, question: tuple[Message, ...], call: Callable[..., Awaitable[T]], *, again: bool = True) -> T:
+    async def send(
+        self,
+        question: tuple[Message, ...],
+        call: Callable[..., Awaitable[T]],
+        deadline: Deadline,
+        *,
+        again: bool = True,
+    ) -> T:
         """Send a question on a context that may be used; if that is gone, once more on a new one.
 
         Args:
             question: its messages.
-            call: sends the question, given the context's id and the messages that go in front.
+            call: sends the question, given the context's id, the messages that go in front, and the seconds waited.
+            deadline: limits the wait for a context.
             again: whether the question may be sent once more.
 
         Raises:
             CtxCacheError: any of the family.
         """
-        live = await self.context.ready(self.transcript)
+        live = await deadline.wait(self.context.ready(self.transcript))
         try:
-            return await self._send(live, question, call)
+            return await self._send(live, question, call, deadline)
         except CtxCacheError:
             if self.context.lost is None or not again:
                 raise
-        live = await self.context.ready(self.transcript)
-        return await self._send(live, question, call)
+        live = await deadline.wait(self.context.ready(self.transcript))
+        return await self._send(live, question, call, deadline)
 
-    async def _send(self, live: LiveContext, question: tuple[Message, ...], call: Callable[..., Awaitable[T]]) -> T:
+    async def _send(
+        self, live: LiveContext, question: tuple[Message, ...], call: Callable[..., Awaitable[T]], deadline: Deadline
+    ) -> T:
         self.question_in_flight, self._sent_at = question, self.keeper.clock()
         try:
-            return await call(live.context.id, before=self.context.carried)
+            return await call(live.context.id, before=self.context.carried, waited=deadline.waited)
         except BaseException as error:
             self.failed(error)
             raise
@@ -188,13 +199,20 @@ class StreamedTurn:
     Args:
         dialogue: the conversation.
         question: the messages of the turn.
-        stream: opens the stream, given the context's id and the messages that go in front.
+        stream: opens the stream, given the context's id, the messages that go in front, and the seconds waited.
+        total: seconds from the first use to the end of the stream, or None.
     """
 
     def __init__(
-        self, dialogue: Dialogue, question: tuple[Message, ...], stream: Callable[..., Awaitable[ChatStream]]
+        self,
+        dialogue: Dialogue,
+        question: tuple[Message, ...],
+        stream: Callable[..., Awaitable[ChatStream]],
+        total: float | None,
     ) -> None:
         self._dialogue = dialogue
+        self._total = total
+        self._deadline = Deadline(total)
         self._question = question
         self._stream = stream
         self._lock: TurnLock | None = None
@@ -202,19 +220,20 @@ class StreamedTurn:
 
     async def begin(self) -> ChatStream:
         """Wait for the turn, and send the question."""
-        self._lock = await self._dialogue.take()
-        return await self._dialogue.send(self._question, self._open)
+        self._deadline = Deadline(self._total)
+        self._lock = await self._deadline.wait(self._dialogue.take())
+        return await self._dialogue.send(self._question, self._open, self._deadline)
 
-    async def _open(self, context_id: str, *, before: tuple[Message, ...]) -> ChatStream:
+    async def _open(self, context_id: str, *, before: tuple[Message, ...], waited: float) -> ChatStream:
         self._attempts += 1
-        return await self._stream(context_id, before=before)
+        return await self._stream(context_id, before=before, waited=waited)
 
     async def again(self, error: CtxCacheError) -> ChatStream | None:
         """Send the question once more if the context is gone and nothing of the answer came."""
         if self._attempts > 1 or not self._dialogue.keeper.is_gone(error):
             return None
         self._dialogue.failed(error)
-        return await self._dialogue.send(self._question, self._open, again=False)
+        return await self._dialogue.send(self._question, self._open, self._deadline, again=False)
 
     def hold_here(self) -> None:
         """Make the reading task the holder of the turn: a question from it would wait for itself."""

@@ -1,40 +1,67 @@
-"""`PrefixCall`: one call over a prefix, sent on the current context and repeated if that turns out to be gone."""
+"""`PrefixCall`: one call over a prefix, sent on the context of that moment, and repeated if it turns out to be gone."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
+from ...client.call import ContextMissing
 from ...client.stream import ChatStream
 from ...errors import CtxCacheError
 from ...models import Usage
+from ..deadline import Deadline
 from ..keeper import ContextKeeper
 from ..live import LiveContext
 from .renewal import Renewal
 
 __all__ = ["PrefixCall"]
 
+_MOST_CONTEXTS: Final = 5
+
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Send(Protocol[T_co]):
+    """Sends the call on the context that `choose` names at the moment of sending."""
+
+    def __call__(self, choose: Callable[[], str], /, *, waited: float, urgent: bool) -> Awaitable[T_co]:
+        """Send; see `ChatEndpoint.send` for the arguments."""
+        ...
 
 
 class PrefixCall(Generic[T]):
     """One call, plain or streamed; for a stream it is the `StreamOwner`.
 
-    It is sent at most twice, and a third time only if the second context was adopted from the store, which may have
-    kept a dead one for long. The third context is created here, so there is no loop.
+    The context is chosen when a connection is at hand, and chosen anew for each attempt: whatever became of contexts
+    while the call waited, it is sent on the context that is known to be alive at that moment.
+
+    A call whose context is gone is repeated, in front of the calls that wait for a connection. It fails if its second
+    context, a newer one, is gone as well, with two exceptions:
+
+    - That one was adopted from the store, which may have kept a dead one for long: then the call is repeated on a
+      context created here.
+    - That one had answered calls before it died, or a newer one is known: then contexts live for a while, and the call
+      is repeated, on five contexts at most and as long as the prefix's budget lasts. So even a storm of deaths costs
+      little more than two POSTs a call; and a service whose contexts are dead from the start costs two.
 
     Args:
         keeper: decides which errors say that a context is gone.
         renewal: provides the contexts.
-        send: sends the call, given the id of a context; called once for each attempt.
+        send: sends the call.
+        total: seconds for the whole call from `begin` on, or None.
     """
 
-    def __init__(self, keeper: ContextKeeper, renewal: Renewal, send: Callable[[str], Awaitable[T]]) -> None:
+    def __init__(self, keeper: ContextKeeper, renewal: Renewal, send: Send[T], total: float | None) -> None:
         self._keeper = keeper
         self._renewal = renewal
         self._send = send
-        self._attempts = 0
-        self._sent_at = 0.0
+        self._total = total
+        self._deadline = Deadline(total)
+        self._gone = 0  # contexts that the call found gone
+        self._created_only = False
+        self._short_lived: LiveContext | None = None  # new, and expired when it came
         self._live: LiveContext | None = None  # the context of the last attempt
+        self._sent_at = 0.0
 
     async def begin(self) -> T:
         """Send the call.
@@ -42,33 +69,55 @@ class PrefixCall(Generic[T]):
         Raises:
             CtxCacheError: any of the family, from creating the context or from the call.
         """
-        return await self._send_on(await self._renewal.current())
+        self._deadline = Deadline(self._total)
+        self._renewal.budget.deposit()
+        return await self._run()
+
+    async def _run(self) -> T:
+        while True:
+            failure: CtxCacheError | None = None
+            try:
+                return await self._send(self._choose, waited=self._deadline.waited, urgent=self._gone > 0)
+            except ContextMissing:
+                pass
+            except CtxCacheError as error:
+                failure = error
+            # Outside the handlers, so that no error hangs on another without need.
+            if failure is None:
+                renewal = self._renewal
+                live = await self._deadline.wait(renewal.created() if self._created_only else renewal.current())
+                self._short_lived = live if live.expired(self._keeper.clock()) else None
+            elif not self._may_repeat(failure):
+                raise failure
 
     async def again(self, error: CtxCacheError) -> T | None:
         """Repeat the call if the error says that its context is gone; None: raise the error."""
-        live = await self._successor(error)
-        return None if live is None else await self._send_on(live)
+        return await self._run() if self._may_repeat(error) else None
 
-    async def _send_on(self, first: LiveContext) -> T:
-        live: LiveContext | None = first
-        while live is not None:
-            self._live, self._sent_at = live, self._keeper.clock()
-            self._attempts += 1
-            try:
-                return await self._send(live.context.id)
-            except CtxCacheError as error:
-                failure = error
-            live = await self._successor(failure)
-        raise failure
+    def _choose(self) -> str:
+        """Choose the context at the moment of sending."""
+        live = self._renewal.live
+        if live is None and self._short_lived is self._renewal.latest:
+            live = self._short_lived  # a new one would be no better
+        if live is None or (self._created_only and live.adopted):
+            raise ContextMissing
+        self._live, self._sent_at = live, self._keeper.clock()
+        return live.context.id
 
-    async def _successor(self, error: CtxCacheError) -> LiveContext | None:
-        """Return the context on which to repeat the call; None if it is not to be repeated."""
+    def _may_repeat(self, error: CtxCacheError) -> bool:
+        """Whether to send the call again after this error; then its context is discarded."""
         failed = self._live
         if failed is None or not self._discard_if_gone(failed, error):
-            return None
-        if self._attempts == 1:
-            return await self._renewal.current()
-        return await self._renewal.created() if self._attempts == 2 and failed.adopted else None
+            return False
+        self._gone += 1
+        if self._gone == 1:
+            return True
+        if self._gone == 2 and failed.adopted:
+            self._created_only = True
+            return True
+        if self._gone == _MOST_CONTEXTS or not (failed.answered or self._renewal.superseded(failed)):
+            return False
+        return self._renewal.budget.withdraw()
 
     def _discard_if_gone(self, live: LiveContext, error: CtxCacheError) -> bool:
         gone = self._keeper.is_gone(error)

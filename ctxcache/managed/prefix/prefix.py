@@ -99,7 +99,8 @@ class Prefix:
         return await self._ask(self._prepare(read_question(question), options))
 
     async def _ask(self, prepared: PreparedChat) -> ChatCompletion:
-        call = PrefixCall(self._keeper, self._renewal, partial(self._session.chat.send, prepared))
+        send = partial(self._session.chat.send, prepared)
+        call = PrefixCall(self._keeper, self._renewal, send, self._total(prepared))
         answer = await call.begin()
         await call.answered(answer.usage)
         return answer
@@ -120,7 +121,8 @@ class Prefix:
         """
         own: ChatParameters = {"stream_options": {"include_usage": True}, **options}
         prepared = self._prepare(read_question(question), own, stream=True)
-        return ManagedStream(PrefixCall(self._keeper, self._renewal, partial(self._session.chat.open_stream, prepared)))
+        send = partial(self._session.chat.open_stream, prepared)
+        return ManagedStream(PrefixCall(self._keeper, self._renewal, send, self._total(prepared)))
 
     def map(
         self,
@@ -172,6 +174,9 @@ class Prefix:
         own: ChatParameters = {"repeatable": True, **options}
         prepared = self._session.chat.prepare(model=self._model, stream=stream, **own)
         return prepared.asking(messages) if messages else prepared
+
+    def _total(self, prepared: PreparedChat) -> float | None:
+        return (self._session.timeouts if prepared.timeouts is None else prepared.timeouts).total
 
     def _tell_of_retry(self, error: CtxCacheError, attempts: int, delay: float) -> None:
         live = self._renewal.live

@@ -4,7 +4,7 @@ Invariants:
 
 - Single flight: at most one search or create is under way. Callers that need a context meanwhile wait for its result,
   or get a copy of its error; an error is not remembered. A cancelled caller leaves the work to the others. The last one
-  cancels a search; a create goes on, since it is billed, and serves the next caller.
+  cancels a search, but not a create that was sent: that is billed, and serves the next caller.
 - The first caller to find a context gone discards it; later ones use its successor.
 - The store is asked only when no live context is known here. A create holds a lease in the store, so that other
   processes wait for its context instead of creating their own.
@@ -21,6 +21,7 @@ from ...models import Context
 from ..keeper import ContextKeeper, Replaced
 from ..live import LiveContext, printable
 from .lease import Lease
+from .repeat_budget import RepeatBudget
 from .single_flight import SingleFlight
 from .store_access import StoreAccess
 from .timing import Timing
@@ -39,6 +40,9 @@ class Renewal:
         keeper: creates the contexts and announces them.
         store: the context's key in the store.
         timing: how to wait for a lease, and how long.
+
+    Attributes:
+        budget: limits how often calls are repeated beyond the first time.
     """
 
     def __init__(self, keeper: ContextKeeper, store: StoreAccess, timing: Timing) -> None:
@@ -48,12 +52,12 @@ class Renewal:
         self._clock = keeper.clock
         self._live: LiveContext | None = None
         self._flight: SingleFlight[LiveContext] | None = None
-        self._creating = False
         self._replaced: Replaced | None = None  # announced with its successor
         self._gone_id = ""
         self._shared: tuple[LiveContext, int] | None = None  # the context in the store, and the recoveries by then
         self._publishing = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self.budget = RepeatBudget()
 
     # --- the context
 
@@ -62,6 +66,15 @@ class Renewal:
         """The context, if there is one that has not expired."""
         live = self._live
         return None if live is None or live.expired(self._clock()) else live
+
+    @property
+    def latest(self) -> LiveContext | None:
+        """The context that was found or created last, expired or not; None once discarded."""
+        return self._live
+
+    def superseded(self, live: LiveContext) -> bool:
+        """Whether a newer context than this one is known, or under way."""
+        return (self.live or live) is not live or self._under_way() is not None
 
     async def current(self) -> LiveContext:
         """Return a live context: the known one, one from the store, or a new one.
@@ -152,7 +165,7 @@ class Renewal:
         if self._live is not None and self._live.expired(self._clock()):
             self._replaced = Replaced(self._live.context.id, "expired")
             self._live = None
-        self._flight = SingleFlight(self._fly(fresh), fresh=fresh, keep=lambda: self._creating)
+        self._flight = SingleFlight(self._fly(fresh), fresh=fresh, keep=lambda: self._keeper.create_sent)
         return self._flight
 
     async def _fly(self, fresh: bool) -> LiveContext:
@@ -221,7 +234,6 @@ class Renewal:
         """Create a context and put it into the store; the lease is kept for that long, and given back."""
         live: LiveContext | None = None
         lease.keep()
-        self._creating = True
         try:
             live = await self._keeper.create()
             # Before anything is awaited: a context that exists, and is billed, must not be lost by a cancellation.
@@ -229,7 +241,6 @@ class Renewal:
             self._keeper.announce(live, replaced)
             return live
         finally:
-            self._creating = False
             self._spawn(self._conclude(live, lease))
 
     async def _conclude(self, live: LiveContext | None, lease: Lease) -> None:

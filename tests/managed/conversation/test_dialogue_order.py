@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ctxcache import ContextBusyError, Retry, user
+from ctxcache import APITimeoutError, ContextBusyError, Retry, Timeouts, user
 from ctxcache.managed.conversation import Conversation
 
 from ...hostile import DONE, END, SSE, STALL, after, chunk, piece, pieces
@@ -160,3 +160,25 @@ async def test_cancelled_at_any_step(hostile, session_for, held, how, clock):
         if finished:
             break
     assert 3 < step < 199
+
+
+@pytest.mark.parametrize("how", ["ask", "stream"])
+@pytest.mark.parametrize("where", ["turn", "context"])
+async def test_the_time_limit_includes_the_waits_before_sending(hostile, new, how, where):
+    """For its turn, and for the context; nothing was sent, so nothing is in doubt."""
+    go = asyncio.Event()
+    hostile.plays([after(go), *made()], says("Hi"), says("Fine"))
+    conversation = new()
+    first = asyncio.ensure_future(conversation.ask("1?")) if where == "turn" else None
+    if first is not None:
+        await hostile.until(lambda: hostile.posts)
+    limit = {"timeouts": Timeouts(total=0.05)}
+    with pytest.raises(APITimeoutError, match=r"Timeouts\.total"):
+        await (conversation.ask("2?", **limit) if how == "ask" else read(conversation.stream("2?", **limit)))
+    go.set()
+    assert conversation.doubtful is None
+    if first is not None:
+        await first
+        assert said(conversation) == [("1?", "Hi", True)]
+    else:
+        assert said(conversation) == []

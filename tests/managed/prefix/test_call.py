@@ -5,10 +5,19 @@ import asyncio
 import pytest
 
 from ctxcache import (
+    APITimeoutError,
+    AsyncSession,
     BadRequestError,
     ContextGoneError,
+    Hooks,
+    Limits,
+    Retry,
+    Timeouts,
+    system,
 )
+from ctxcache.managed import Prefix
 
+from ..conftest import MANUAL, MODEL
 from ..service import TEXT
 
 
@@ -147,3 +156,113 @@ async def test_a_predicate_that_raises_is_no_answer(prefix_for, service, log_lin
     assert (len(service.creates), len(service.chats)) == (1, 1)
     assert prefix.context.id == "ctx-1"
     assert log_lines("ERROR")
+
+
+# --- the moment of sending
+
+
+@pytest.fixture
+async def narrow(service, key, clock):
+    """A prefix whose session has one connection."""
+    limits = Limits(connections=1)
+    async with AsyncSession(key, service.url, retry=Retry(first_delay=0), limits=limits) as session:
+        yield Prefix(session, model=MODEL, messages=[system(MANUAL)], ttl=3600, clock=clock)
+
+
+@pytest.mark.parametrize("way", ["ask", "stream"])
+async def test_the_context_is_chosen_after_the_wait_for_a_connection(narrow, service, until, way):
+    """Whoever waited in line while it died and was replaced does not try the dead one."""
+    await narrow.warm()
+    service.chatting.clear()
+    service.fate("gone")
+    calls = [narrow.ask("?") if way == "ask" else collect(narrow.stream("?")) for _ in range(20)]
+    asking = [asyncio.create_task(call) for call in calls]
+    await until(lambda: service.waiting)
+    service.chatting.set()
+    await asyncio.gather(*asking)
+    assert (len(service.creates), service.posts) == (2, {"ctx-1": 1, "ctx-2": 20})
+
+
+async def test_the_context_is_chosen_for_each_attempt(service, key, clock):
+    """One that dies while a call waits for its retry is not tried again."""
+
+    def expire(event):
+        clock.advance(4000)
+
+    service.fate("broken")
+    async with AsyncSession(key, service.url, retry=Retry(first_delay=0), hooks=Hooks(on_retry=expire)) as session:
+        prefix = Prefix(session, model=MODEL, messages=[system(MANUAL)], ttl=3600, clock=clock)
+        assert (await prefix.ask("?")).text == TEXT
+    assert (len(service.creates), service.posts) == (2, {"ctx-1": 1, "ctx-2": 1})
+
+
+async def test_a_context_that_hardly_lives_is_used_all_the_same(prefix, service, clock, until):
+    """One that counts as expired as soon as it is there is no reason to create another, and another."""
+    service.ttls.append(10)
+    service.creating.clear()
+    asking = asyncio.create_task(prefix.ask("?"))
+    await until(lambda: service.creates)
+    clock.advance(9.5)
+    service.creating.set()
+    assert (await asking).text == TEXT
+    assert len(service.creates) == 1
+
+
+async def test_a_repeat_goes_first(narrow, service, until):
+    """A call whose context died has waited once, and its next context may die as well."""
+    await narrow.warm()
+    service.chatting.clear()
+    service.fate("gone")
+    asking = [asyncio.create_task(narrow.ask(f"{number}?")) for number in range(5)]
+    await until(lambda: service.waiting)
+    service.chatting.set()
+    await asyncio.gather(*asking)
+    asked = [chat["messages"][0]["content"] for chat in service.chats]
+    assert "0?" in asked[1:4]
+
+
+async def test_calls_outlive_contexts_that_are_killed(service, key, clock):
+    """Three hundred at once over thirty connections, while every fiftieth chat kills the context: all are answered."""
+    limits = Limits(connections=30)
+    async with AsyncSession(key, service.url, retry=Retry(first_delay=0), limits=limits) as session:
+        prefix = Prefix(session, model=MODEL, messages=[system(MANUAL)], ttl=3600, clock=clock)
+        service.fate(*(["fine"] * 49 + ["gone"]) * 12)
+        replies = await asyncio.gather(*(prefix.ask("?") for _ in range(300)))
+    assert {reply.text for reply in replies} == {TEXT}
+    assert len(service.chats) <= 2.25 * 300
+    assert len(service.creates) <= 13
+
+
+# --- the time limit
+
+
+@pytest.mark.parametrize("way", ["ask", "stream"])
+@pytest.mark.parametrize("whose", ["call", "session"])
+async def test_the_time_limit_includes_the_wait_for_a_context(service, key, clock, way, whose):
+    """Of the call or of the session; the create itself goes on for the next call."""
+    limit = Timeouts(total=0.05)
+    settings = {"timeouts": limit} if whose == "session" else {}
+    async with AsyncSession(key, service.url, **settings) as session:
+        prefix = Prefix(session, model=MODEL, messages=[system(MANUAL)], ttl=3600, clock=clock)
+        service.creating.clear()
+        options = {"timeouts": limit} if whose == "call" else {}
+        with pytest.raises(APITimeoutError, match=r"0\.05 s \(Timeouts\.total\)"):
+            await (prefix.ask("?", **options) if way == "ask" else collect(prefix.stream("?", **options)))
+        service.creating.set()
+        if whose == "call":
+            assert (await prefix.ask("?")).text == TEXT
+            assert len(service.creates) == 1
+    assert len(service.chats) == (1 if whose == "call" else 0)
+
+
+async def test_the_time_limit_includes_the_wait_for_a_connection(narrow, service, until):
+    """And what was waited before that counts."""
+    await narrow.warm()
+    service.chatting.clear()
+    asking = asyncio.create_task(narrow.ask("?"))
+    await until(lambda: service.waiting)
+    with pytest.raises(APITimeoutError, match=r"Timeouts\.total"):
+        await narrow.ask("?", timeouts=Timeouts(total=0.05))
+    service.chatting.set()
+    await asking
+    assert len(service.chats) == 1
