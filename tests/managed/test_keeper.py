@@ -1,5 +1,7 @@
 """`keeper`: creates contexts, keeps their books, reports on them."""
 
+import asyncio
+
 import pytest
 
 from ctxcache import ContextGoneError, CtxCacheError, InvalidInputError, Usage, system, user
@@ -78,3 +80,16 @@ async def test_an_uncached_repeat_use_is_a_warning(keeper_for, told, log_lines):
     [(name, event)] = told
     assert (name, event.kind, event.context_id, event.message) == ("on_warning", "uncached", "ctx-1", line)
     assert "rolling_tokens" in line
+
+
+async def test_a_create_under_way_is_known(keeper_for, service, until):
+    """From when it has a connection until its end."""
+    keeper = keeper_for()
+    assert not keeper.create_sent
+    service.creating.clear()
+    creating = asyncio.create_task(keeper.create())
+    await until(lambda: service.creates)
+    assert keeper.create_sent
+    service.creating.set()
+    await creating
+    assert not keeper.create_sent

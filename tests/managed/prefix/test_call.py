@@ -15,7 +15,7 @@ from ctxcache import (
     Timeouts,
     system,
 )
-from ctxcache.managed import Prefix
+from ctxcache.managed import MemoryStore, Prefix
 
 from ..conftest import MANUAL, MODEL
 from ..service import TEXT
@@ -266,3 +266,22 @@ async def test_the_time_limit_includes_the_wait_for_a_connection(narrow, service
     service.chatting.set()
     await asking
     assert len(service.chats) == 1
+
+
+@pytest.mark.parametrize("fates", [("late", "late", "fine"), ("gone", "late", "late")])
+async def test_a_stream_is_repeated_twice_where_the_second_context_was_adopted(prefix_for, service, fates):
+    """The third and last POST is on a context created for it."""
+    store = MemoryStore()
+    one, two = prefix_for(store=store), prefix_for(store=store)
+    await one.warm()
+    service.expire()
+    await two.ask("?")  # which puts another in its place
+    service.chats.clear()
+    service.fate(*fates)
+    if fates[-1] == "fine":
+        async with one.stream("?") as stream:
+            assert "".join([text async for text in stream.text()]) == TEXT
+    else:
+        with pytest.raises(ContextGoneError):
+            await collect(one.stream("?"))
+    assert (len(service.creates), len(service.chats)) == (3, 3)
