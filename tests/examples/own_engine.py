@@ -15,8 +15,8 @@ class Lookup:
 
     async def generate(self, prompt: Prompt) -> AsyncIterator[str]:
         """Write the answer in pieces, one for each word."""
-        word = prompt.question[-1].content.rstrip("?").split()[-1].lower()
-        lines = "\n".join(message.content for message in prompt.context).splitlines()
+        word = prompt.question[-1].text.rstrip("?").split()[-1].lower()
+        lines = "\n".join(message.text for message in prompt.context).splitlines()
         found = next((line for line in lines if word in line.lower()), "I do not know.")
         for piece in found.split():
             yield piece + " "

@@ -4,7 +4,7 @@ An engine of your own is a class with one method::
 
     class Shouting:
         async def generate(self, prompt: Prompt) -> AsyncIterator[str]:
-            for word in prompt.question[-1].content.split():
+            for word in prompt.question[-1].text.split():
                 await asyncio.sleep(0.05)
                 yield word.upper() + " "
 
