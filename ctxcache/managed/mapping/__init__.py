@@ -4,7 +4,8 @@ Floors, from the top; a file imports from lower floors only::
 
     map        Map: the async iterator
     scheduler  its tasks: the feeder, the attempts, the pause
-    limiter    how many calls at once        source   the questions        answers   the answers, in order
+    limiter    how many calls at once        outage   one probe while no connection can be made
+    pace       when calls may start          source   the questions        answers   the answers, in order
 """
 
 from .answers import Answer

@@ -1,34 +1,64 @@
 """How many calls at once: as many as the service takes. Pure: clock and randomness are arguments.
 
-Additive increase, multiplicative decrease, as in TCP. The limit begins small and grows by one for each success until
-the first 429; from then on by one for every `limit` successes. A 429 halves the limit, once for all calls under way at
-that moment: they form a window, which ends with the cut, and later refusals of the same window say nothing about the
-new limit. After a 429 no call starts before the service allows: the pause applies to the whole map.
+A service limits the calls at once or the calls in a time, and a 429 does not say which. So each 429 lowers the limit
+that explains the refusal:
+
+- More calls were under way than ever since the last cut: that call was one too many, and `limit` falls to the number of
+  the other calls under way. Nobody waits: the refused question starts when the next answer frees a slot.
+- As many calls were answered for a whole round, or no other call is under way: that call came too early, and the `Pace`
+  slows down.
+- The second 429 in a row, without an answer to a call started since: the service takes far fewer calls than before, and
+  the limit falls to half of the calls under way.
+
+The limit begins at 8 and grows by one with every two answers until the first 429. From then on the limit is a known
+ceiling: after 40 answers at the ceiling one more call is tried, and while no 429 comes, 2, 4, 8 … more with each round
+of answers. So a service whose limit stays refuses at most about one call in 40, and a limit that rises is found within
+some rounds. Only answers that arrive while all slots are in use count.
+
+A `Retry-After` pauses all calls. A probe that costs a pause is repeated after twenty times the pause at the earliest.
 
 A question refused with 429 did not run, and is retried without counting attempts. It fails only where waiting does not
-help: the service asks for a longer wait than `Retry.max_retry_after`, or no call has succeeded for `Retry.max_elapsed`
-seconds since a first 429.
+help. Either no call has succeeded for `Retry.max_elapsed` seconds since a first 429; or the service asks for a wait
+longer than `Retry.max_retry_after`: then no question is worth a call before that wait ends (`closed_until`).
 """
 
-import sys
 from typing import Final
 
 import attrs
 
 from ...config import Retry
 from ...errors import RateLimitError
-from ...retry import next_delay
+from .pace import Pace
 
-__all__ = ["Limiter"]
+__all__ = ["Call", "Limiter"]
 
 _FIRST: Final = 8
+_PROBE: Final = 40  # answers at the ceiling before one more call is tried
+_PATIENCE: Final = 20  # times the pause of a probe, before the next probe
+_COARSE: Final = 4  # calls at once, below which one call more or less is no fine enough step
+
+
+@attrs.frozen
+class Call:
+    """A call under way.
+
+    Attributes:
+        serial: its number among all calls of the map, from 1.
+        level: calls under way at its start, itself included.
+        paced: whether the pace alone decided when the call started: slots were free.
+        at: the time of its start.
+    """
+
+    serial: int
+    level: int
+    paced: bool
+    at: float
 
 
 class Limiter:
-    """The limit of one map.
+    """The limits of one map.
 
-    A call begins with `start`, which returns its window, and ends with `succeeded`, `refused` (429) or `failed`
-    (anything else).
+    A call begins with `start`, and ends with `succeeded`, `refused` (429) or `failed` (anything else).
 
     Args:
         concurrency: the most calls at once.
@@ -37,70 +67,141 @@ class Limiter:
     Attributes:
         limit: calls that may be under way at once now.
         running: calls under way.
-        window: the number of cuts so far, which names the window.
-        resume_at: when the pause ends; no call starts before.
+        closed_until: every call would be refused before, and waiting so long is against the policy.
     """
 
     def __init__(self, concurrency: int, policy: Retry) -> None:
         self.limit = min(concurrency, _FIRST)
         self.running = 0
-        self.resume_at = float("-inf")
+        self.closed_until = float("-inf")
         self._most = concurrency
-        self._policy = attrs.evolve(policy, attempts=sys.maxsize)
-        self.window = 0
-        self._credit = 0  # successes since the limit last grew
-        self._refusals = 0  # cuts since the last success
+        self._policy = policy
+        self._pace = Pace(policy)
+        self._serial = 0
+        self._taken = 0  # calls that ended without a 429
         self._trouble_since: float | None = None  # the first 429 since the last success
+        self._refused_at = 0  # the last call started before the last refusal
+        self._in_a_row = 0  # refusals without an answer to a call started since
+        self._cut_at = 0  # the last call started before the limit was last found too high; 0 before the first 429
+        self._proven = 0  # calls at once that were answered for a round since
+        self._ceiling = concurrency + 1  # the highest limit that was not refused, if known
+        self._probed = False  # whether the last refusal was of a call too many
+        self._probe_at = float("-inf")  # no probe before
+        self._credit = 0  # answers since the limit last changed
+        self._step = 1
+
+    @property
+    def resume_at(self) -> float:
+        """When the pause ends; no call starts before."""
+        return self._pace.resume_at
 
     def may_start(self, now: float) -> bool:
         """Whether one more call may start."""
-        return self.running < self.limit and now >= self.resume_at
+        return self.running < self.limit and now >= self._pace.resume_at
 
-    def start(self) -> int:
-        """Begin a call and return its window."""
+    def start(self, now: float) -> Call:
+        """Begin a call."""
         self.running += 1
-        return self.window
+        self._serial += 1
+        self._pace.start(now)
+        return Call(self._serial, self.running, self._pace.spacing > 0 and self.running < self.limit, now)
 
     def failed(self) -> None:
-        """End a call whose failure says nothing about the limit."""
+        """End a call whose failure says nothing about the limits."""
         self.running -= 1
+        self._taken += 1
 
-    def succeeded(self, window: int) -> None:
+    def succeeded(self, call: Call, now: float) -> None:
         """End a call that was answered."""
-        self.running -= 1
-        self._refusals, self._trouble_since = 0, None
-        if window != self.window or self.limit >= self._most:
-            return
-        self._credit += 1
-        if self.window == 0 or self._credit >= self.limit:
-            self.limit += 1
-            self._credit = 0
+        full = self.running >= self.limit
+        self.failed()
+        self._trouble_since = None
+        if call.serial > self._refused_at:
+            self._in_a_row = 0
+            self._pace.answered()
+        if call.serial > self._cut_at and full:
+            self._widen(now)
 
-    def refused(self, window: int, error: RateLimitError, now: float, random: float) -> bool:
-        """End a call that got a 429: cut the limit, and pause.
+    def _widen(self, now: float) -> None:
+        self._credit += 1
+        if not self._cut_at:
+            self._proven = self.limit
+            self.limit = min(self.limit + (self._credit % 2 == 0), self._most)
+            return
+        if self._credit >= self.limit:
+            self._proven = self.limit
+        if self.limit != self._ceiling:
+            enough = self.limit
+        elif now >= self._probe_at:
+            enough = max(_PROBE, self.limit)
+        else:
+            return
+        if self._credit < enough:
+            return
+        if self.limit == self._ceiling:
+            self._ceiling, self._step = self._most + 1, 1
+        self.limit = min(self.limit + self._step, self._most, self._ceiling)
+        self._step *= 2
+        self._credit = 0
+
+    def refused(self, call: Call, error: RateLimitError, now: float, random: float) -> bool:
+        """End a call that got a 429: lower the limit that explains the refusal.
 
         Args:
-            window: the window of the call.
+            call: the call.
             error: the 429, with the wait the service asks for, if any.
             now: the clock, in seconds.
             random: a random number in [0, 1).
 
         Returns:
-            Whether the question is to be retried after the pause.
+            Whether the question is to be retried.
         """
         self.running -= 1
         if self._trouble_since is None:
             self._trouble_since = now
-        if window == self.window:
-            self.window += 1
-            self._credit = 0
-            self._refusals += 1
-            self.limit = max(self.limit // 2, 1)
-        elif error.retry_after is None:
-            return True  # the cut of its window has begun a pause
-        elapsed = now - self._trouble_since
-        delay = next_delay(self._policy, error, attempt=max(self._refusals, 1), elapsed=elapsed, jitter=random)
-        # Giving up on one question must not end the pause for the rest.
-        pause = self._policy.max_delay if delay is None else delay
-        self.resume_at = max(self.resume_at, now + pause)
-        return delay is not None
+        pause = self._lower(call, now, random)
+        asked = error.retry_after
+        if asked is not None:
+            if asked > self._policy.max_retry_after:
+                self.closed_until = max(self.closed_until, now + asked)
+                return False
+            self._probe_at = max(self._probe_at, now + _PATIENCE * asked)
+            pause = max(pause, asked)
+        if pause:
+            self._pace.pause(pause, now, now - call.at)
+        return now - self._trouble_since + pause <= self._policy.max_elapsed
+
+    def _lower(self, call: Call, now: float, random: float) -> float:
+        """Lower a limit; return the seconds to pause."""
+        if call.serial <= self._refused_at:  # started before the last refusal was known, and says the same
+            if not call.paced:
+                self._narrow(self.running)
+                self._ceiling = self.limit if self._probed else self._ceiling
+            return 0.0
+        self._refused_at = self._serial
+        self._in_a_row += 1
+        if self.running and self._in_a_row > 1 and not call.paced:
+            self._cut(self.running // 2)
+            if self.running < _COARSE:
+                self._pace.estimate(self._taken + self.running, now)
+            return 0.0
+        if call.level > max(self._proven, 1) and not call.paced:
+            self._cut(self.running)
+            self._probed, self._ceiling = True, self.limit
+            return 0.0
+        self._cut_at = self._cut_at or self._serial
+        self._probed, self._ceiling = False, self._most + 1
+        if not self._pace.spacing:
+            self._narrow(self.running)
+        return self._pace.refused(self._taken + self.running, now, random)
+
+    def _cut(self, limit: int) -> None:
+        self._cut_at = self._serial
+        self._proven = 0
+        self._probed = False
+        self._narrow(limit)
+
+    def _narrow(self, limit: int) -> None:
+        self.limit = max(min(self.limit, limit), 1)
+        self._credit = 0
+        self._step = 1

@@ -32,11 +32,14 @@ class Map(Generic[QuestionT]):
         ask: asks one question.
         questions: any iterable or async iterable, read no faster than questions are asked, so that a million take no
             more memory than a few. A generator is closed at the end.
-        concurrency: upper limit of concurrent calls; the actual number follows the service's rate limit, see `limiter`.
+        concurrency: upper limit of concurrent calls; the actual number follows the service's rate limit: see `limiter`
+            for calls at once, `pace` for calls in a time.
         ordered: deliver the answers in the order of the questions, not as they complete.
-        retry: when to repeat a question. After a 429 the whole map pauses as this policy says; a question fails with
-            the 429 once no call has succeeded for `max_elapsed` seconds, or if the service asks for more than
-            `max_retry_after`. `attempts` is for all other errors.
+        retry: when to repeat a question. A `Retry-After` pauses the whole map; a question fails with the 429 once no
+            call has succeeded for `max_elapsed` seconds. If the service asks for more than `max_retry_after`, the
+            questions fail with that 429, and none is asked before the time named. While no connection can be made, all
+            questions wait and one of them tries, for up to `max_elapsed` seconds: see `outage`. `attempts` is for all
+            other errors.
         repeatable: whether to repeat a question that may have run (a lost reply, a 5xx); harmless on a `common_prefix`
             context.
         on_retry: called for each question that is retried, with the error, the attempts so far, the pause in seconds.

@@ -1,9 +1,9 @@
 """`Scheduler`: the tasks of a map, and the state they share.
 
 There are three kinds of tasks. One feeder takes questions from their source; each attempt to ask a question is a task;
-during a pause, one task sleeps. They meet in `Scheduler.pump`, which is called after every event and never waits: it
-starts the attempts that may start, and wakes the feeder if there is room for another question. So a result costs the
-same at any concurrency, and neither a slow source nor a slow reader delays the other questions.
+during a pause or an outage, one task sleeps. They meet in `Scheduler.pump`, which is called after every event and never
+waits: it starts the attempts that may start, and wakes the feeder if there is room for another question. So a result
+costs the same at any concurrency, and neither a slow source nor a slow reader delays the other questions.
 
 A question is taken only when it could be asked at once, and answers not yet fetched count against the window. So memory
 is bounded: `concurrency` calls under way, twice as many questions in all.
@@ -12,6 +12,7 @@ The tasks know the `Scheduler` and not the `Map`: a forgotten `Map` is garbage-c
 """
 
 import asyncio
+import copy
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -25,7 +26,8 @@ from ...errors import CtxCacheError, RateLimitError, SessionError
 from ...models import ChatCompletion
 from ...retry import may_repeat, next_delay
 from .answers import Answer, Answers
-from .limiter import Limiter
+from .limiter import Call, Limiter
+from .outage import Outage, State, answers, unreachable
 from .source import Job, Source
 
 __all__ = ["AskOne", "Scheduler"]
@@ -35,6 +37,7 @@ AskedT = TypeVar("AskedT", contravariant=True)
 
 log: Final = logging.getLogger("ctxcache")
 
+_LONG_PAUSE: Final = 1.0  # seconds; shorter pauses after a 429 are part of finding the limit
 _WINDOW: Final = 2  # questions taken and not yet delivered, per call that may be under way
 
 
@@ -71,6 +74,8 @@ class Scheduler(Generic[QuestionT]):
         self._answers = answers
         self._window = _WINDOW * concurrency
         self._limiter = Limiter(concurrency, policy)
+        self._outage = Outage(policy)
+        self._closed_by: RateLimitError | None = None  # asked for a wait longer than the policy allows
         self._policy = policy
         self._once = attrs.evolve(policy, attempts=1)
         self._repeatable = repeatable
@@ -81,6 +86,7 @@ class Scheduler(Generic[QuestionT]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._pausing = False
+        self._delayed = 0  # questions that failed and wait for their next attempt
         self._backlog: deque[Job[QuestionT]] = deque()  # waiting for the limiter
         self._outstanding = 0  # questions taken and not yet delivered
         self._feeding = True
@@ -166,21 +172,33 @@ class Scheduler(Generic[QuestionT]):
         if self._closed:
             return
         now = self._clock()
-        while self._backlog and self._limiter.may_start(now):
-            self._spawn(self._attempt(self._backlog.popleft(), self._limiter.start()))
-        if now < self._limiter.resume_at:
+        while self._backlog and self._may_start(now):
+            job = self._backlog.popleft()
+            if now < self._limiter.closed_until:
+                self._refuse(job)
+            else:
+                self._spawn(self._attempt(job, self._limiter.start(now), probe=self._outage.start()))
+        if now < self._resume_at:
             if not self._pausing:
                 self._pausing = True
                 self._spawn(self._pause())
         elif self._has_room(now):
             self._room.set()
 
+    @property
+    def _resume_at(self) -> float:
+        """No call starts before."""
+        return max(self._limiter.resume_at, self._outage.resume_at)
+
+    def _may_start(self, now: float) -> bool:
+        return self._limiter.may_start(now) and self._outage.may_start(now)
+
     def _has_room(self, now: float) -> bool:
         """Whether another question could be asked at once."""
-        return not self._backlog and self._outstanding < self._window and self._limiter.may_start(now)
+        return not self._backlog and self._outstanding < self._window and self._may_start(now)
 
     async def _pause(self) -> None:
-        while (wait := self._limiter.resume_at - self._clock()) > 0:
+        while (wait := self._resume_at - self._clock()) > 0:
             await self._sleep(wait)
         self._pausing = False
         self.pump()
@@ -211,9 +229,8 @@ class Scheduler(Generic[QuestionT]):
         except Exception as error:  # from a `finally` of theirs, or because they are running
             log.warning("map: closing the questions failed: %s", type(error).__name__)
 
-    async def _attempt(self, job: Job[QuestionT], window: int) -> None:
+    async def _attempt(self, job: Job[QuestionT], call: Call, *, probe: bool) -> None:
         """Ask once; deliver the answer, or queue the question again."""
-        began = self._clock()
         job.attempts += 1
         try:
             completion = await self._ask(job.question, retry=self._once)
@@ -221,14 +238,20 @@ class Scheduler(Generic[QuestionT]):
             # The frames of the traceback would live as long as the answer.
             failure = error.with_traceback(None)
         else:
-            self._limiter.succeeded(window)
+            self._limiter.succeeded(call, self._clock())
+            self._connected(probe=probe, answered=True)
             self._deliver(Answer(job.index, job.question, completion))
             return
         if isinstance(failure, RateLimitError):
-            again = self._refused(job, failure, window)
+            self._connected(probe=probe, answered=True)
+            again = self._refused(job, failure, call)
         else:
             self._limiter.failed()
-            again = await self._failed(job, failure, began)
+            if unreachable(failure):
+                again = self._unreachable(job, failure, probe=probe)
+            else:
+                self._connected(probe=probe, answered=answers(failure))
+                again = await self._failed(job, failure, call.at)
         if again:
             self._backlog.append(job)
             self.pump()
@@ -236,17 +259,48 @@ class Scheduler(Generic[QuestionT]):
             failure.attempts = max(job.attempts, failure.attempts)
             self._deliver(Answer(job.index, job.question, error=failure))
 
-    def _refused(self, job: Job[QuestionT], failure: RateLimitError, window: int) -> bool:
+    def _refused(self, job: Job[QuestionT], failure: RateLimitError, call: Call) -> bool:
         """Pass a 429 to the limiter; return whether to retry the question."""
         limiter, now = self._limiter, self._clock()
-        first = window == limiter.window
-        again = limiter.refused(window, failure, now, self._random())
+        before = max(limiter.resume_at, now)
+        again = limiter.refused(call, failure, now, self._random())
+        if now < limiter.closed_until:
+            self._closed_by = failure
         pause = max(limiter.resume_at - now, 0.0)
-        if first:  # later ones of the same window change nothing
-            log.warning("map: RateLimitError, at most %d at once, the next in %.2f s", limiter.limit, pause)
+        # A service is asked for one call more now and then; such a refusal is no news.
+        level = logging.WARNING if limiter.resume_at - before >= _LONG_PAUSE else logging.DEBUG
+        log.log(level, "map: RateLimitError, at most %d at once, the next in %.2f s", limiter.limit, pause)
+        self._tell(job, failure, pause, again=again)
+        return again
+
+    def _refuse(self, job: Job[QuestionT]) -> None:
+        """Deliver the 429 that asked for a wait longer than the policy allows, in place of a call."""
+        assert self._closed_by is not None  # noqa: S101  # set with `closed_until`
+        error = copy.copy(self._closed_by)
+        error.attempts = job.attempts
+        self._deliver(Answer(job.index, job.question, error=error))
+
+    def _unreachable(self, job: Job[QuestionT], failure: CtxCacheError, *, probe: bool) -> bool:
+        """Note that no connection could be made; return whether to ask the question again."""
+        outage, now = self._outage, self._clock()
+        before = outage.state
+        again = outage.failed(failure, now, self._random(), probe=probe)
+        if before is State.UP:
+            limit = self._policy.max_elapsed
+            log.warning("map: no connection, all questions wait for up to %g s: %s", limit, failure.message)
+        if outage.state is not before and outage.state is State.GIVEN_UP:
+            log.warning("map: no connection for %.1f s, the questions fail", now - outage.since)
+        self._tell(job, failure, max(outage.resume_at - now, 0.0), again=again)
+        return again
+
+    def _connected(self, *, probe: bool, answered: bool) -> None:
+        """Note the end of a call that needed no connection, or had one."""
+        if self._outage.ended(probe=probe, answered=answered):
+            log.warning("map: connected again after %.1f s", self._clock() - self._outage.since)
+
+    def _tell(self, job: Job[QuestionT], failure: CtxCacheError, pause: float, *, again: bool) -> None:
         if again and self._on_retry is not None:
             self._on_retry(failure, job.attempts, pause)
-        return again
 
     async def _failed(self, job: Job[QuestionT], failure: CtxCacheError, began: float) -> bool:
         """Wait until the question may be retried; False if it may not."""
@@ -261,11 +315,16 @@ class Scheduler(Generic[QuestionT]):
         delay = next_delay(self._policy, failure, attempt=job.failures, elapsed=elapsed, jitter=self._random())
         if delay is None:
             return False
-        log.warning("map: %s, attempt %d, again in %.2f s", type(failure).__name__, job.attempts, delay)
-        if self._on_retry is not None:
-            self._on_retry(failure, job.attempts, delay)
+        # A connection lost under many questions makes one warning.
+        level = logging.DEBUG if self._delayed else logging.WARNING
+        log.log(level, "map: %s, attempt %d, again in %.2f s", type(failure).__name__, job.attempts, delay)
+        self._tell(job, failure, delay, again=True)
+        self._delayed += 1
         self.pump()  # another question may start meanwhile
-        await self._sleep(delay)
+        try:
+            await self._sleep(delay)
+        finally:
+            self._delayed -= 1
         return True
 
     def _deliver(self, answer: Answer[QuestionT]) -> None:

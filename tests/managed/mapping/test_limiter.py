@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ctxcache import RateLimitError, Retry
-from ctxcache.managed.mapping.limiter import Limiter
+from ctxcache.managed.mapping.limiter import Call, Limiter
 
 
 def refusal(retry_after: float | None = None) -> RateLimitError:
@@ -18,10 +18,30 @@ def limiter(concurrency: int = 64, **policy: Any) -> Limiter:
     return Limiter(concurrency, Retry(**{"first_delay": 1, "max_elapsed": 100, **policy}))
 
 
-def start(limiter: Limiter, calls: int, now: float = 1000.0) -> list[int]:
-    """Start so many calls; return their windows."""
+def start(limiter: Limiter, calls: int, now: float = 1000.0) -> list[Call]:
+    """Start so many calls."""
     assert limiter.may_start(now)
-    return [limiter.start() for _ in range(calls)]
+    return [limiter.start(now) for _ in range(calls)]
+
+
+def answer(limiter: Limiter, answers: int, now: float = 1000.0) -> int:
+    """Answer so many calls while all slots are in use; return the limit then."""
+    calls = start(limiter, limiter.limit - limiter.running, now)
+    for _ in range(answers):
+        limiter.succeeded(calls.pop(0), now)
+        calls.append(limiter.start(now))
+    for _ in calls:
+        limiter.failed()
+    return limiter.limit
+
+
+def probe(limiter: Limiter, now: float = 1000.0) -> bool:
+    """Use all slots, and refuse the last call; return whether its question goes again."""
+    *others, last = start(limiter, limiter.limit, now)
+    again = limiter.refused(last, refusal(), now, 0)
+    for call in others:
+        limiter.succeeded(call, now)
+    return again
 
 
 def test_begins_with_a_few() -> None:
@@ -35,109 +55,159 @@ def test_begins_with_a_few() -> None:
 
 
 def test_slow_start_is_quick() -> None:
-    """Until the first 429 each success adds one, up to the concurrency asked for."""
+    """Until the first 429 two answers add one call, up to the concurrency asked for."""
     one = limiter(20)
+    calls = start(one, 8)
     for _ in range(100):
-        one.succeeded(one.start())
-    assert (one.limit, one.running) == (20, 0)
+        one.succeeded(calls.pop(0), 1000)
+        calls += [one.start(1000) for _ in range(one.limit - one.running)]
+    assert (one.limit, one.running) == (20, 20)
 
 
-def test_a_window_is_cut_once() -> None:
-    """A 429 halves the limit, once for all calls that were under way together, and again for the next window."""
+def test_idle_slots_prove_nothing() -> None:
+    """Answers that arrive while slots are free add no call."""
     one = limiter()
-    windows = start(one, 8)
-    for window in windows[:4]:
-        one.refused(window, refusal(), 1000, 0)
-    assert (one.limit, one.running) == (4, 4)
-    one.failed()
-    later = start(one, 1, one.resume_at)
-    one.refused(later[0], refusal(), one.resume_at, 0)
-    assert one.limit == 2
-    one.refused(windows[4], refusal(), one.resume_at, 0)
-    assert one.limit == 2
+    for _ in range(100):
+        one.succeeded(one.start(1000), 1000)
+    assert one.limit == 8
+
+
+def test_a_probe_costs_one_call() -> None:
+    """A call refused above the proven limit was one too many: nobody pauses, and the others keep their slots."""
+    one = limiter()
+    calls = start(one, 8)
+    assert one.refused(calls[7], refusal(), 1000, 0)
+    assert (one.limit, one.running) == (7, 7)
+    one.succeeded(calls[0], 1000)
+    assert one.may_start(1000)
+
+
+def test_an_overshoot_ends_where_the_service_refused() -> None:
+    """Refusals of calls that started before the first one was known lower the limit to what was taken."""
+    one = limiter()
+    calls = start(one, 8)
+    for call in calls[3:]:
+        one.refused(call, refusal(), 1000, 0)
+    assert (one.limit, one.running) == (3, 3)
+    assert one.resume_at == float("-inf")
+
+
+def test_refused_again_halves() -> None:
+    """A second 429 without an answer between to a call started since halves the calls at once."""
+    one = limiter()
+    calls = start(one, 8)
+    one.refused(calls[7], refusal(), 1000, 0)
+    one.succeeded(calls[0], 1000)  # started before the refusal
+    one.refused(one.start(1000), refusal(), 1000, 0)
+    assert (one.limit, one.running) == (3, 6)
+    assert not one.may_start(1000)
 
 
 def test_never_below_one() -> None:
     """However often it is refused, one call may be under way."""
     one = limiter(max_elapsed=1e9)
     for _ in range(20):
-        assert one.refused(one.start(), refusal(), 1000, 0)
+        assert one.refused(one.start(1000), refusal(), 1000, 0)
     assert one.limit == 1
 
 
-def test_additive_increase() -> None:
-    """After the first 429, `limit` successes add one; those of the window before the cut say nothing."""
+def test_the_ceiling_is_probed_rarely() -> None:
+    """At the limit found, 40 answers add one call; each further round of answers then adds 2, 4, 8, and so on."""
     one = limiter()
-    windows = start(one, 8)
-    one.refused(windows[0], refusal(), 1000, 0)
-    for window in windows[1:]:
-        one.succeeded(window)
-    grown = []
-    for _ in range(4 + 5 + 6):
-        one.succeeded(one.start())
-        grown.append(one.limit)
-    assert grown == [4, 4, 4, 5, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6, 7]
+    probe(one)
+    assert one.limit == 7
+    assert [answer(one, answers) for answers in (39, 1, 8, 10, 14)] == [7, 8, 10, 14, 22]
+
+
+def test_growth_stops_at_the_ceiling() -> None:
+    """After a cut to the half the limit grows back to the last ceiling, and is not raised above at once."""
+    one = limiter()
+    probe(one)
+    calls = start(one, 7)
+    assert one.refused(calls[0], refusal(), 1000, 0)
+    for _ in calls[1:]:
+        one.failed()
+    assert one.limit == 3
+    assert [answer(one, answers) for answers in (2, 1, 4, 6, 39, 1)] == [3, 4, 6, 7, 7, 8]
+
+
+def test_a_call_alone_came_too_early() -> None:
+    """A call refused while no other is under way is paused, the longer the more often."""
+    one = limiter(1, max_delay=8)
+    pauses = []
+    for _ in range(7):
+        one.refused(one.start(1000), refusal(), 1000, 0)
+        pauses.append(one.resume_at - 1000)
+    assert pauses == [1, 2, 4, 8, 8, 8, 8]
+    assert not one.may_start(1007.9)
+    assert one.may_start(1008)
 
 
 def test_retry_after_pauses_all() -> None:
-    """The wait the service names is everybody's; a longer one, of a call of the same window too, prolongs it."""
+    """The wait the service names is everybody's; a longer one, of a call of the same time too, prolongs it."""
     one = limiter()
-    windows = start(one, 3)
-    assert one.refused(windows[0], refusal(10), 1000, 0)
-    assert [one.may_start(now) for now in (1000, 1009.9, 1010)] == [False, False, True]
-    assert one.refused(windows[1], refusal(30), 1001, 0)
-    assert one.refused(windows[2], refusal(2), 1002, 0)
+    calls = start(one, 3)
+    assert one.refused(calls[0], refusal(10), 1000, 0)
+    assert one.resume_at == 1010
+    assert one.refused(calls[1], refusal(30), 1001, 0)
+    assert one.refused(calls[2], refusal(2), 1002, 0)
     assert [one.may_start(now) for now in (1030.9, 1031)] == [False, True]
 
 
-def test_back_off_where_no_wait_is_named() -> None:
-    """Without a `Retry-After` the pause doubles from cut to cut, jittered down to its half; a success ends that."""
-    one = limiter(max_delay=8)
-    pauses = []
-    for random in (0, 0, 0, 0, 0, 1):
-        one.refused(one.start(), refusal(), 1000, random)
-        pauses.append(one.resume_at - 1000)
-        one.resume_at = float("-inf")
-    assert pauses == [1, 2, 4, 8, 8, 4]
-    one.succeeded(one.start())
-    one.refused(one.start(), refusal(), 1000, 0)
-    assert one.resume_at == 1001
-
-
-def test_late_refusals_make_no_pause() -> None:
-    """A 429 without a wait, in a window already cut, does not prolong the pause; its question goes again."""
+def test_a_costly_probe_is_not_repeated_soon() -> None:
+    """Where a probe costs a pause, the next one comes after twenty times the pause."""
     one = limiter()
-    windows = start(one, 2)
-    one.refused(windows[0], refusal(), 1000, 0)
-    assert one.refused(windows[1], refusal(), 1000.5, 0)
-    assert one.resume_at == 1001
+    calls = start(one, 8)
+    one.refused(calls[7], refusal(1), 1000, 0)
+    for call in calls[:7]:
+        one.succeeded(call, 1000)
+    assert [answer(one, 60, now) for now in (1010, 1019)] == [7, 7]
+    assert answer(one, 1, 1021) == 8
+
+
+def test_calls_start_one_by_one_after_a_pause() -> None:
+    """After a pause the starts are as far apart as refusals take, then closer: a used-up service refuses few."""
+    one = limiter()
+    calls = start(one, 8)
+    one.refused(calls[7], refusal(10), 1001, 0)
+    for call in calls[:7]:
+        one.succeeded(call, 1001)
+    starts, now = [], 1011.0
+    while len(starts) < 4:
+        if one.may_start(now):
+            one.start(now)
+            starts.append(now - 1011)
+        now = max(now, one.resume_at)
+    assert starts == pytest.approx([0, 2, 3, 3 + 2 / 3])
 
 
 def test_too_long_a_wait_is_given_up() -> None:
-    """A `Retry-After` above `max_retry_after` gives the question up; the next ones come slowly all the same."""
-    one = limiter(max_retry_after=60, max_delay=8)
-    assert not one.refused(one.start(), refusal(61), 1000, 0)
-    assert not one.may_start(1007.9)
-    assert one.may_start(1008)
+    """A `Retry-After` above `max_retry_after` gives the question up, and no other is worth a call before."""
+    one = limiter(max_retry_after=60)
+    assert not one.refused(one.start(1000), refusal(61), 1000, 0)
+    assert one.closed_until == 1061
+    assert one.refused(one.start(1000), refusal(60), 1000, 0)
+    assert one.closed_until == 1061
 
 
 @pytest.mark.parametrize(("success", "again"), [(False, False), (True, True)])
 def test_given_up_when_nothing_succeeds(success: bool, again: bool) -> None:
     """A question goes again for `max_elapsed` seconds of 429s; a success of any question begins them anew."""
     one = limiter(max_elapsed=100)
-    assert one.refused(one.start(), refusal(), 1000, 0)
+    assert one.refused(one.start(1000), refusal(), 1000, 0)
     if success:
-        one.succeeded(one.start())
-    assert one.refused(one.start(), refusal(), 1100.1, 0) is again
+        one.succeeded(one.start(1000), 1000)
+    assert one.refused(one.start(1100.1), refusal(), 1100.1, 0) is again
 
 
 def test_idle_time_is_not_trouble() -> None:
     """Where no question came for long, the first 429 afterwards is the first one."""
     one = limiter(max_elapsed=100)
-    one.succeeded(one.start())
-    assert one.refused(one.start(), refusal(), 1e6, 0)
+    one.succeeded(one.start(1000), 1000)
+    assert one.refused(one.start(1e6), refusal(), 1e6, 0)
 
 
 def test_attempts_are_not_for_refusals() -> None:
     """`Retry(attempts=1)` turns other retries off; what did not run for want of room goes again."""
-    assert limiter(attempts=1).refused(0, refusal(), 1000, 0)
+    one = limiter(attempts=1)
+    assert one.refused(one.start(1000), refusal(), 1000, 0)

@@ -169,6 +169,41 @@ async def test_too_long_a_wait_is_a_result(quick: Asked, timed: Callable[..., Ma
     assert quick.questions.count(0) == 1
 
 
+async def test_after_too_long_a_wait_nobody_asks(time: Time, timed: Callable[..., Map[Any]]) -> None:
+    """Until a `Retry-After` above `max_retry_after` is over, questions fail with that 429 instead of being asked."""
+    asked: list[float] = []
+
+    async def ask(question: int, /, *, retry: Retry) -> ChatCompletion:
+        asked.append(time.now)
+        if time.now < 1600:
+            raise too_fast(600.0)
+        return completion("")
+
+    async def questions() -> AsyncIterator[int]:
+        for number in range(100):
+            yield number
+        time.now = 1600
+        yield 100
+
+    answers = await collect(timed(ask, questions(), concurrency=4))
+    assert [answer.ok for answer in answers] == [False] * 100 + [True]
+    assert asked == [1000.0] * 4 + [1600]
+    errors = [answer.error for answer in answers[:100]]
+    assert {(type(error), getattr(error, "retry_after", None)) for error in errors} == {(RateLimitError, 600)}
+    assert sorted(error.attempts for error in errors if error is not None) == [0] * 96 + [1] * 4
+    assert len({id(error) for error in errors}) == 100
+
+
+async def test_connections_lost_together_make_one_warning(
+    quick: Asked, timed: Callable[..., Map[Any]], log_lines: Callable[[str], list[str]]
+) -> None:
+    """Where a connection breaks under many questions, the log has one line."""
+    quick.fails = {question: [APIConnectionError("lost", sent=True)] for question in range(8)}
+    answers = await collect(timed(quick, range(8), retry=Retry(first_delay=1)))
+    assert all(answer.ok for answer in answers)
+    assert log_lines("WARNING") == ["map: APIConnectionError, attempt 1, again in 1.00 s"]
+
+
 async def test_lost_answers_are_asked_again(quick: Asked, time: Time, timed: Callable[..., Map[Any]]) -> None:
     """5xx and lost connections are repeated by the policy, one attempt a call; other errors are not."""
     quick.fails = {
@@ -200,12 +235,12 @@ async def test_lost_answers_are_asked_again(quick: Asked, time: Time, timed: Cal
 async def test_on_retry_hears_of_refusals(
     quick: Asked, timed: Callable[..., Map[Any]], log_lines: Callable[[str], list[str]]
 ) -> None:
-    """`on_retry` is told of every question that goes again, with the pause; the log has one line for each cut."""
+    """`on_retry` is told of every question that goes again, with the pause; the log has one line for each pause."""
     quick.fails = {0: [too_fast(5.0)], 1: [too_fast(5.0)]}
     told: list[float] = []
     await collect(timed(quick, range(2), on_retry=lambda error, attempt, delay: told.append(delay)))
     assert told == [5.0, 5.0]
-    assert log_lines("WARNING") == ["map: RateLimitError, at most 4 at once, the next in 5.00 s"]
+    assert log_lines("WARNING") == ["map: RateLimitError, at most 1 at once, the next in 5.00 s"]
 
 
 async def test_pauses_end_with_the_map(quick: Asked) -> None:
