@@ -139,7 +139,7 @@ async def test_cancel_the_one_whose_turn_it_is(hostile, session_for, held, name)
     call, scripts = CALLS[name]
     for step in range(1000):
         session = session_for(**SETTINGS)
-        hostile.plays(*scripts)
+        hostile.plays(*scripts, WHOLE)
         first = asyncio.ensure_future(call(session))
         await asyncio.sleep(0)
         second = asyncio.ensure_future(plain(session))
