@@ -1,6 +1,8 @@
 """Settings: frozen values, checked when made. Times are in seconds; where None is allowed, None means no limit."""
 
 import math
+import re
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
@@ -9,7 +11,18 @@ import attrs
 from . import checks
 from .errors import InvalidInputError
 
-__all__ = ["DEFAULT_BASE_URL", "UNSET", "Limits", "Retry", "Secret", "Timeouts", "Unset", "__version__"]
+__all__ = [
+    "DEFAULT_BASE_URL",
+    "UNSET",
+    "HiddenText",
+    "Limits",
+    "Retry",
+    "Secret",
+    "Timeouts",
+    "Unset",
+    "__version__",
+    "hide",
+]
 
 __version__ = "0.1.0"
 
@@ -33,15 +46,20 @@ UNSET: Final = Unset.UNSET
 
 _SHORTEST: Final = math.ulp(0.0)  # seconds: the smallest number above 0
 _REDACTED_FROM: Final = 4  # shorter keys are not redacted: they would match ordinary text
+_PART: Final = 8  # as many characters in a row of a long key are redacted, too: others cut texts before this package
+_LONG_KEY: Final = 16
+_SEARCHED: Final = 64 * 1024  # of a longer text, both ends are searched for parts
 
 
 class Secret:
     """A string that cannot be printed or pickled by accident."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_parts", "_runs", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
+        self._parts = {value[start : start + _PART] for start in range(len(value) - _PART + 1)}
+        self._runs = re.compile(f"[{re.escape(value)}]{{{_PART},}}") if len(value) >= _LONG_KEY else None
 
     def reveal(self) -> str:
         """Return the string itself."""
@@ -55,20 +73,70 @@ class Secret:
         return False
 
     def redact(self, value: Any) -> Any:
-        """Return a text, or JSON data, with the secret replaced by `…`."""
+        """Return a text, JSON data or a model with the secret, and longer parts of the secret, replaced by `…`.
+
+        >>> Secret("sk-0123456789abcdef").redact({"message": "bad key sk-0123456789abcdef", "cut": "…key sk-01234567"})
+        {'message': 'bad key …', 'cut': '…key …'}
+        """
         if isinstance(value, str):
-            return value.replace(self._value, "…") if len(self._value) >= _REDACTED_FROM else value
+            return self._redact_text(value)
         if isinstance(value, dict):
             return {self.redact(name): self.redact(item) for name, item in value.items()}
-        if isinstance(value, list):
-            return [self.redact(item) for item in value]
+        if isinstance(value, list | tuple):
+            return type(value)(map(self.redact, value))
+        if attrs.has(type(value)):
+            fields = [field.name for field in attrs.fields(type(value)) if field.init]
+            return attrs.evolve(value, **{name: self.redact(getattr(value, name)) for name in fields})
+        if isinstance(value, bytes):
+            return self._redact_text(value.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
         return value
+
+    def _redact_text(self, text: str) -> str:
+        if len(self._value) < _REDACTED_FROM:
+            return text
+        text = text.replace(self._value, "…")
+        if self._runs is None:
+            return text
+        if len(text) <= 2 * _SEARCHED:
+            return self._runs.sub(self._redact_run, text)
+        head, middle, tail = text[:_SEARCHED], text[_SEARCHED:-_SEARCHED], text[-_SEARCHED:]
+        return self._runs.sub(self._redact_run, head) + middle + self._runs.sub(self._redact_run, tail)
+
+    def _redact_run(self, match: "re.Match[str]") -> str:
+        """Replace the parts in a run of characters that all occur in the secret."""
+        run, at, kept = match[0], 0, []
+        while at < len(run):
+            if run[at : at + _PART] in self._parts:
+                at += _PART
+                while run[at - _PART + 1 : at + 1] in self._parts:
+                    at += 1
+                kept.append("…")
+            else:
+                kept.append(run[at])
+                at += 1
+        return "".join(kept)
 
     def __repr__(self) -> str:
         return "Secret('…')"
 
     def __reduce__(self) -> Any:
         raise InvalidInputError("a secret cannot be pickled", field="secret", allowed="nothing")
+
+
+class HiddenText(str):
+    """A string that does not show where local variables are shown, such as the value of a header."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'"
+
+
+def hide(value: Any) -> Any:
+    """Return a string, or a mapping of strings, that does not show where local variables are shown."""
+    if isinstance(value, str):
+        return HiddenText(value)
+    return {name: hide(item) for name, item in value.items()} if isinstance(value, Mapping) else value
 
 
 def _limit(field: str, default: float | None) -> Any:

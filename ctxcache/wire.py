@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 
 from . import checks, codec
-from .config import UNSET, Retry, Timeouts, Unset
+from .config import UNSET, HiddenText, Retry, Timeouts, Unset
 from .errors import InvalidInputError, ProtocolError
 from .fold import Fold
 from .models import ChatCompletion, ChatCompletionChunk, Context, ContextRequest, Message, check_options
@@ -195,7 +195,7 @@ def check_headers(headers: object, field: str = "extra_headers") -> dict[str, st
             raise InvalidInputError(
                 f"{field}[{name!r}] must be a string without control characters", field=f"{field}[{name!r}]"
             )
-    return {name.title(): value for name, value in headers.items()}
+    return {name.title(): HiddenText(value) for name, value in headers.items()}
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ CHAT = """
 @pytest.mark.parametrize(
     ("function", "names"),
     [
-        (AsyncSession.__init__, "api_key base_url timeouts limits retry headers http hooks".split()),
+        (AsyncSession.__init__, "api_key base_url timeouts limits retry headers http hooks allow_insecure".split()),
         (
             ContextEndpoint.create,
             "model messages mode ttl truncation_strategy extra_headers extra_body timeouts retry".split(),

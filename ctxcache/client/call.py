@@ -1,7 +1,8 @@
 """One call under way: its attempts, its times, and the report at its end."""
 
-from collections.abc import Callable
-from typing import Any, Protocol
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
 from .. import retry, wire
 from ..config import Retry, Secret, Timeouts
@@ -22,9 +23,22 @@ class Session(Protocol):
     """The part of a session's `Calls` that one call needs."""
 
     key: Secret
+    headers: Mapping[str, str]
 
     def report(self, call: "Call", error: BaseException | None, /) -> None:
         """Add up the usage of a call that has ended, tell the hook, write the log line."""
+
+
+_ECHOES: Final = frozenset({"message", "body", "code", "type", "param", "partial", "request_id", "log_id"})
+_SECRET_HEADER: Final = re.compile("auth|cookie|token|secret|key|password|credential|signature|session", re.I)
+_SECRET_FROM: Final = 8  # characters; a shorter value would match ordinary text
+
+
+def secret_values(headers: Mapping[str, str]) -> list[Secret]:
+    """The values of headers whose names tell that they are secret."""
+    return [
+        Secret(value) for name, value in headers.items() if _SECRET_HEADER.search(name) and len(value) >= _SECRET_FROM
+    ]
 
 
 class Call:
@@ -129,6 +143,7 @@ class Call:
             repeatable=request.repeatable,
             stream=request.stream,
             context_id=request.context_id,
+            headers=request.headers,
         )
         self.choose = None
 
@@ -139,15 +154,23 @@ class Call:
         return self.annotate(retry.final_error(failure, repeatable=self.request.repeatable))
 
     def annotate(self, error: CtxCacheError) -> CtxCacheError:
-        """Put the call's ids on an error, and redact the key where the server echoed it."""
-        own = error.__dict__
-        own.update({name: value for name, value in self.ids.items() if value is not None})
-        own["attempts"] = self.attempts
-        for name in ("message", "body", "code", "type", "param"):
-            if name in own:
-                own[name] = self._session.key.redact(own[name])
-        error.args = (error.message,)
-        error.__cause__ = error.cause
+        """Put the call's ids on an error, and redact what the server echoed of the key and of secret headers.
+
+        The traceback so far is dropped, of the causes as well: its frames hold the answer that was read.
+        """
+        error.__dict__.update({name: value for name, value in self.ids.items() if value is not None})
+        error.__dict__["attempts"] = self.attempts
+        secrets = [self._session.key, *secret_values(self.request.headers), *secret_values(self._session.headers)]
+        link: CtxCacheError | None = error
+        while link is not None:
+            own = link.__dict__
+            for name in _ECHOES & own.keys():
+                for secret in secrets:
+                    own[name] = secret.redact(own[name])
+            link.args = (link.message,)
+            link.__cause__ = link.cause
+            link.__traceback__ = None
+            link = link.cause
         return error
 
     # --- the end

@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from .. import retry, service_errors, wire
 from ..config import UNSET, Limits, Retry, Secret, Timeouts
 from ..errors import APITimeoutError, ContextBusyError, CtxCacheError, InvalidInputError, SessionError
+from ..log import log
 from ..models import Usage
 from .call import Call
 from .environment import Environment
@@ -25,14 +26,13 @@ __all__ = ["Calls"]
 
 T = TypeVar("T")
 _NO_STREAM: Final = ("application/json", "application/problem+json", "text/html")
-log: Final = logging.getLogger("ctxcache")
 
 
 class Calls:
     """Makes the calls of one session. Which failures may be repeated, `retry` says.
 
     Attributes:
-        key, limits, environment: the session's.
+        key, headers, limits, environment: the session's.
         notifier: calls the session's hooks.
         usage: the sum over all calls that have ended.
         queues: the calls that wait for their turn on a context.
@@ -47,10 +47,12 @@ class Calls:
         limits: Limits,
         policy: Retry,
         hooks: Hooks,
+        headers: Mapping[str, str],
         client_request_id: str | None = None,
         environment: Environment,
     ) -> None:
         self.key = key
+        self.headers = headers
         self.limits = limits
         self.notifier = Notifier(hooks, environment.grace)
         self.usage = Usage()
@@ -178,12 +180,11 @@ class Calls:
                 exchange = await self._attempt(call)
                 if read is not None:
                     return read(await exchange.read_all(self.limits.body_bytes), exchange.ids)
-                # Looked at before its Content-Type is believed: some gateways say JSON of a stream.
+                # Looked at before the Content-Type is believed: some gateways say JSON of a stream.
                 declared = exchange.content_type
-                if declared not in _NO_STREAM or wire.looks_like_events(await exchange.look()):
-                    return exchange
-                body = await exchange.read_all(self.limits.body_bytes)
-                raise service_errors.error_instead_of_stream(body, declared)
+                if declared in _NO_STREAM and not wire.looks_like_events(await exchange.look()):
+                    await self._refuse(exchange, declared)
+                return exchange
             except CtxCacheError as error:
                 failure = error
             # Outside the handler, so that no error hangs on another without need.
@@ -203,6 +204,10 @@ class Calls:
             self._announce_retry(call, failure, delay)
             call.evidence = Evidence()  # of the next attempt, nothing was sent
             await environment.sleep(delay)
+
+    async def _refuse(self, exchange: "Exchange", declared: str) -> NoReturn:
+        body = await exchange.read_all(self.limits.body_bytes)
+        raise service_errors.error_instead_of_stream(body, declared)
 
     async def _attempt(self, call: Call) -> "Exchange":
         """Make one attempt; return only where the service accepted it."""

@@ -2,18 +2,16 @@
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import attrs
 
 from ..errors import CtxCacheError, InvalidInputError
+from ..log import log
 from ..models import Context, Usage
 
 __all__ = ["CallEvent", "CreateEvent", "Hooks", "Notifier", "RecreateEvent", "RetryEvent", "WarningEvent"]
-
-log: Final = logging.getLogger("ctxcache")
 
 Event = TypeVar("Event")
 Hook: TypeAlias = Callable[[Event], Awaitable[None] | None]

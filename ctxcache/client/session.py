@@ -9,8 +9,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from ..config import DEFAULT_BASE_URL, Limits, Retry, Secret, Timeouts
+from ..config import DEFAULT_BASE_URL, Limits, Retry, Secret, Timeouts, hide
 from ..errors import InvalidInputError
+from ..hosts import is_public
+from ..log import log
 from ..models import Usage
 from ..wire import check_headers
 from .calls import Calls
@@ -44,10 +46,16 @@ class AsyncSession:
             well, its time-outs do not, and you close it. Without it, the proxies of the environment are used
             (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`).
         hooks: functions that hear of events, see `Hooks`.
+        allow_insecure: whether the key may go to a public host over plain http. By default only hosts of this machine
+            and of private networks may be reached by an http URL.
 
     Raises:
-        InvalidInputError: no key, or a setting out of its range.
+        InvalidInputError: no key, a setting out of its range, or a key that others could read on the way.
     """
+
+    # For a session whose constructor failed: its repr and `__del__` work, too.
+    base_url = "that was not made"
+    _closed = True
 
     _environment = Environment()  # tests override this in a subclass
 
@@ -62,10 +70,16 @@ class AsyncSession:
         headers: Mapping[str, str] | None = None,
         http: "aiohttp.ClientSession | None" = None,
         hooks: Hooks = _HOOKS,
+        allow_insecure: bool = False,
     ) -> None:
-        self._closed = True  # for __del__, until all is checked
-        self._key = _key(os.environ.get("CTXCACHE_API_KEY", "") if api_key is None else api_key)
-        self.base_url = _url(base_url or os.environ.get("CTXCACHE_BASE_URL") or DEFAULT_BASE_URL)
+        # Tracebacks may show local variables: from here on none holds a secret.
+        self._key = _secret(os.environ.get("CTXCACHE_API_KEY", "") if api_key is None else api_key)
+        url = hide(base_url or os.environ.get("CTXCACHE_BASE_URL") or DEFAULT_BASE_URL)
+        given_headers = hide(headers)
+        api_key = base_url = headers = None
+        _check_key(self._key)
+        self.base_url = _url(url)
+        self._allow_insecure = _checked_insecure(self.base_url, allow_insecure)
         for name, value, kind in (
             ("timeouts", timeouts, Timeouts),
             ("limits", limits, Limits),
@@ -75,7 +89,7 @@ class AsyncSession:
             if not isinstance(value, kind):
                 raise InvalidInputError.of(name, value, f"a {kind.__name__}")
         self._timeouts, self._limits, self._retry, self._hooks = timeouts, limits, retry, hooks
-        self._headers = check_headers(headers, "headers")
+        self._headers = check_headers(given_headers, "headers")
         self._http = http
         own_id = self._headers.pop("X-Client-Request-Id", None)
         self._calls = Calls(
@@ -85,6 +99,7 @@ class AsyncSession:
             limits=limits,
             policy=retry,
             hooks=hooks,
+            headers=self._headers,
             client_request_id=own_id,
             environment=self._environment,
         )
@@ -102,6 +117,7 @@ class AsyncSession:
             headers=self._headers,
             http=self._http,
             environment=self._environment,
+            allow_insecure=self._allow_insecure,
         )
 
     @property
@@ -174,28 +190,61 @@ class AsyncSession:
             )
 
 
-def _key(api_key: object) -> Secret:
-    # A header value cannot carry more; and what else was given is not shown, since it may be the key.
-    if not isinstance(api_key, str) or not api_key.strip() or not api_key.strip().isprintable():
+def _secret(api_key: object) -> Secret:
+    return Secret(api_key.strip() if isinstance(api_key, str) else "")
+
+
+def _check_key(key: Secret) -> None:
+    # A header value cannot carry more. The value is not shown: it may be the key.
+    if not key.reveal().isprintable() or not key.reveal():
         raise InvalidInputError(
             "api_key must be printable text: pass api_key=… or set CTXCACHE_API_KEY",
             field="api_key",
             allowed="a non-empty string without control characters",
         )
-    return Secret(api_key.strip())
 
 
 def _url(base_url: object) -> str:
     allowed = "an http or https URL with a host and without user, query or fragment"
     if not isinstance(base_url, str):
         raise InvalidInputError.of("base_url", base_url, allowed)
+    if _has_user(base_url):  # and perhaps a password
+        raise InvalidInputError(f"base_url must be {allowed}", field="base_url", allowed=allowed)
+    url = str(base_url).strip()
+    if not _is_base_url(url):
+        raise InvalidInputError.of("base_url", url, allowed)
+    return url.rstrip("/")
+
+
+def _has_user(text: str) -> bool:
+    return "@" in text.partition("//")[2].partition("/")[0]
+
+
+def _is_base_url(text: str) -> bool:
+    if "?" in text or "#" in text:
+        return False
     try:
-        url = urlsplit(base_url.strip())
-        valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
-        valid = False
-    if valid and (url.username is not None or url.password is not None):
-        raise InvalidInputError(f"base_url must be {allowed}", field="base_url", allowed=allowed)  # may be secret
-    if not valid or url.query or url.fragment:
-        raise InvalidInputError.of("base_url", base_url, allowed)
-    return base_url.strip().rstrip("/")
+        return False
+
+
+def _checked_insecure(base_url: str, allow_insecure: object) -> bool:
+    """Return `allow_insecure`; without it the key must not be readable on the way to a public host."""
+    if not isinstance(allow_insecure, bool):
+        raise InvalidInputError.of("allow_insecure", allow_insecure, "True or False")
+    url = urlsplit(base_url)
+    if url.scheme == "http":
+        public = is_public(url.hostname or "")
+        if public and not allow_insecure:
+            raise InvalidInputError(
+                f"base_url must be an https URL, got {base_url!r}: over plain http others could read the API key on "
+                "its way to a public host (allow_insecure=True sends it all the same)",
+                field="base_url",
+                value=repr(base_url),
+                allowed="an https URL, or an http URL of a host that is not public",
+            )
+        kind = "public" if public else "private"
+        log.debug("base_url %s: the API key is sent unencrypted to a %s host", base_url, kind)
+    return allow_insecure

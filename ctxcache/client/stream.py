@@ -203,9 +203,10 @@ class ChatStream:
             raise SessionError("another task is reading this stream")
         if self._exchange is None:
             await self.open()
-        if await self._fill():
-            return self._ready.pop()
-        raise StopAsyncIteration
+        if not await self._fill():
+            await self._settle()
+            raise StopAsyncIteration
+        return self._ready.pop()
 
     async def text(self) -> AsyncIterator[str]:
         """Iterate over choice 0's text only, without the empty pieces."""
@@ -214,7 +215,7 @@ class ChatStream:
                 yield text
 
     async def _fill(self) -> bool:
-        """Read until there is a chunk; False at the end."""
+        """Read until there is a chunk; False at the end. Errors are raised elsewhere: this frame holds the bytes."""
         call, exchange = self._opened()
         decoder = self._decoder
         self._to(READING)
@@ -245,12 +246,9 @@ class ChatStream:
             exchange.close()
             raise
         self._to(OPEN)
-        if not self._ready:
-            await self._settle(call, exchange)
-            return False
         if self._state is ENDED and exchange.at_end:
             await exchange.finish()  # the connection and the turn are free before the last chunks are looked at
-        return True
+        return bool(self._ready)
 
     def _opened(self) -> "tuple[Call, Exchange]":
         if self._call is None or self._exchange is None:  # pragma: no cover  # `open` has set both, or raised
@@ -305,8 +303,9 @@ class ChatStream:
         self._failure = self._failure or failure
         self._to(FAILED)
 
-    async def _settle(self, call: Call, exchange: "Exchange") -> None:
+    async def _settle(self) -> None:
         """Nothing is left to deliver: end the exchange, and raise the error if there is one."""
+        call, exchange = self._opened()
         if self._state in (ENDED, DONE):
             if not exchange.closed:
                 await exchange.finish()

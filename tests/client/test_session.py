@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import sys
+import traceback
 import warnings
 
 import aiohttp
@@ -10,17 +11,17 @@ import pytest
 
 from ctxcache import (
     AsyncSession,
+    Conversation,
     CtxCacheError,
     InvalidInputError,
     Limits,
-    Message,
+    Prefix,
     Retry,
     SessionError,
     Timeouts,
-    TruncationStrategy,
-    system,
     user,
 )
+from ctxcache.gateway import Gateway
 
 from ..hostile import CHAT, CLOSE, CREATE, SSE, STALL, STORY, Hostile, answer, piece
 
@@ -85,7 +86,16 @@ def test_trailing_slashes(url):
         ({"base_url": "http://sk-secret@x/v1"}, "base_url"),
         ({"base_url": "http://x/v1?key=1"}, "base_url"),
         ({"base_url": "http://x/v1#top"}, "base_url"),
+        ({"base_url": "http://x/v1#"}, "base_url"),
+        ({"base_url": "http://x/v1?"}, "base_url"),
+        ({"base_url": "https://api.example.com/v1?#"}, "base_url"),
         ({"base_url": 7}, "base_url"),
+        *[
+            ({"base_url": f"http://{host}/v1"}, "base_url")
+            for host in ("api.example.com", "api.example.com:8080", "8.8.8.8", "[2001:4860:4860::8888]", "134744072")
+        ],
+        ({"allow_insecure": "yes"}, "allow_insecure"),
+        ({"allow_insecure": None}, "allow_insecure"),
         ({"timeouts": 30}, "timeouts"),
         ({"timeouts": None}, "timeouts"),
         ({"limits": 100}, "limits"),
@@ -110,6 +120,29 @@ def test_bad_settings(settings, field):
     assert caught.value.field == field
     assert str(caught.value).startswith(field.partition("[")[0])
     assert "sk-secret" not in f"{caught.value} {vars(caught.value)}"
+
+
+@pytest.mark.parametrize(
+    "host", "localhost:8080 127.0.0.1 [::1] 10.0.0.7 169.254.1.1 gateway a.local a.internal a.b.svc".split()
+)
+def test_unencrypted_to_a_private_host(log_lines, host):
+    """Over plain http the key goes to hosts that are not public; the log says so at DEBUG."""
+    session = AsyncSession("k", f"http://{host}/v1")
+    assert session.base_url == f"http://{host}/v1"
+    (line,) = log_lines("DEBUG")
+    assert "unencrypted to a private host" in line
+
+
+def test_unencrypted_to_a_public_host(log_lines):
+    """And to public hosts where the caller allows it."""
+    assert AsyncSession("k", "http://api.example.com/v1", allow_insecure=True).base_url == "http://api.example.com/v1"
+    assert "unencrypted to a public host" in log_lines("DEBUG")[0]
+
+
+def test_encrypted(log_lines):
+    """An https URL needs no word."""
+    AsyncSession("k", "https://api.example.com/v1", allow_insecure=False)
+    assert log_lines("DEBUG") == []
 
 
 def test_no_key():
@@ -148,150 +181,6 @@ def test_settings_are_values():
     assert hash(Timeouts(total=5)) == hash(Timeouts(total=5))
     with pytest.raises(AttributeError):
         Timeouts().total = 5
-
-
-# --- bad arguments of calls -------------------------------------------------------------------------------------------
-
-
-class Odd:
-    """Something that no argument can be."""
-
-    def __repr__(self):
-        return "Odd()"
-
-
-ODD = [None, 7, b"x", {}, Odd()]
-BAD_CREATE = [
-    *[("model", bad) for bad in ("", *ODD)],
-    *[("messages", bad) for bad in ([], "Hello", b"x", {}, None, 7, user("x"), {"role": "user", "content": "x"})],
-    ("messages[0]", ["Hello"]),
-    ("messages[1]", [user("x"), None]),
-    ("messages[0].role", [{"content": "x"}]),
-    ("messages[0].role", [{"role": "", "content": "x"}]),
-    ("messages[0].role", [{"role": None, "content": "x"}]),
-    ("messages[1].content", [system("x"), {"role": "user"}]),
-    ("messages[0].content", [{"role": "user", "content": None}]),
-    ("messages[0].content", [{"role": "user", "content": ["text"]}]),
-    ("messages[-1].role", [user("x"), Message("assistant", "y")]),
-    *[("mode", bad) for bad in ("", "Session", "prefix", 7, ["session"])],
-    *[("ttl", bad) for bad in (3599, 604801, 0, -1, 3600.5, "3600", True, float("nan"), float("inf"))],
-    *[("truncation_strategy", bad) for bad in (7, "rolling_tokens", [])],
-    ("truncation_strategy.type", {}),
-    ("truncation_strategy.type", {"type": "newest"}),
-    ("truncation_strategy.type", TruncationStrategy(type="newest")),
-    ("truncation_strategy.last_history_tokens", {"type": "last_history_tokens", "last_history_tokens": 0}),
-    ("truncation_strategy.last_history_tokens", {"type": "last_history_tokens", "last_history_tokens": "9"}),
-    ("truncation_strategy.rolling_tokens", {"type": "rolling_tokens", "rolling_tokens": 1}),
-    ("truncation_strategy: key", {"type": "rolling_tokens", "rolling": True}),
-    ("extra_headers", {"a b": "c"}),
-    ("timeouts", 5),
-]
-BAD_CHAT = [
-    *[("context_id", bad) for bad in ("", *ODD)],
-    *[("model", bad) for bad in ("", *ODD)],
-    ("messages", []),
-    ("messages[0].role", [{"role": 7, "content": "x"}]),
-    *[("tools", bad) for bad in ([], "f", {"type": "function"}, 7)],
-    ("tools[1]", [{"type": "function"}, "f"]),
-    ("tools[0]['function']", [{"function": object()}]),
-    *[("tool_choice", bad) for bad in ("", 7, [])],
-    *[("parallel_tool_calls", bad) for bad in (1, "yes")],
-    *[("response_format", bad) for bad in ("json", 7)],
-    *[("repetition_penalty", bad) for bad in (-1, "1")],
-    *[("service_tier", bad) for bad in ("", 7)],
-    *[("thinking", bad) for bad in (True, "enabled")],
-    *[("temperature", bad) for bad in (-0.01, 2.01, "1", True, float("nan"))],
-    *[("top_p", bad) for bad in (-0.01, 1.01, "1")],
-    *[("n", bad) for bad in (0, -1, 1.5, True, "2")],
-    *[("stop", bad) for bad in ("", [], ["a"] * 5, [""], [7], 7, b"x", {"a": 1})],
-    *[("max_tokens", bad) for bad in (0, -1, 1.5, "9")],
-    *[("presence_penalty", bad) for bad in (-2.01, 2.01, "0")],
-    *[("frequency_penalty", bad) for bad in (-2.01, 2.01, "0")],
-    *[("stream_options", bad) for bad in (7, "x", [], {7: 1})],
-    *[("user", bad) for bad in ("", 7)],
-    *[("logprobs", bad) for bad in (1, "true")],
-    *[("top_logprobs", bad) for bad in (-1, 21, 1.5)],
-    *[("logit_bias", bad) for bad in (7, [], {7: 1})],
-    ("logit_bias['5']", {"5": 101}),
-    ("logit_bias['5']", {"5": "1"}),
-    *[("repeatable", bad) for bad in ("yes", 1)],
-    *[("serialize", bad) for bad in ("yes", 1)],
-    ("extra_headers", {"a b": "c"}),
-    *[("extra_body", bad) for bad in (7, [], "{}")],
-    *[("extra_body['stream']", {"stream": given}) for given in (True, False, None)],
-    ("extra_body['context_id']", {"context_id": "ctx-2"}),
-    ("timeouts", 5),
-    ("stream", "yes"),
-]
-
-
-def root(field):
-    """The argument that a field is in."""
-    return field.partition("[")[0].partition(".")[0].partition(":")[0]
-
-
-@pytest.mark.parametrize(("field", "value"), BAD_CREATE, ids=repr)
-async def test_bad_create(hostile, session, field, value):
-    """Each bad argument of a create is a `ValueError` that names the field, and nothing is sent."""
-    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the text is looked at below
-        await session.context.create(**{**CREATE, root(field): value})
-    named(caught.value, field)
-    assert hostile.connections == []
-
-
-@pytest.mark.parametrize(("field", "value"), BAD_CHAT, ids=repr)
-async def test_bad_chat(hostile, session, field, value):
-    """Each bad argument of a chat is a `ValueError` that names the field, and nothing is sent; of a stream as well."""
-    arguments = {**CHAT, root(field): value}
-    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the text is looked at below
-        await session.chat.create(**arguments)
-    named(caught.value, field)
-    if field != "stream":
-        with pytest.raises(InvalidInputError) as caught:
-            await session.chat.stream(**arguments).open()
-        named(caught.value, field)
-    assert hostile.connections == []
-
-
-def named(error, field):
-    """The error names the field, the value and what is allowed."""
-    assert isinstance(error, InvalidInputError)
-    assert root(error.field) == root(field) or root(error.field).removeprefix("extra_") == root(field).removeprefix(
-        "extra_"
-    )
-    if "[" in field or "." in field:
-        assert error.field.startswith(field)
-    assert error.allowed
-    assert str(error).startswith(error.field.partition("[")[0])
-
-
-async def test_unencodable(hostile, session):
-    """What JSON has no form for is a `ValueError` as well."""
-    recursive = []
-    recursive.append(recursive)
-    for value in (object(), float("nan"), recursive, {1: 2, "x": object()}, "\ud800"):
-        with pytest.raises(InvalidInputError):
-            await session.chat.create(**CHAT, extra_body={"x": value})
-        with pytest.raises(InvalidInputError):
-            await session.chat.create(**CHAT, stream_options={"x": [value]})
-    assert hostile.connections == []
-
-
-async def test_unknown_and_missing_arguments(session):
-    """Arguments that do not exist, or are missing, are a `TypeError`, as in any Python function."""
-    with pytest.raises(TypeError):
-        await session.chat.create(**CHAT, temprature=1)
-    with pytest.raises((TypeError, ValueError), match="model"):
-        await session.chat.create(context_id="c", messages=HELLO)
-    with pytest.raises(TypeError, match="model"):
-        await session.context.create(messages=HELLO)
-
-
-async def test_long_values_are_shortened(session):
-    """The message of an error shows no more than the beginning of a long value."""
-    with pytest.raises(InvalidInputError) as caught:
-        await session.chat.create(**CHAT, temperature="x" * 10_000)
-    assert len(str(caught.value)) < 300
 
 
 # --- loops and closing ------------------------------------------------------------------------------------------------
@@ -426,6 +315,19 @@ async def test_no_resource_warning(hostile, key):
         del session, unused
         gc.collect()
     assert [str(warning.message) for warning in caught] == []
+
+
+@pytest.mark.parametrize("kind", [AsyncSession, Conversation, Gateway, Prefix])
+def test_a_constructor_that_fails_makes_no_noise(kind, capsys):
+    """A wrong keyword is a `TypeError` and nothing else: half an object has a repr, and is collected in silence."""
+    with pytest.raises(TypeError) as caught:
+        kind("k", no_such_argument=5)
+    traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    half = kind.__new__(kind)
+    assert kind.__name__ in repr(half)
+    del caught, half
+    gc.collect()
+    assert capsys.readouterr().err == ""
 
 
 async def test_many_tasks(hostile, session):

@@ -2,16 +2,18 @@
 
 import asyncio
 import math
+import os
+import socket
 from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
 
-from ...config import Limits, Secret, Timeouts, __version__
+from ...config import HiddenText, Limits, Secret, Timeouts, __version__, hide
 from ...errors import APIConnectionError, APITimeoutError, InvalidInputError, ProtocolError, SessionError
+from ...hosts import is_public, proxy_for
 from ...wire import CHAT_PATH, CREATE_PATH, Request
 from ..environment import Environment
 from ..slots import Slots
@@ -21,11 +23,14 @@ from .exchange import Exchange
 from .failures import FOREIGN, translate
 from .head_timeouts import HeadTimeouts, Reader
 
-__all__ = ["CLOSE_TURNS", "Transport"]
+__all__ = ["CLOSE_TURNS", "Transport", "open_socket"]
 
 _STALE_TRIES: Final = 4
 CLOSE_TURNS: Final = 2  # turns of the event loop in which asyncio hears of a close that the kernel knows of
 _TIMEOUTS_KEPT: Final = 64  # callers use a few; values made anew for each call are not worth keeping
+_HEAD_BYTES: Final = 64 * 1024  # of a status line or of one header field; some gateways send long cookies and policies
+# Probes of an idle connection: the first after 60 s, then each 15 s; four without an answer end the connection.
+_PROBES: Final = ((("TCP_KEEPIDLE", "TCP_KEEPALIVE"), 60), (("TCP_KEEPINTVL",), 15), (("TCP_KEEPCNT",), 4))
 _USER_AGENT: Final = f"ctxcache/{__version__} aiohttp/{aiohttp.__version__}"
 
 
@@ -47,6 +52,7 @@ class Transport:
         headers: Mapping[str, str],
         http: aiohttp.ClientSession | None,
         environment: Environment,
+        allow_insecure: bool = False,
     ) -> None:
         self._urls = _urls(base_url)
         self.key = key
@@ -59,11 +65,14 @@ class Transport:
             "User-Agent": _USER_AGENT,
             **headers,
             "Content-Type": "application/json",
-            "Authorization": _Hidden(f"Bearer {key.reveal()}"),
+            "Authorization": HiddenText(f"Bearer {key.reveal()}"),
         }
         self._owns_http = http is None
-        self._http = self._make_http(headers, _proxy_for(base_url)) if http is None else http
-        self._headers = {} if http is None else headers  # those that go with each call
+        if http is None:
+            http = self._make_http(headers, _proxy_for(base_url, allow_insecure=allow_insecure))
+            headers = {}
+        self._http = http
+        self._headers = headers  # of each call; our own `ClientSession` adds its headers itself
         self._aiohttp_timeouts: dict[Timeouts, aiohttp.ClientTimeout] = {}
         self._heads = HeadTimeouts(self.loop, environment.clock, environment.look)
         self._open: set[Exchange] = set()
@@ -72,10 +81,18 @@ class Transport:
     def _make_http(self, headers: Mapping[str, str], proxy: str | None) -> aiohttp.ClientSession:
         # The pool's size is kept by `_slots`, where waiting for it has a limit of its own.
         connector = aiohttp.TCPConnector(
-            limit=0, keepalive_timeout=self._limits.keepalive or None, force_close=not self._limits.keepalive
+            limit=0,
+            keepalive_timeout=self._limits.keepalive or None,
+            force_close=not self._limits.keepalive,
+            socket_factory=open_socket,
         )
         return aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=proxy, headers=headers
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=proxy,
+            headers=headers,
+            max_line_size=_HEAD_BYTES,
+            max_field_size=_HEAD_BYTES,
         )
 
     async def open(
@@ -217,15 +234,6 @@ class Transport:
             await self._http.close()
 
 
-class _Hidden(str):
-    """A header value that keeps out of tracebacks that show local variables."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'…'"
-
-
 def _urls(base_url: str) -> dict[str, URL]:
     """The URL of each endpoint."""
     try:
@@ -235,15 +243,34 @@ def _urls(base_url: str) -> dict[str, URL]:
     raise InvalidInputError.of("base_url", base_url, "a URL whose host can be looked up")
 
 
-def _proxy_for(base_url: str) -> str | None:
-    """The proxy the environment names for this URL: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`."""
-    url = urlsplit(base_url)
-    proxies = getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(url.netloc):
+def _proxy_for(base_url: str, *, allow_insecure: bool) -> str | None:
+    """The proxy that the environment names for this URL; its password is in no local variable that shows."""
+    proxy: str | None = hide(proxy_for(base_url, os.environ))
+    if proxy is None:
         return None
-    if "://" not in proxy:
-        proxy = f"http://{proxy}"
-    if urlsplit(proxy).scheme not in ("http", "https"):
+    scheme, host = urlsplit(proxy).scheme, urlsplit(proxy).hostname or ""
+    if scheme not in ("http", "https"):
         raise InvalidInputError("the proxy of the environment must be an http or https URL", field="proxy")
+    if base_url.startswith("http:") and scheme == "http" and is_public(host) and not allow_insecure:
+        raise InvalidInputError(
+            "the proxy of the environment must be an https URL, or a host that is not public: over plain http others "
+            "could read the API key on its way (allow_insecure=True sends it all the same)",
+            field="proxy",
+        )
     return proxy
+
+
+def open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Open a socket that asks an idle server from time to time whether the connection still stands.
+
+    A plain call may say nothing for minutes while the model thinks, and devices on the way forget silent connections.
+    """
+    family, kind, protocol, _, _ = address
+    opened = socket.socket(family, kind, protocol)
+    opened.setblocking(False)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for names, value in _PROBES:
+        option = next((getattr(socket, name) for name in names if hasattr(socket, name)), None)
+        if option is not None:
+            opened.setsockopt(socket.IPPROTO_TCP, option, value)
+    return opened

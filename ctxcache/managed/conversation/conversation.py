@@ -240,6 +240,8 @@ class Conversation:
         return self._keeper.ledger.cost(prices, self._keeper.clock())
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_dialogue"):
+            return "<Conversation that was not made>"
         context = self.context
         where = "no context yet" if context is None else printable(context.id)
         return f"<Conversation {self._keeper.template.model} {where} turns={len(self.transcript)}>"

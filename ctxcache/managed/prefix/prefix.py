@@ -232,6 +232,8 @@ class Prefix:
         return self._keeper.ledger.cost(prices, self._keeper.clock())
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_renewal"):
+            return "<Prefix that was not made>"
         context = self.context
         return f"<Prefix {self._model} {'without a context' if context is None else printable(context.id)}>"
 

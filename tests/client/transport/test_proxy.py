@@ -3,6 +3,7 @@
 import socket
 from types import SimpleNamespace
 
+import aiohttp
 import pytest
 
 from ctxcache import (
@@ -42,23 +43,50 @@ async def test_proxy_credentials(hostile, session_for, monkeypatch):
     assert hostile.posts[0].headers["proxy-authorization"].startswith("Basic ")
 
 
-@pytest.mark.parametrize("no_proxy", ["127.0.0.1", "example.com,127.0.0.1", "*", "127.0.0.1:{port}"])
-async def test_no_proxy(hostile, session_for, monkeypatch, no_proxy):
-    """`NO_PROXY` names hosts that are asked directly."""
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY"])
+async def test_loopback_is_not_proxied(hostile, session_for, monkeypatch, name):
+    """This machine is asked directly, whatever the environment says: neither key nor prompt goes to the proxy."""
     async with Hostile() as proxy:
-        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
-        monkeypatch.setenv("NO_PROXY", no_proxy.format(port=hostile.port))
+        monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
         hostile.plays([answer()])
         await session_for().chat.create(**CHAT)
         assert (len(proxy.connections), hostile.posts[0].target) == (0, "/v1/context/chat/completions")
 
 
+async def test_no_proxy(hostile, session_for, monkeypatch):
+    """`NO_PROXY` names hosts that are asked directly, here one that nobody can find."""
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{hostile.port}")
+    monkeypatch.setenv("NO_PROXY", "other.example api.invalid:80")
+    error = await failure(session_for(SimpleNamespace(url="http://api.invalid/v1")).chat.create(**CHAT))
+    assert type(error) is APIConnectionError
+    assert hostile.connections == []
+
+
 async def test_no_proxy_for_others(hostile, session_for, monkeypatch):
     """`NO_PROXY` for one host leaves the proxy for the others."""
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{hostile.port}")
-    monkeypatch.setenv("NO_PROXY", "example.com")
+    monkeypatch.setenv("NO_PROXY", "example.com,10.0.0.0/8")
     hostile.plays([answer()])
     await session_for(SimpleNamespace(url="http://api.invalid/v1")).chat.create(**CHAT)
+    assert len(hostile.posts) == 1
+
+
+async def test_proxy_by_hand(hostile, session_for):
+    """A proxy given by hand, on the caller's own `ClientSession`, gets the requests to this machine, too."""
+    hostile.plays([answer()])
+    async with aiohttp.ClientSession(proxy=f"http://127.0.0.1:{hostile.port}") as http:
+        await session_for(SimpleNamespace(url="http://127.0.0.1:9/v1"), http=http).chat.create(**CHAT)
+    assert hostile.posts[0].target == "http://127.0.0.1:9/v1/context/chat/completions"
+
+
+@pytest.mark.parametrize("proxy", ["http://me:secret@proxy.example.com:1", "me:secret@8.8.8.8:1"])
+async def test_public_proxy(session_for, monkeypatch, proxy):
+    """The key of an http URL does not go through a public host's proxy over plain http."""
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    error = await failure(session_for(SimpleNamespace(url="http://gateway/v1")).chat.create(**CHAT))
+    assert isinstance(error, InvalidInputError)
+    assert error.field == "proxy"
+    assert "secret" not in everything(error)
 
 
 async def test_https_proxy(hostile, session_for, monkeypatch):
@@ -84,7 +112,7 @@ async def test_proxy_that_is_down(hostile, session_for, monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HTTP_PROXY", f"http://me:secret@127.0.0.1:{unused.getsockname()[1]}")
-        error = await failure(session_for().chat.create(**CHAT))
+        error = await failure(session_for(SimpleNamespace(url="http://api.invalid/v1")).chat.create(**CHAT))
     assert type(error) is APIConnectionError
     assert not error.sent
     assert "secret" not in everything(error)
@@ -94,7 +122,7 @@ async def test_proxy_that_is_down(hostile, session_for, monkeypatch):
 async def test_unusable_proxy(session_for, monkeypatch):
     """A proxy of a kind aiohttp does not speak is named before anything is sent, without its credentials."""
     monkeypatch.setenv("ALL_PROXY", "socks5://me:secret@127.0.0.1:1")
-    error = await failure(session_for().chat.create(**CHAT))
+    error = await failure(session_for(SimpleNamespace(url="http://api.invalid/v1")).chat.create(**CHAT))
     assert isinstance(error, InvalidInputError)
     assert error.field == "proxy"
-    assert "secret" not in f"{error!r} {vars(error)}"
+    assert "secret" not in everything(error)

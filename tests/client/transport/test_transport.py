@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 
 import aiohttp
 import pytest
@@ -21,13 +22,15 @@ from ...hostile import (
     SSE,
     STALL,
     STORY,
+    STORY_TEXT,
     Hostile,
     after,
     answer,
     piece,
     pieces,
+    streamed,
 )
-from ..calling import OK, QUICK, failure
+from ..calling import OK, QUICK, failure, read
 
 
 async def test_connect_limit(hostile):
@@ -226,3 +229,42 @@ async def test_close_while_waiting_for_a_connection(hostile, session_for):
         for call in calls:
             assert isinstance(await failure(call), SessionError)
     assert len(hostile.posts) == 1
+
+
+# --- our own sockets and heads ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="the system has no TCP_KEEPIDLE")
+async def test_keep_alive_probes(hostile, session):
+    """The system asks a silent server after 60 s whether the connection still stands."""
+    hostile.plays([SSE, piece(STORY[0]), STALL])
+    async with session.chat.stream(**CHAT) as stream:
+        await anext(stream)
+        gc.collect()
+        (ours,) = (
+            found
+            for found in gc.get_objects()
+            if isinstance(found, socket.socket) and found.fileno() >= 0 and peer(found) == ("127.0.0.1", hostile.port)
+        )
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
+def peer(found):
+    """The address a socket is connected to, or None."""
+    try:
+        return found.getpeername()
+    except OSError:
+        return None
+
+
+@pytest.mark.parametrize("size", [9_000, 12_000, 60_000])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_long_header_fields(hostile, session, size, stream):
+    """An answer with a header field of up to 64 KB is read."""
+    field = b"\r\nX-Policy: " + b"p" * size + b"\r\n"
+    hostile.plays([(streamed() if stream else answer()).replace(b"\r\n", field, 1)])
+    if stream:
+        assert await read(session.chat.stream(**CHAT)) == STORY_TEXT
+    else:
+        assert (await session.chat.create(**CHAT)).text == "Hi"
