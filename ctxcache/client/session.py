@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from ..config import DEFAULT_BASE_URL, Limits, Retry, Secret, Timeouts, hide
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncSession"]
 
+T = TypeVar("T")
 _TIMEOUTS, _LIMITS, _RETRY, _HOOKS = Timeouts(), Limits(), Retry(), Hooks()
 
 
@@ -80,15 +81,10 @@ class AsyncSession:
         _check_key(self._key)
         self.base_url = _url(url)
         self._allow_insecure = _checked_insecure(self.base_url, allow_insecure)
-        for name, value, kind in (
-            ("timeouts", timeouts, Timeouts),
-            ("limits", limits, Limits),
-            ("retry", retry, Retry),
-            ("hooks", hooks, Hooks),
-        ):
-            if not isinstance(value, kind):
-                raise InvalidInputError.of(name, value, f"a {kind.__name__}")
-        self._timeouts, self._limits, self._retry, self._hooks = timeouts, limits, retry, hooks
+        self._timeouts = _checked("timeouts", timeouts, Timeouts)
+        self._limits = _checked("limits", limits, Limits)
+        self._retry = _checked("retry", retry, Retry)
+        self._hooks = _checked("hooks", hooks, Hooks)
         self._headers = check_headers(given_headers, "headers")
         self._http = http
         own_id = self._headers.pop("X-Client-Request-Id", None)
@@ -188,6 +184,12 @@ class AsyncSession:
             warnings.warn(
                 f"{self!r} was never closed: use `async with`, or aclose()", ResourceWarning, stacklevel=2, source=self
             )
+
+
+def _checked(name: str, value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise InvalidInputError.of(name, value, f"a {kind.__name__}")
+    return value
 
 
 def _secret(api_key: object) -> Secret:
