@@ -190,12 +190,14 @@ class Limits:
         keepalive: seconds an idle connection is kept for the next call.
         event_bytes: the largest server-sent event; beyond, a `MalformedStreamError`.
         body_bytes: the largest plain answer; beyond, a `ProtocolError`.
+        answer_bytes: the largest streamed answer, all its events together; beyond, a `MalformedStreamError`.
     """
 
     connections: int = _count("Limits.connections", 1000, 0)
     keepalive: float = _seconds("Limits.keepalive", 30.0)
     event_bytes: int = _count("Limits.event_bytes", 16 * 1024 * 1024, 1)
     body_bytes: int = _count("Limits.body_bytes", 64 * 1024 * 1024, 1)
+    answer_bytes: int = _count("Limits.answer_bytes", 64 * 1024 * 1024, 1)
 
 
 @attrs.frozen(kw_only=True)

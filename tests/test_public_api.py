@@ -114,7 +114,7 @@ CHAT = """
         (ChatEndpoint.create, ["stream", *CHAT]),
         (ChatEndpoint.stream, CHAT),
         (Timeouts, "connect pool head idle total".split()),
-        (Limits, "connections keepalive event_bytes body_bytes".split()),
+        (Limits, "connections keepalive event_bytes body_bytes answer_bytes".split()),
         (Retry, "attempts first_delay max_delay max_elapsed max_retry_after".split()),
     ],
 )
@@ -126,7 +126,9 @@ def test_parameters(function: object, names: list[str]) -> None:
 def test_defaults_of_the_settings() -> None:
     """The defaults are the documented ones."""
     assert Timeouts() == Timeouts(connect=10.0, pool=None, head=600.0, idle=120.0, total=None)
-    assert Limits() == Limits(connections=1000, keepalive=30.0, event_bytes=16 * 2**20, body_bytes=64 * 2**20)
+    assert Limits() == Limits(
+        connections=1000, keepalive=30.0, event_bytes=16 * 2**20, body_bytes=64 * 2**20, answer_bytes=64 * 2**20
+    )
     assert Retry() == Retry(attempts=3, first_delay=0.5, max_delay=8.0, max_elapsed=120.0, max_retry_after=60.0)
 
 

@@ -87,7 +87,6 @@ class AsyncSession:
         self._hooks = _checked("hooks", hooks, Hooks)
         self._headers = check_headers(given_headers, "headers")
         self._http = http
-        own_id = self._headers.pop("X-Client-Request-Id", None)
         self._calls = Calls(
             self._connect,
             self._key,
@@ -96,11 +95,10 @@ class AsyncSession:
             policy=retry,
             hooks=hooks,
             headers=self._headers,
-            client_request_id=own_id,
+            client_request_id=self._headers.pop("X-Client-Request-Id", None),
             environment=self._environment,
         )
-        self.context = ContextEndpoint(self._calls)
-        self.chat = ChatEndpoint(self._calls)
+        self.context, self.chat = ContextEndpoint(self._calls), ChatEndpoint(self._calls)
         self._closed = False
 
     def _connect(self) -> "Transport":

@@ -6,6 +6,8 @@ Invariants:
 - The stream is whole (`done`) after `[DONE]`, or after a `finish_reason` for every choice and a clean end of the body.
   Every other end is an error that carries what came, `partial`; the error is raised after the chunks before it.
 - However the stream ends, the exchange ends too: read to the end (the connection is kept), or closed.
+- Memory is bounded: `Limits.event_bytes` for an event, `Limits.answer_bytes` for the sum. Undecoded bytes are let go as
+  soon as nothing more will be read.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -104,6 +106,7 @@ class ChatStream:
         "_failure",
         "_fold",
         "_ready",
+        "_received",
         "_state",
     )
 
@@ -112,7 +115,8 @@ class ChatStream:
         self._begin: Callable[[], Call] | None = begin
         self._call: Call | None = None
         self._exchange: Exchange | None = None  # from the head on
-        self._decoder = SSEDecoder(calls.limits.event_bytes)
+        self._decoder: SSEDecoder | None = SSEDecoder(calls.limits.event_bytes)  # while there may be more to decode
+        self._received = 0  # bytes
         self._fold = Fold(expected_choices)
         self._beginning = b""  # of a body that may be no stream, until the first event
         self._ready: list[ChatCompletionChunk] = []  # decoded, the next one last
@@ -122,6 +126,8 @@ class ChatStream:
     def _to(self, state: StreamState) -> None:
         if state in self._state.next:
             self._state = state
+            if state is ENDED or not state.next:
+                self._decoder = None
 
     # --- opening and closing
 
@@ -217,24 +223,27 @@ class ChatStream:
     async def _fill(self) -> bool:
         """Read until there is a chunk; False at the end. Errors are raised elsewhere: this frame holds the bytes."""
         call, exchange = self._opened()
-        decoder = self._decoder
+        most = self._calls.limits.answer_bytes
         self._to(READING)
         try:
-            while self._state is READING and not self._ready:
+            while self._state is READING and not self._ready and (decoder := self._decoder) is not None:
                 exchange.wait_begins()
                 events: list[RawEvent] = []
                 while not events:  # bytes without an event, such as comments, do not end the wait
                     data = await exchange.read()
+                    self._received += len(data)
                     if not data:
                         break
                     events = decoder.feed_raw(data)
+                    if self._received > most:
+                        break
                     if not events:
                         self._note_beginning(data)
                 exchange.wait_ends()
-                if events:
-                    self._take(events)
+                if data:
+                    self._take(events, within=self._received <= most)
                 else:
-                    self._end_of_body()
+                    self._end_of_body(decoder)
                 if decoder.too_large:
                     decoder.feed_raw(b"")  # raises the error that waited for the events before it
         except CtxCacheError as error:
@@ -261,12 +270,15 @@ class ChatStream:
         if len(beginning) <= _BEGINNING_BYTES and beginning.lstrip()[:1] in (b"{", b"["):
             self._beginning = beginning
 
-    def _take(self, events: list[RawEvent]) -> None:
+    def _take(self, events: list[RawEvent], *, within: bool) -> None:
         """Decode one read's events up to the end marker or the first that is no chunk."""
         chunks: list[ChatCompletionChunk] = []
         ended, failure = False, None
         try:
             ended = wire.read_events(events, chunks)
+            if not within:
+                most = self._calls.limits.answer_bytes
+                raise ProtocolError(f"the server sent a stream of more than Limits.answer_bytes = {most:,} bytes")
         except CtxCacheError as error:
             failure = error
         self._fold.add(chunks)
@@ -281,10 +293,10 @@ class ChatStream:
         chunks.reverse()
         self._ready = chunks
 
-    def _end_of_body(self) -> None:
+    def _end_of_body(self, decoder: SSEDecoder) -> None:
         # Some gateways forget the blank line after [DONE], or [DONE] itself; a cut event is no clean end.
-        unfinished = self._decoder.leftover()
-        if wire.is_done(unfinished) or (self._fold.finished and not self._decoder.buffered):
+        unfinished = decoder.leftover()
+        if wire.is_done(unfinished) or (self._fold.finished and not decoder.buffered):
             self._end()
         elif self._beginning:
             error = service_errors.error_instead_of_stream(self._beginning, "JSON")

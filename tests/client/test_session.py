@@ -162,7 +162,15 @@ NO_SECONDS = [-1, -0.001, float("nan"), float("inf"), "5", True, [5]]
         *[(Retry, name, None) for name in ("first_delay", "max_delay", "max_elapsed", "max_retry_after")],
         *[(Retry, "first_delay", bad) for bad in NO_SECONDS],
         *[(Limits, "connections", bad) for bad in (-1, 1.5, None, True, "9")],
-        *[(kind, name, 0) for kind, name in ((Retry, "attempts"), (Limits, "event_bytes"), (Limits, "body_bytes"))],
+        *[
+            (kind, name, 0)
+            for kind, name in (
+                (Retry, "attempts"),
+                (Limits, "event_bytes"),
+                (Limits, "body_bytes"),
+                (Limits, "answer_bytes"),
+            )
+        ],
     ],
 )
 def test_bad_numbers(kind, field, value):

@@ -363,3 +363,33 @@ async def test_idle(hostile, session_for):
     assert isinstance(error, StreamInterruptedError)
     assert isinstance(error.cause, APITimeoutError)
     assert (error.cause.limit, error.cause.seconds, text) == ("idle", 0.05, "Once")
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [[chunk("word ")], [event({"choices": [], "new": "x" * 900})], [b": comment\n\n"], [b"\n"]],
+    ids=["chunks", "unknown", "comments", "blank lines"],
+)
+async def test_too_large_answer(hostile, session_for, endless, held):
+    """A stream past `Limits.answer_bytes` in sum is a `MalformedStreamError` with what came; it is not read on."""
+    session = session_for(limits=Limits(answer_bytes=20_000))
+    hostile.plays([SSE, piece(chunk("Once ")), *pieces(*endless * 20_000), END])
+    error, text = await broken(session)
+    assert isinstance(error, MalformedStreamError)
+    assert "Limits.answer_bytes = 20,000" in error.message
+    assert error.partial.text == text
+    assert text.startswith("Once ")
+    assert len(text) < 500_000
+    assert held(session) == {}
+    # What came whole costs no connection.
+    await hostile.until(lambda: not hostile.open or hostile.connections[0].idle)
+
+
+async def test_answer_within_the_limit(hostile, session_for):
+    """`Limits.answer_bytes` is the size of the largest answer that is read."""
+    body = b"".join(STORY)
+    hostile.plays([streamed()], [streamed()])
+    stream = session_for(limits=Limits(answer_bytes=len(body))).chat.stream(**CHAT)
+    assert "".join(await texts(stream)) == STORY_TEXT
+    error, _ = await broken(session_for(limits=Limits(answer_bytes=len(body) - 1)))
+    assert isinstance(error, MalformedStreamError)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import tracemalloc
 
 import pytest
 
@@ -254,3 +255,31 @@ async def test_timeout_of_the_caller(hostile, session, held):
         async with asyncio.timeout(0.05), session.chat.stream(**CHAT) as stream:
             await texts(stream)
     await closed_and_usable(hostile, session, held)
+
+
+@pytest.mark.parametrize("how", ["aclose", "session", "cancel"])
+async def test_a_closed_stream_lets_go_of_what_it_had_read(hostile, session_for, how):
+    """What a stream had received and not decoded is freed when it is closed, though the stream itself is kept."""
+    session = session_for()
+    sent = asyncio.Event()
+    hostile.plays([SSE, piece(STORY[0]), piece(b"data: " + b"x" * 4_000_000), sets(sent), STALL])
+    stream = session.chat.stream(**CHAT)
+    await anext(stream)
+    tracemalloc.start()
+    reading = asyncio.ensure_future(anext(stream))
+    await sent.wait()
+    await hostile.until(lambda: hostile.connections[0].writer.transport.get_write_buffer_size() == 0)
+    await hostile.until(lambda: tracemalloc.get_traced_memory()[0] > 4_000_000)
+    if how == "cancel":
+        reading.cancel()
+    else:
+        await (stream if how == "aclose" else session).aclose()
+    with pytest.raises((StreamInterruptedError, asyncio.CancelledError)):
+        await reading
+    reading = None
+    await hostile.until(lambda: not hostile.open)
+    gc.collect()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 500_000
+    assert stream.partial().text == "Once"

@@ -35,6 +35,7 @@ class Exchange:
     """An answer whose head has come. One task reads it.
 
     Attributes:
+        status, headers: of the answer; `headers` is case-insensitive.
         ids: the ids of the answer, without the key should the server echo it there.
         on_close: called once when the exchange ends, with the error that ended it from outside, or None.
         closed: whether the exchange has ended.
@@ -51,14 +52,17 @@ class Exchange:
         "_total_at",
         "_waiting_since",
         "closed",
+        "headers",
         "ids",
         "on_close",
+        "status",
     )
 
     def __init__(
         self, response: aiohttp.ClientResponse, timeouts: Timeouts, client_request_id: str, home: Home
     ) -> None:
-        headers = response.headers
+        self.status = response.status
+        self.headers: Mapping[str, str] = (headers := response.headers)
         self.ids: dict[str, str | None] = {
             "request_id": headers.get("X-Request-Id"),
             "log_id": headers.get("X-Tt-Logid"),
@@ -67,7 +71,7 @@ class Exchange:
         self.on_close: Callable[[CtxCacheError | None], None] | None = None
         self.closed = False
         self._home = home
-        self._response = response
+        self._response: aiohttp.ClientResponse | None = response  # until the end
         self._content = response.content
         self._timeouts = timeouts
         self._beginning = b""
@@ -77,16 +81,6 @@ class Exchange:
         self._total_at: float | None = None
         if home.key.is_in(*self.ids.values()):
             self.ids = home.key.redact(self.ids)
-
-    @property
-    def status(self) -> int:
-        """The answer's status."""
-        return self._response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The answer's headers, case-insensitive."""
-        return self._response.headers
 
     @property
     def content_type(self) -> str:
@@ -191,8 +185,10 @@ class Exchange:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._response.closed:  # else the end of the body has given the connection back
-            self._response.close()
+        # With the response goes what was received and not read: the stream may be held for long.
+        response, self._response, self._content = self._response, None, aiohttp.EMPTY_PAYLOAD
+        if response is not None and not response.closed:  # else the end of the body has given the connection back
+            response.close()
         self._home.release(self)
         if self.on_close is not None:
             on_close, self.on_close = self.on_close, None
@@ -252,7 +248,8 @@ class Exchange:
 
     def _wake_if_broken(self) -> None:
         """Wake the reader of a lost connection: aiohttp does not, where the framing of a chunk is broken."""
-        protocol = self._response.connection.protocol if self._response.connection else None
+        connection = self._response.connection if self._response is not None else None
+        protocol = connection.protocol if connection is not None else None
         if protocol is None or protocol.connected or self._content.is_eof() or self._content.exception() is not None:
             return
         self._content.set_exception(protocol.exception() or aiohttp.ClientPayloadError("the connection is gone"))
