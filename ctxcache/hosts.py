@@ -1,6 +1,6 @@
-"""Hosts: which of them are public, and which are reached through the proxy that the environment names.
+"""Hosts: which are public, and which are reached through the proxy that the environment names.
 
-`NO_PROXY` is read as curl and Go read it; the rules stand in `bypasses`.
+`NO_PROXY` is read as by curl and Go; the rules stand in `bypasses`.
 """
 
 import re
@@ -17,7 +17,7 @@ _NUMERIC = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*")  # an IPv4 add
 
 
 def is_public(host: str) -> bool:
-    """Whether a host may be anywhere on the Internet, so that others can read what is sent to it unencrypted.
+    """Whether a host may be anywhere on the Internet, so that others can read unencrypted requests.
 
     >>> [is_public(host) for host in ("api.example.com", "8.8.8.8", "10.1.2.3", "gateway", "llm.prod.svc", "::1")]
     [True, True, False, False, False, False]
@@ -66,7 +66,7 @@ def bypasses(host: str, port: int, no_proxy: str) -> bool:
     - `example.com`, `.example.com`, `*.example.com`: the name itself and every name that ends so, at a dot.
     - `10.0.0.1`, `::1`, `[::1]`: an address, however spelled.
     - `10.0.0.0/8`, `fd00::/8`: the addresses of a network.
-    - any of these but `*` and a network with `:8080` behind: that port only (an IPv6 address then in brackets).
+    - a name or an address with `:8080` behind: that port only (an IPv6 address then in brackets).
 
     >>> [bypasses(host, 443, "a.example, 10.0.0.0/8, [fd00::1]:80") for host in ("x.a.example", "10.9.9.9", "fd00::1")]
     [True, True, False]

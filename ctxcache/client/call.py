@@ -1,4 +1,4 @@
-"""One call under way: its attempts, its times, and the report at its end."""
+"""A call under way: attempts, times, errors, and the report at the end."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ class ContextMissing(Exception):  # noqa: N818  # no error: whoever chooses the 
 
 
 class Session(Protocol):
-    """The part of a session's `Calls` that one call needs."""
+    """The part of a session's `Calls` that a call needs."""
 
     key: Secret
     headers: Mapping[str, str]
@@ -35,18 +35,18 @@ _SECRET_FROM: Final = 8  # characters; a shorter value would match ordinary text
 
 
 def secret_values(headers: Mapping[str, str]) -> list[Secret]:
-    """The values of headers whose names tell that they are secret."""
+    """The values of headers with a name that speaks of a secret."""
     return [
         Secret(value) for name, value in headers.items() if _SECRET_HEADER.search(name) and len(value) >= _SECRET_FROM
     ]
 
 
 class Call:
-    """One call under way, made in the task that waits for its answer.
+    """A call under way, made in the task that waits for the answer.
 
     Attributes:
-        scope: the task's, until the answer or the head of its stream has come. No longer: a task holds its result, and
-            that may be the very stream this call belongs to.
+        scope: the task's, until the answer or the head of the stream has come. No longer: a task holds its result,
+            which may be the very stream this call belongs to.
         request: the POST.
         choose: makes the POST of each attempt, at the moment of sending, or raises `ContextMissing`; None: all attempts
             send `request`.
@@ -58,9 +58,9 @@ class Call:
         attempts: the tries so far.
         status: of the last answer, or None.
         evidence: whether the last attempt's request may have reached the server.
-        queue: the queue of the context, while this call is at its head; else None.
+        queue: the queue of the context, while this call is at the head; else None.
         usage: the usage, once the service said so.
-        started, head_at, first_at: when the call began, its head came, its first chunk came, by the session's clock.
+        started, head_at, first_at: when the call began, the head came, the first chunk came, by the session's clock.
     """
 
     __slots__ = (
@@ -135,7 +135,7 @@ class Call:
         return self.request
 
     def forget_body(self) -> None:
-        """Let go of the request's body: the request was sent, and its stream may last."""
+        """Let go of the request's body: the request was sent, and the stream may last."""
         request = self.request
         self.request = wire.Request(
             path=request.path,
@@ -156,7 +156,7 @@ class Call:
     def annotate(self, error: CtxCacheError) -> CtxCacheError:
         """Put the call's ids on an error, and redact what the server echoed of the key and of secret headers.
 
-        The traceback so far is dropped, of the causes as well: its frames hold the answer that was read.
+        The traceback so far is dropped, of the causes as well: the frames hold the answer that was read.
         """
         error.__dict__.update({name: value for name, value in self.ids.items() if value is not None})
         error.__dict__["attempts"] = self.attempts
@@ -187,7 +187,7 @@ class Call:
             self._session.report(self, error)
 
     def log_line(self, error: BaseException | None, now: float) -> str:
-        """Describe the call in one line: never content, never the key."""
+        """Describe the call in a line: never content, never the key."""
         facts: dict[str, Any] = {"status": self.status, "attempt": self.attempts, **self.ids}
         for name, at in (("head", self.head_at), ("first_chunk", self.first_at), ("end", now)):
             if at is not None:

@@ -1,4 +1,4 @@
-"""The calls of a session: each waits for its context, is sent, and is retried where that is safe."""
+"""The calls of a session: each waits for the context, is sent, and is retried where that is safe."""
 
 import asyncio
 import logging
@@ -29,13 +29,13 @@ _NO_STREAM: Final = ("application/json", "application/problem+json", "text/html"
 
 
 class Calls:
-    """Makes the calls of one session. Which failures may be repeated, `retry` says.
+    """Makes the calls of a session. `retry` says which failures may be repeated.
 
     Attributes:
         key, headers, limits, environment: the session's.
         notifier: calls the session's hooks.
         usage: the sum over all calls that have ended.
-        queues: the calls that wait for their turn on a context.
+        queues: the calls that wait for a turn on a context.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Calls:
         )
 
     async def send(self, call: Call, read: Callable[[bytes, dict[str, str | None]], T]) -> T:
-        """Make a plain call and read its answer.
+        """Make a plain call and read the answer.
 
         Raises:
             CtxCacheError: any of the family.
@@ -139,7 +139,7 @@ class Calls:
     # --- the wait for an answer
 
     async def _until_closed(self, call: Call, read: Callable[..., Any] | None) -> Any:
-        """Run the call, wherever it may be waiting, until the session or its stream is closed."""
+        """Run the call, wherever the task is waiting, until the session or the stream is closed."""
         scope = call.scope
         self._pending.add(call)
         try:
@@ -163,11 +163,11 @@ class Calls:
         raise call.final(failure)
 
     async def _repeated(self, call: Call, read: Callable[..., Any] | None) -> Any:
-        """Wait for the context, then make attempts until one succeeds or must not be repeated.
+        """Wait for the context, then make attempts until success, or a failure that must not be repeated.
 
         Args:
             call: the call.
-            read: makes the answer of its body and ids; None for a stream: the exchange is the answer.
+            read: makes the answer of body and ids; None for a stream: the exchange is the answer.
         """
         environment, context_id = self.environment, call.request.context_id
         if context_id is not None:
@@ -210,7 +210,7 @@ class Calls:
         raise service_errors.error_instead_of_stream(body, declared)
 
     async def _attempt(self, call: Call) -> "Exchange":
-        """Make one attempt; return only where the service accepted it."""
+        """Make an attempt; return only if the service accepted the request."""
         call.attempts += 1
         call.status = None
         call.ids = {"client_request_id": call.client_request_id}
@@ -230,7 +230,7 @@ class Calls:
         retry_after = retry.parse_retry_after(exchange.headers, self.environment.now())
         raise service_errors.error_from_answer(exchange.status, body, retry_after=retry_after)
 
-    # --- what is told of it
+    # --- log and hooks
 
     def _announce_retry(self, call: Call, failure: CtxCacheError, delay: float) -> None:
         log.warning(

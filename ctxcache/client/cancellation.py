@@ -9,7 +9,7 @@ class CancelScope:
     """The running task, from now on, as something that others may interrupt.
 
     `cancel()` interrupts the task. Where the task catches the `CancelledError`, `cancelled_elsewhere()` tells whether
-    anybody else cancelled the task as well; if not, the task goes on as if it had never been cancelled::
+    anybody else cancelled the task as well; if not, the task goes on as if never cancelled::
 
         scope = CancelScope()
         try:

@@ -1,4 +1,4 @@
-"""What a session takes from the world around it, as one value: a test passes clocks that it turns by hand."""
+"""Clocks, sleep and randomness of a session, as a value: a test passes clocks turned by hand."""
 
 import asyncio
 import random
@@ -15,8 +15,8 @@ class Environment:
     """Clocks, sleep and randomness.
 
     Attributes:
-        now: the time of day, Unix seconds; a `Retry-After` date is compared with it.
-        clock: seconds that only go forward; every time limit is counted by them.
+        now: the time of day, Unix seconds; for a `Retry-After` date.
+        clock: seconds that only go forward; for every time limit.
         sleep: waits so many seconds between two attempts.
         random: a number in [0, 1) that spreads out retries.
         look: seconds between two looks at what waits for data, at most.

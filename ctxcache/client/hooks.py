@@ -1,4 +1,4 @@
-"""Hooks: the caller's functions that hear of events. Hooks observe; they cannot fail or delay a call."""
+"""Hooks: the caller's functions that hear of events. Hooks observe; a hook cannot fail or delay a call."""
 
 import asyncio
 import inspect
@@ -23,13 +23,13 @@ class CallEvent:
 
     Attributes:
         path: of the endpoint, below the base URL.
-        context_id: the context it ran on; None for a create.
+        context_id: the context of a chat; None for a create.
         stream: whether the answer was streamed.
         attempts: POSTs sent or tried.
-        seconds: from the call's begin to its end, waiting and pauses included.
+        seconds: from begin to end, waiting and pauses included.
         status: of the last answer's head, or None where none came.
-        usage: what it was counted at; None where the service did not say.
-        error: what it failed with; None if it did not. A stream closed by its reader has none either.
+        usage: the tokens; None where the service did not say.
+        error: the error raised; None after success, and for a stream closed by the reader.
         request_id, log_id, client_request_id: ids of the last answer.
     """
 
@@ -48,13 +48,13 @@ class CallEvent:
 
 @attrs.frozen(kw_only=True)
 class RetryEvent:
-    """A call is tried again.
+    """A call will be repeated.
 
     Attributes:
         path, context_id, client_request_id: as in `CallEvent`.
-        attempt: how many were made so far.
+        attempt: the attempts made so far.
         delay: seconds until the next.
-        error: why.
+        error: the failure of the last attempt.
     """
 
     path: str
@@ -67,19 +67,19 @@ class RetryEvent:
 
 @attrs.frozen(kw_only=True)
 class CreateEvent:
-    """A `Prefix` or a `Conversation` created its context."""
+    """A `Prefix` or a `Conversation` created a first context."""
 
     context: Context
 
 
 @attrs.frozen(kw_only=True)
 class RecreateEvent:
-    """A `Prefix` or a `Conversation` created its context again.
+    """A `Prefix` or a `Conversation` replaced a context.
 
     Attributes:
-        context: the new one.
-        old_id: the id of the one before.
-        reason: `expired` (known beforehand), `gone` (the service said so) or `resync` (its state was unknown).
+        context: the new context.
+        old_id: the id of the context before.
+        reason: `expired` (known beforehand), `gone` (the service said so) or `resync` (the state was unknown).
     """
 
     context: Context
@@ -89,13 +89,13 @@ class RecreateEvent:
 
 @attrs.frozen(kw_only=True)
 class WarningEvent:
-    """Something that deserves a look; said once for each cause.
+    """A condition that deserves a look; reported once for each cause.
 
     Attributes:
-        kind: `store` (a store failed; calls go on without it) or `uncached` (a repeat use shows no cached tokens).
+        kind: `store` (a store failed; calls continue without) or `uncached` (a repeat use shows no cached tokens).
         message: the same as in the log.
-        context_id: the context it is about, if it is about one.
-        error: what failed, if something did.
+        context_id: the context concerned, or None.
+        error: the exception, or None.
     """
 
     kind: Literal["store", "uncached"]
@@ -106,10 +106,10 @@ class WarningEvent:
 
 @attrs.frozen(kw_only=True)
 class Hooks:
-    """Functions to be told of what happens, sync or async; each takes one event.
+    """Functions that hear of events, sync or async; each takes an event.
 
-    A sync one is called on the spot: keep it short. An async one runs as a task of its own; `AsyncSession.aclose` gives
-    those under way 5 seconds to finish. What a hook raises is logged once for each hook and goes no further.
+    A sync hook is called on the spot: keep it short. An async hook runs as a task of its own; `AsyncSession.aclose`
+    gives hooks under way 5 seconds to finish. An exception of a hook is logged once and goes no further.
 
     Attributes:
         on_create: gets a `CreateEvent`.
@@ -132,7 +132,7 @@ class Hooks:
 
 
 class Notifier:
-    """Calls the hooks of one session, and keeps their failures away from its calls.
+    """Calls the hooks of a session, and keeps failures of hooks away from calls.
 
     Args:
         hooks: the functions.
@@ -146,7 +146,7 @@ class Notifier:
         self._failed: set[str] = set()
 
     def notify(self, name: str, make: Callable[[], Any]) -> None:
-        """Call the hook of that name, if there is one, with the event that `make` builds."""
+        """Call the hook of that name, if any, with the event that `make` builds."""
         hook = getattr(self.hooks, name)
         if hook is None:
             return

@@ -1,8 +1,8 @@
-"""Queues on session contexts: the service refuses overlapping calls on a context, so they wait for each other here.
+"""Queues on session contexts: the service refuses overlapping calls on a context, so calls wait here.
 
-A call waits for its turn before the first byte is sent, and keeps the turn until the answer, or its stream, is at its
-end. Waiters are served in the order they came. A context without calls costs nothing; the most recently used session
-contexts are remembered.
+A call waits for a turn before the first byte is sent, and keeps the turn until the end of the answer or the stream.
+Waiters are served in order of arrival. A context without calls costs nothing; the most recently used session contexts
+are remembered.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _REMEMBERED: Final = 16_384
 
 
 class ContextQueue:
-    """The queue of one context: one call at its head, the others behind. There is none while no call is under way."""
+    """The queue of a context: a call at the head, the others behind. Without a call under way there is no queue."""
 
     __slots__ = ("_context_id", "_holder", "_queues", "_waiting")
 
@@ -31,7 +31,7 @@ class ContextQueue:
         self.hold_here()
 
     def hold_here(self) -> None:
-        """Note that the running task is now at the head: a stream may be opened in one task and read in another."""
+        """Note that the running task is now at the head: streams may be opened and read in different tasks."""
         task = asyncio.current_task()
         # Weakly: a task holds its result, and that may be the very stream at the head.
         self._holder: weakref.ref[asyncio.Task[Any]] | None = None if task is None else weakref.ref(task)
@@ -63,7 +63,7 @@ class ContextQueue:
 
 
 class ContextQueues:
-    """The queues of one session, by context id."""
+    """The queues of a session, by context id."""
 
     def __init__(self) -> None:
         self._queues: dict[str, ContextQueue] = {}
@@ -84,7 +84,7 @@ class ContextQueues:
         return known
 
     async def take(self, context_id: str) -> ContextQueue:
-        """Wait in line on a context; return its queue, to be released.
+        """Wait in line on a context; return the queue, to be released.
 
         Raises:
             ContextBusyError: the calling task itself is at the head, and would wait for ever.

@@ -1,4 +1,4 @@
-"""`AsyncSession`: one key, one base URL, one pool of connections, in one event loop."""
+"""`AsyncSession`: a key, a base URL and a pool of connections, in an event loop."""
 
 import hashlib
 import hmac
@@ -34,8 +34,8 @@ _TIMEOUTS, _LIMITS, _RETRY, _HOOKS = Timeouts(), Limits(), Retry(), Hooks()
 class AsyncSession:
     """A client of the two endpoints, as `session.context` and `session.chat`.
 
-    Make a session for each service and keep it; any number of tasks may use it at once, all in the event loop of the
-    first use. Close the session: `async with` it, or `await session.aclose()`.
+    Make a session for each service and keep the session. Any number of tasks may use a session at once, all in the event
+    loop of the first use. Close with `async with`, or `await session.aclose()`.
 
     Args:
         api_key: the key; default: the environment's `CTXCACHE_API_KEY`. The key never prints.
@@ -43,9 +43,9 @@ class AsyncSession:
             `https://gateway.serevixai.ai/v1`.
         timeouts, limits, retry: see `Timeouts`, `Limits`, `Retry`.
         headers: further headers of every request.
-        http: your own `aiohttp.ClientSession`, for TLS settings, proxies, tracing or middlewares. Its pool applies as
-            well, its time-outs do not, and you close it. Without it, the proxies of the environment are used
-            (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`).
+        http: your own `aiohttp.ClientSession`, for TLS settings, proxies, tracing or middlewares. The pool of that
+            session applies as well, the time-outs do not, and closing is up to you. By default the proxies of the
+            environment are used (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`), never for this machine.
         hooks: functions that hear of events, see `Hooks`.
         allow_insecure: whether the key may go to a public host over plain http. By default only hosts of this machine
             and of private networks may be reached by an http URL.
@@ -145,7 +145,7 @@ class AsyncSession:
         return self._hooks
 
     def notify(self, name: str, make: Callable[[], Any]) -> None:
-        """Call the hook of that name, if there is one, with the event that `make` builds. For the managed objects."""
+        """Call the hook of that name, if any, with the event that `make` builds. For the managed objects."""
         self._calls.notifier.notify(name, make)
 
     def holdings(self) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 Invariants:
 
-- The bytes of one read are decoded at once; nothing is awaited between two chunks of one read.
+- The bytes of a read are decoded at once; nothing is awaited between two chunks of a read.
 - The stream is whole (`done`) after `[DONE]`, or after a `finish_reason` for every choice and a clean end of the body.
   Every other end is an error that carries what came, `partial`; the error is raised after the chunks before it.
 - However the stream ends, the exchange ends too: read to the end (the connection is kept), or closed.
@@ -48,10 +48,10 @@ class StreamState(Enum):
     OPENING  a task sends the request and waits for the head                 OPEN, FAILED, CLOSED
     OPEN     the head came; nobody is reading                                READING, CLOSED
     READING  a task waits for bytes                                          OPEN, ENDED, FAILED, CLOSED
-    ENDED    the answer came whole; its last chunks may wait to be read      DONE, CLOSED
-    DONE     the answer came whole and was read to its end                   none
+    ENDED    the answer came whole; the last chunks may wait to be read     DONE, CLOSED
+    DONE     the answer came whole and was read to the end                   none
     FAILED   an error ended the stream; the chunks before it may be read     none
-    CLOSED   closed, or its reader cancelled, before the end                 none
+    CLOSED   closed, or the reader cancelled, before the end                 none
     =======  ==============================================================  ================================
     """
 
@@ -78,13 +78,13 @@ DONE.next = FAILED.next = CLOSED.next = ()
 
 
 class ChatStream:
-    """A streamed answer to one chat call.
+    """A streamed answer to a chat.
 
-    `async with` the stream and `async for` over it; or just `async for`: a stream closes at the end, at an error, or
-    when garbage-collected. Nothing is sent before the stream is entered or iterated. One task reads at a time.
+    `async with` the stream, and `async for` inside; or just `async for`: a stream closes at the end, at an error, or
+    when garbage-collected. Nothing is sent before the stream is entered or iterated. A single task reads at a time.
 
     Attributes:
-        done: whether the answer came whole and was iterated over to its end.
+        done: whether the answer came whole and was iterated over to the end.
         usage: the usage, wherever in the stream the gateway put it; None until then, or if the gateway sends none.
         request_id, log_id, client_request_id: ids of the answer, None until the stream is opened.
 
@@ -156,7 +156,7 @@ class ChatStream:
         return self
 
     async def aclose(self) -> None:
-        """End the stream and give back what it holds; chunks that were not read are lost."""
+        """End the stream, give back connection and turn; chunks that were not read are lost."""
         call, exchange = self._call, self._exchange
         if self._state is OPENING:
             if call is not None:
@@ -191,9 +191,10 @@ class ChatStream:
     # --- reading
 
     def hold_here(self) -> None:
-        """Note that the running task reads the stream: on a session context, its own next call would wait for ever.
+        """Note that the running task reads the stream.
 
-        Entering or iterating the stream says so, too.
+        On a session context, a call of that task would wait for ever, and is refused. Entering or iterating the stream
+        notes the task as well.
         """
         if self._call is not None and self._call.queue is not None:
             self._call.queue.hold_here()
@@ -271,7 +272,7 @@ class ChatStream:
             self._beginning = beginning
 
     def _take(self, events: list[RawEvent], *, within: bool) -> None:
-        """Decode one read's events up to the end marker or the first that is no chunk."""
+        """Decode a read's events up to the end marker or the first that is no chunk."""
         chunks: list[ChatCompletionChunk] = []
         ended, failure = False, None
         try:
@@ -316,7 +317,7 @@ class ChatStream:
         self._to(FAILED)
 
     async def _settle(self) -> None:
-        """Nothing is left to deliver: end the exchange, and raise the error if there is one."""
+        """Nothing is left to deliver: end the exchange, and raise the error, if any."""
         call, exchange = self._opened()
         if self._state in (ENDED, DONE):
             if not exchange.closed:
@@ -348,12 +349,12 @@ class ChatStream:
 
     @property
     def done(self) -> bool:
-        """Whether the answer came whole and was iterated over to its end."""
+        """Whether the answer came whole and was iterated over to the end."""
         return self._state is DONE
 
     @property
     def usage(self) -> Usage | None:
-        """The usage, as far as it came."""
+        """The usage, once the service said so."""
         return self._fold.usage
 
     @property
@@ -379,12 +380,12 @@ class ChatStream:
         """Return the whole answer, folded from the chunks; nothing is sent again.
 
         Raises:
-            StreamInterruptedError: the stream is not at its end, and half an answer is no answer; see `partial`.
+            StreamInterruptedError: the end has not come, and half an answer is no answer; see `partial`.
         """
         if not self.done:
             raise self._interrupted("the stream has not been read to its end: see partial() for what came so far")
         return self.partial()
 
     def partial(self) -> ChatCompletion:
-        """Return the completion so far, folded; a choice that is not at its end has `finish_reason` None."""
+        """Return the completion so far, folded; an unfinished choice has `finish_reason` None."""
         return self._fold.completion(**self._ids)

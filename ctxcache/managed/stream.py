@@ -1,8 +1,8 @@
 """`ManagedStream`: a streamed answer whose beginning may be repeated.
 
-The stream itself is the session's `ChatStream`. A `StreamOwner` opens that stream, may open another in its place as
+The stream itself is the session's `ChatStream`. A `StreamOwner` opens that stream, may open another instead as
 long as no chunk was delivered, and hears once how the stream ended. After the first chunk the `ChatStream` does
-everything: a chunk costs one more call, and nothing else.
+everything: a chunk costs a further call, and nothing else.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class StreamOwner(Protocol):
-    """Opens one managed stream, may reopen it, and hears how the stream ended.
+    """Opens a managed stream, may open it again, and hears how the stream ended.
 
     `begin` is called once, by the first use of the stream. After that `ended` is called once, in the thread of the
     event loop. `hold_here` may be called at any time.
@@ -38,7 +38,7 @@ class StreamOwner(Protocol):
         ...
 
     async def again(self, error: CtxCacheError) -> ChatStream | None:
-        """Return another opened stream for one that failed before any chunk, or None to let the error be raised."""
+        """Return another opened stream after a failure before any chunk, or None to let the error be raised."""
         ...
 
     def hold_here(self) -> None:
@@ -46,12 +46,12 @@ class StreamOwner(Protocol):
         ...
 
     def ended(self, stream: ChatStream | None, error: BaseException | None) -> None:
-        """Note the end, however it came.
+        """Note the end, of whatever kind.
 
         Args:
-            stream: the last stream opened, or None. It is closed, or will be in a moment.
-            error: the error that was raised, a `CancelledError` included; None where the stream was read to its end
-                (`stream.done`), or was closed or forgotten before it.
+            stream: the last stream opened, closed now or in a moment; or None.
+            error: the error that was raised, a `CancelledError` included; None where the stream was read to the end
+                (`stream.done`), or was closed or forgotten before.
         """
         ...
 
@@ -94,10 +94,10 @@ ENDED.next = CLOSED.next = ()
 
 
 class ManagedStream:
-    """A streamed answer to one call on a managed context; used like a `ChatStream`.
+    """A streamed answer to a call on a managed context; used like a `ChatStream`.
 
-    `async with` the stream and `async for` over it; or just `async for`: a stream closes at the end, at an error, or
-    when garbage-collected. Nothing is sent before the stream is entered or iterated. One task reads at a time.
+    `async with` the stream, and `async for` inside; or just `async for`: a stream closes at the end, at an error, or
+    when garbage-collected. Nothing is sent before the stream is entered or iterated. A single task reads at a time.
 
     A context that turns out to be gone before the first chunk is renewed, and the call repeated once. After the first
     chunk nothing is ever repeated.
@@ -140,7 +140,7 @@ class ManagedStream:
         return self
 
     async def _until_closed(self, opening: Awaitable[T]) -> T:
-        """Wait for the owner to open a stream, until another task closes this one."""
+        """Wait for the owner to open a stream, until another task calls `aclose`."""
         self._to(OPENING)
         scope = self._scope = CancelScope()
         try:
@@ -157,7 +157,7 @@ class ManagedStream:
         raise StreamInterruptedError("the stream was closed while it was being opened", partial=self.partial())
 
     async def aclose(self) -> None:
-        """End the stream and give back what it holds; chunks that were not read are lost."""
+        """End the stream, give back connection and turn; chunks that were not read are lost."""
         if self._scope is not None:
             self._scope.cancel()
             return
@@ -199,7 +199,7 @@ class ManagedStream:
         return self
 
     def _hold_here(self) -> None:
-        """Note the reader: a stream may be opened in one task and read in another."""
+        """Note the reader: streams may be opened and read in different tasks."""
         self._owner.hold_here()
         if self._stream is not None:
             self._stream.hold_here()
@@ -232,7 +232,7 @@ class ManagedStream:
                 raise failure
 
     async def _begin_again(self, failure: CtxCacheError) -> bool:
-        """Ask the owner for another stream in place of the one that failed."""
+        """Ask the owner for another stream after a failure."""
         failed, self._stream = self._stream, None  # nobody may read meanwhile
         try:
             self._stream = await self._until_closed(self._owner.again(failure))
@@ -253,12 +253,12 @@ class ManagedStream:
 
     @property
     def done(self) -> bool:
-        """Whether the answer came whole and was iterated over to its end."""
+        """Whether the answer came whole and was iterated over to the end."""
         return self._stream is not None and self._stream.done
 
     @property
     def usage(self) -> Usage | None:
-        """The usage, as far as it came."""
+        """The usage, once the service said so."""
         return None if self._stream is None else self._stream.usage
 
     @property
@@ -280,14 +280,14 @@ class ManagedStream:
         """Return the whole answer, folded from the chunks; nothing is sent again.
 
         Raises:
-            StreamInterruptedError: the stream is not at its end, and half an answer is no answer; see `partial`.
+            StreamInterruptedError: the end has not come, and half an answer is no answer; see `partial`.
         """
         if self._stream is not None:
             return self._stream.completion()
         raise StreamInterruptedError("the stream has not been opened", partial=self.partial())
 
     def partial(self) -> ChatCompletion:
-        """Return the completion so far, folded; a choice that is not at its end has `finish_reason` None."""
+        """Return the completion so far, folded; an unfinished choice has `finish_reason` None."""
         return ChatCompletion() if self._stream is None else self._stream.partial()
 
 

@@ -1,4 +1,4 @@
-"""The request's body: notes when the request leaves, and holds it back from a connection that is no longer good."""
+"""The request's body: notes when the request leaves, and does not leave on a connection that is no longer good."""
 
 import asyncio
 import select
@@ -45,7 +45,7 @@ class Body(Payload):
 
     Args:
         data: the JSON.
-        evidence: its `sent` or its `stale` is set when the body is written.
+        evidence: `sent` or `stale` is set when the body is written.
         leaves: called right before the first byte leaves, with the connection that the head will come on.
     """
 
@@ -70,7 +70,7 @@ class Body(Payload):
         return self._data.decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Send the body, and with it the head, if the connection is still good."""
+        """Send the head and the body, if the connection is still good."""
         connection = cast(Writer, writer)
         protocol = connection.protocol
         for _ in range(TLS_LOOKS):

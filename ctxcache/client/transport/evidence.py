@@ -7,11 +7,11 @@ __all__ = ["Evidence"]
 
 @attrs.define(eq=False)
 class Evidence:
-    """Notes that the transport keeps during an attempt; the caller made them and reads them however the attempt ends.
+    """Notes of the transport during an attempt; made by the caller, who reads the notes however the attempt ends.
 
     Attributes:
         begun: whether the attempt has got its slot: from then on the request may be sent at any moment.
-        sent: whether the request may have reached the server. Set in one place, where the body is handed to the socket.
+        sent: whether the request may have reached the server. Set in a single place, where the body goes to the socket.
         stale: whether the connection was found closed before anything was written.
     """
 

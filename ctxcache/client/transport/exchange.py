@@ -1,4 +1,4 @@
-"""Reading a response: the idle and total limits, and the single path that closes it."""
+"""Reading a response: the idle and total limits, and the single way to the end."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -32,12 +32,12 @@ class Home(Protocol):
 
 
 class Exchange:
-    """An answer whose head has come. One task reads it.
+    """An answer whose head has come, read by a single task.
 
     Attributes:
         status, headers: of the answer; `headers` is case-insensitive.
-        ids: the ids of the answer, without the key should the server echo it there.
-        on_close: called once when the exchange ends, with the error that ended it from outside, or None.
+        ids: the ids of the answer, without the key, should the server echo the key there.
+        on_close: called once when the exchange ends, with the error passed to `fail`, or None.
         closed: whether the exchange has ended.
     """
 
@@ -90,7 +90,7 @@ class Exchange:
     # --- reading
 
     async def read(self) -> bytes:
-        """Return the next bytes as they come; b"" at the end of the body.
+        """Return the next bytes as soon as any come; b"" at the end of the body.
 
         Raises:
             APIConnectionError: the body was cut off.
@@ -135,7 +135,7 @@ class Exchange:
         return beginning
 
     async def read_all(self, most: int) -> bytes:
-        """Read the body to its end and give the connection back.
+        """Read the body to the end and give the connection back.
 
         Raises:
             ProtocolError: for a body of more than `most` bytes.
@@ -159,7 +159,7 @@ class Exchange:
 
     @property
     def at_end(self) -> bool:
-        """Whether the whole body was read and its end has come."""
+        """Whether the whole body was read, the end included."""
         return self._content.at_eof()
 
     # --- the one end
@@ -178,7 +178,7 @@ class Exchange:
             self.close()
 
     def close(self) -> None:
-        """End the exchange. The connection is kept if the body was read to its end, else closed."""
+        """End the exchange. The connection is kept if the body was read to the end, else closed."""
         if self.closed:
             return
         self.closed = True
@@ -202,7 +202,7 @@ class Exchange:
             self.close()
 
     def abandon(self) -> None:
-        """End the exchange from any thread, in a moment: its reader was garbage-collected."""
+        """End the exchange from any thread, in a moment: the reader was garbage-collected."""
         if not self.closed and not self._home.loop.is_closed():
             with suppress(RuntimeError):  # the loop was closed meanwhile, in another thread
                 self._home.loop.call_soon_threadsafe(self.close)
@@ -220,7 +220,7 @@ class Exchange:
         self._waiting_since = None
 
     def limit_total(self, at: float) -> None:
-        """Fail the exchange at this time of the environment's clock, if it is still open."""
+        """Fail the exchange at this time of the environment's clock, if still open."""
         self._total_at = at
         self._watch()  # from now on, also while nobody reads
 

@@ -1,4 +1,4 @@
-"""The exceptions of the libraries below us, and what they become: the one table."""
+"""The exceptions of the libraries below, and the errors of this package in exchange: a single table."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -15,7 +15,7 @@ _TEXT_SHOWN: Final = 500
 
 
 def translate(error: BaseException, timeouts: Timeouts, key: Secret, *, sent: bool) -> CtxCacheError:
-    """Turn an exception of a library below us into one of ours; `sent` says whether the request may have run."""
+    """Turn an exception of a library into an error of this package; `sent` says whether the request may have run."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return APITimeoutError.of("connect", timeouts.connect)
     what, make = next((what, make) for kinds, what, make in _TABLE if isinstance(error, kinds))

@@ -20,8 +20,8 @@ class Reader(Protocol):
 class HeadTimeouts:
     """Fails requests whose head does not arrive within `Timeouts.head`.
 
-    Waits with the same limit expire in the order they began, so one timer, for the oldest, serves them all. A timer for
-    each would take 5 µs of a call of 140, since asyncio keeps cancelled timers in its heap until there are many.
+    Waits with the same limit expire in the order of beginning, so a single timer, for the oldest, serves all. A timer
+    for each would take 5 µs of a call of 140: asyncio keeps cancelled timers in the heap until there are many.
 
     Args:
         loop: runs the timers.

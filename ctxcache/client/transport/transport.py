@@ -1,4 +1,4 @@
-"""`Transport`: the connections, and one attempt on one of them."""
+"""`Transport`: the connections, and an attempt over a connection."""
 
 import asyncio
 import math
@@ -35,7 +35,7 @@ _USER_AGENT: Final = f"ctxcache/{__version__} aiohttp/{aiohttp.__version__}"
 
 
 class Transport:
-    """The connections of one session to one base URL, in one event loop.
+    """The connections of a session to a base URL, in an event loop.
 
     Attributes:
         key, environment: the session's.
@@ -104,7 +104,7 @@ class Transport:
         *,
         urgent: bool = False,
     ) -> Exchange:
-        """Send a request and wait for the head of its answer, whatever its status.
+        """Send a request and wait for the head of the answer, whatever the status.
 
         Args:
             request: the POST, or a function that makes it at the moment of sending: after the wait for a connection.
@@ -224,7 +224,7 @@ class Transport:
         return {"exchanges": len(self._open), "slots": most - self._slots.free if most else 0}
 
     async def aclose(self) -> None:
-        """End every open exchange with an error its reader gets at once, then close the connections."""
+        """End every open exchange, with an error for the reader at once; then close the connections."""
         self.closed = True
         # aiohttp would leave a waiting reader waiting for ever (aio-libs/aiohttp#5582), hence this order.
         for exchange in list(self._open):
@@ -244,7 +244,7 @@ def _urls(base_url: str) -> dict[str, URL]:
 
 
 def _proxy_for(base_url: str, *, allow_insecure: bool) -> str | None:
-    """The proxy that the environment names for this URL; its password is in no local variable that shows."""
+    """The proxy that the environment names for this URL; no local variable shows the password."""
     proxy: str | None = hide(proxy_for(base_url, os.environ))
     if proxy is None:
         return None
