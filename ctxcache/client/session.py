@@ -34,8 +34,8 @@ _TIMEOUTS, _LIMITS, _RETRY, _HOOKS = Timeouts(), Limits(), Retry(), Hooks()
 class AsyncSession:
     """A client of the two endpoints, as `session.context` and `session.chat`.
 
-    Make a session for each service and keep the session. Any number of tasks may use a session at once, all in the event
-    loop of the first use. Close with `async with`, or `await session.aclose()`.
+    Make a session for each service and keep the session. Any number of tasks may use a session at once, all in the
+    event loop of the first use. Close with `async with`, or `await session.aclose()`.
 
     Args:
         api_key: the key; default: the environment's `CTXCACHE_API_KEY`. The key never prints.
