@@ -18,6 +18,7 @@ __all__ = ["Exchange", "Home"]
 # would hold up the caller, who has the whole answer already.
 _DRAIN_SECONDS: Final = 0.25
 _DRAIN_BYTES: Final = 64 * 1024
+_LOOK_BYTES: Final = 64 * 1024
 
 
 class Home(Protocol):
@@ -124,7 +125,7 @@ class Exchange:
         self.wait_begins()
         try:
             beginning = data = await self.read()
-            while data and not beginning.strip():  # white space alone shows nothing
+            while data and len(beginning) < _LOOK_BYTES and not beginning.strip():  # white space alone shows nothing
                 data = await self.read()
                 beginning += data
         except BaseException:
@@ -187,6 +188,7 @@ class Exchange:
             self._timer = None
         # With the response goes what was received and not read: the stream may be held for long.
         response, self._response, self._content = self._response, None, aiohttp.EMPTY_PAYLOAD
+        self._beginning = b""
         if response is not None and not response.closed:  # else the end of the body has given the connection back
             response.close()
         self._home.release(self)
