@@ -8,8 +8,9 @@ from typing import Any
 import attrs
 import pytest
 
-from ctxcache.config import UNSET, Limits, Retry, Secret, Timeouts
+from ctxcache.config import UNSET, Limits, Retry, Secret, Timeouts, hide
 from ctxcache.errors import InvalidInputError
+from ctxcache.models import AssistantMessage
 
 NO_NUMBERS = ["1", True, float("nan"), float("inf"), [], object()]
 
@@ -102,3 +103,60 @@ def test_a_secret_in_texts() -> None:
     assert Secret("sk-1").is_in(None, "Bearer sk-1")
     assert not Secret("sk-1").is_in(None, "sk-2")
     assert Secret("a").redact("a banana") == "a banana"
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+KEY = "sk-test/0123456789+abcdef"
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        (f"the key {KEY} is bad", "the key … is bad"),
+        (KEY * 3, "………"),
+        ("nothing of the kind", "nothing of the kind"),
+        (f"cut: {KEY[:12]}", "cut: …"),
+        (f"{KEY[9:]} follows", "… follows"),
+        (f"x{KEY[5:20]}y{KEY[3:12]}z", "x…y…z"),
+        ("sk-test", "sk-test"),
+        ("", ""),
+    ],
+)
+def test_redact_parts(text, redacted):
+    """The secret is blotted out, and so are parts of it from 8 characters on."""
+    assert Secret(KEY).redact(text) == redacted
+
+
+def test_redact_data():
+    """JSON data, tuples, bytes and models are gone through; their shape is kept."""
+    secret = Secret(KEY)
+    assert secret.redact({KEY: [KEY, 1, None, {"a": (KEY,)}]}) == {"…": ["…", 1, None, {"a": ("…",)}]}
+    assert secret.redact(b"\xff" + KEY.encode() + b"\xff") == b"\xff\xe2\x80\xa6\xff"
+    assert secret.redact(AssistantMessage(content=KEY)) == AssistantMessage(content="…")
+
+
+def test_redact_long_texts():
+    """Of a long text both ends are searched for parts, and all of it for the whole secret."""
+    text = Secret(KEY).redact(f"{KEY[:20]}{'x' * 300_000}{KEY}{'x' * 300_000}{KEY[5:]}")
+    assert text == f"…{'x' * 300_000}…{'x' * 300_000}…"
+
+
+@pytest.mark.parametrize("key", ["abc", "k", ""])
+def test_too_short_to_redact(key):
+    """A key of up to 3 characters would match ordinary text."""
+    assert Secret(key).redact("abc k") == "abc k"
+
+
+def test_short_keys():
+    """A key of fewer than 16 characters is blotted out as a whole only."""
+    assert Secret("sk-012345678").redact("sk-012345678 sk-01234567") == "… sk-01234567"
+
+
+def test_hidden():
+    """Hidden strings are strings whose repr does not show them, in mappings as well; anything else stays as it is."""
+    hidden = hide({"Cookie": "secret", "n": 1})
+    assert hidden == {"Cookie": "secret", "n": 1}
+    assert "secret" not in repr(hidden)
+    assert hide(None) is None
+    assert "secret" not in f"{hide('secret')!r}"

@@ -1,11 +1,15 @@
 """What the tests of calls and streams share: ways to read, to fail, and to look at an error from all sides."""
 
+import gc
 import pickle
 import traceback
+from types import FunctionType, ModuleType
 
+import attrs
 import pytest
 
 from ctxcache import CtxCacheError, Retry
+from ctxcache.config import Secret
 
 from ..hostile import CHAT, answer
 
@@ -88,3 +92,21 @@ def everything(error):
         parts.append(repr(vars(error)))
         error = error.__cause__ or error.__context__
     return "\n".join(parts)
+
+
+def reachable(thing):
+    """Everything of this package, of aiohttp and of Python itself that a thing holds, and the attributes of each."""
+    found, waiting = {}, [thing]
+    while waiting:
+        held = waiting.pop()
+        if id(held) not in found and type(held).__module__.partition(".")[0] in _WALKED:
+            found[id(held)] = held
+            if not isinstance(held, type | FunctionType | ModuleType | Secret):
+                waiting += gc.get_referents(held)
+            if attrs.has(type(held)):  # of a struct the collector does not know all
+                waiting += [getattr(held, field.name) for field in attrs.fields(type(held))]
+    yield from (held for held in found.values() if not isinstance(held, str))
+    yield from (vars(held) for held in found.values() if hasattr(held, "__dict__"))
+
+
+_WALKED = ("ctxcache", "aiohttp", "builtins", "functools")

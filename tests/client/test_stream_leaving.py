@@ -4,6 +4,7 @@ import asyncio
 import gc
 import tracemalloc
 
+import aiohttp
 import pytest
 
 from ctxcache import (
@@ -27,8 +28,9 @@ from ..hostile import (
     pieces,
     refusal,
     sets,
+    streamed,
 )
-from .calling import texts
+from .calling import reachable, texts
 
 
 @pytest.fixture
@@ -283,3 +285,36 @@ async def test_a_closed_stream_lets_go_of_what_it_had_read(hostile, session_for,
     tracemalloc.stop()
     assert kept < 500_000
     assert stream.partial().text == "Once"
+
+
+async def test_a_closed_stream_holds_no_response(hostile, session):
+    """Nor does it keep what waits in aiohttp's buffers, or the response."""
+    hostile.plays([SSE, b"".join(pieces(*STORY[:2])), STALL])
+    stream = await session.chat.stream(**CHAT).open()
+    await stream.aclose()
+    await hostile.until(lambda: not hostile.open)
+    gc.collect()
+    assert [found for found in gc.get_objects() if type(found) is aiohttp.StreamReader] == []
+    assert stream.partial().text == ""
+
+
+async def test_leave_unread_chunks(hostile, session, held):
+    """A stream that came whole and is closed before its last chunks were read is not whole."""
+    hostile.plays([streamed()])
+    stream = session.chat.stream(**CHAT)
+    assert (await anext(stream)).text == "Once"
+    await stream.aclose()
+    assert held(session) == {}
+    with pytest.raises(StreamInterruptedError):
+        await anext(stream)
+    assert not stream.done
+
+
+async def test_an_open_stream_lets_go_of_its_request(hostile, session):
+    """The body of a request, a long prompt perhaps, is not kept while its stream is read."""
+    hostile.plays([SSE, piece(STORY[0]), STALL])
+    prompt = "a prompt " * 10_000
+    messages = [{"role": "user", "content": prompt}]
+    async with session.chat.stream(**{**CHAT, "messages": messages}) as stream:
+        await anext(stream)
+        assert [held for held in reachable(stream) if isinstance(held, bytes) and len(held) > len(prompt)] == []

@@ -9,6 +9,7 @@ import pytest
 from ctxcache import (
     AuthenticationError,
     ChatCompletion,
+    ContextBusyError,
     ContextGoneError,
     OutcomeUnknownError,
     SessionError,
@@ -36,6 +37,7 @@ class Owner:
     def __init__(self, session):
         self.session = session
         self.spare = 0
+        self.options = {}
         self.ends = []
         self.failures = []
 
@@ -43,7 +45,8 @@ class Owner:
         """Make a context, and stream on it."""
         question = [{"role": "user", "content": "?"}]
         context = await self.session.context.create(model="m", messages=question, mode="common_prefix")
-        return await self.session.chat.stream(context_id=context.id, model="m", messages=question).open()
+        where = {"context_id": context.id, "model": "m", "messages": question}
+        return await self.session.chat.stream(**where, **self.options).open()
 
     async def again(self, error):
         """Do so again, if there is one to spare."""
@@ -254,6 +257,23 @@ async def test_closed_by_another_task_while_it_is_opened(owner, service, until, 
     stream_told, error = owner.end
     assert (stream_told, type(error)) == (None, StreamInterruptedError)
     assert held(session) == {}
+
+
+@pytest.mark.parametrize("how", ["enter", "iterate"])
+async def test_read_by_another_task_than_the_one_that_opened_it(owner, service, session, how):
+    """On a context whose calls wait for each other, the next call of the reader is refused: it would wait for ever."""
+    owner.options = {"serialize": True}
+    stream = ManagedStream(owner)
+    await asyncio.create_task(stream.open())
+    if how == "enter":
+        await stream.__aenter__()
+    else:
+        aiter(stream)
+    question = [{"role": "user", "content": "?"}]
+    async with asyncio.timeout(1):
+        with pytest.raises(ContextBusyError, match="this task itself"):
+            await session.chat.create(context_id="ctx-1", model="m", messages=question, serialize=True)
+    await stream.aclose()
 
 
 async def test_closed_and_cancelled_while_it_is_opened(owner, service, until):

@@ -1,14 +1,18 @@
 """Sending a request: stale connections are noticed, and a turn is never sent twice."""
 
 import asyncio
+import contextlib
 import ssl
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
 
 from ctxcache import (
+    APIConnectionError,
     BadRequestError,
     OutcomeUnknownError,
+    Retry,
 )
 
 from ...hostile import (
@@ -157,3 +161,20 @@ async def test_tls_connections(secure, session_for, polite):
             secure.connections[0].shut_down()
         assert (await session.chat.create(**CHAT)).text == "Hi"
         assert len(secure.posts) == 3
+
+
+async def test_an_answer_before_a_connection_is_found_stale(session_for):
+    """An answer over a connection that then turns out to be stale answers nothing: the request goes out again."""
+    response = SimpleNamespace(status=200, headers={}, content=None, closed=True, connection=None, close=lambda: None)
+    told = []
+
+    async def post(*_, data, **__):
+        told.append(len(told))
+        with contextlib.suppress(ConnectionResetError):
+            await data.write(SimpleNamespace(transport=None, protocol=None))  # its connection is lost
+        return response
+
+    session = session_for(http=SimpleNamespace(closed=False, post=post), retry=Retry(attempts=1))
+    error = await failure(session.chat.create(**CHAT))
+    assert isinstance(error, APIConnectionError)
+    assert (error.sent, len(told)) == (False, 4)
