@@ -248,16 +248,24 @@ def _proxy_for(base_url: str, *, allow_insecure: bool) -> str | None:
     proxy: str | None = hide(proxy_for(base_url, os.environ))
     if proxy is None:
         return None
-    scheme, host = urlsplit(proxy).scheme, urlsplit(proxy).hostname or ""
-    if scheme not in ("http", "https"):
-        raise InvalidInputError("the proxy of the environment must be an http or https URL", field="proxy")
-    if base_url.startswith("http:") and scheme == "http" and is_public(host) and not allow_insecure:
+    if not _is_proxy(proxy):
+        raise InvalidInputError("the proxy of the environment must be an http or https URL with a host", field="proxy")
+    clear = base_url.startswith("http:") and proxy.startswith("http:")
+    if clear and is_public(urlsplit(proxy).hostname or "") and not allow_insecure:
         raise InvalidInputError(
             "the proxy of the environment must be an https URL, or a host that is not public: over plain http others "
             "could read the API key on its way (allow_insecure=True sends it all the same)",
             field="proxy",
         )
     return proxy
+
+
+def _is_proxy(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def open_socket(address: aiohttp.AddrInfoType) -> socket.socket:

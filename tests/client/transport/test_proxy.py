@@ -119,9 +119,19 @@ async def test_proxy_that_is_down(hostile, session_for, monkeypatch):
     assert hostile.connections == []
 
 
-async def test_unusable_proxy(session_for, monkeypatch):
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "socks5://me:secret@127.0.0.1:1",
+        "http://me:secret@[::1",
+        "http://me:secret@p:99999",
+        "me:secret@p:port",
+        "http://",
+    ],
+)
+async def test_unusable_proxy(session_for, monkeypatch, proxy):
     """A proxy of a kind aiohttp does not speak is named before anything is sent, without its credentials."""
-    monkeypatch.setenv("ALL_PROXY", "socks5://me:secret@127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", proxy)
     error = await failure(session_for(SimpleNamespace(url="http://api.invalid/v1")).chat.create(**CHAT))
     assert isinstance(error, InvalidInputError)
     assert error.field == "proxy"
