@@ -214,9 +214,13 @@ class Calls:
         call.attempts += 1
         call.status = None
         call.ids = {"client_request_id": call.client_request_id}
-        request = call.request if call.choose is None else call.chosen
         exchange = await self.transport().open(
-            request, call.client_request_id, call.timeouts, call.evidence, urgent=call.urgent
+            call.request if call.attempts == 1 and call.queue is None else call.chosen(),
+            call.client_request_id,
+            call.timeouts,
+            call.evidence,
+            urgent=call.urgent,
+            choose=call.choose and call.chosen,
         )
         call.head_at = self.environment.clock()
         call.status = exchange.status

@@ -1,4 +1,4 @@
-"""`Deadline`: `Timeouts.total` of one call on a managed context, with all its waits."""
+"""`Deadline`: `Timeouts.total` of a call on a managed context, all waits included."""
 
 import asyncio
 import time
@@ -13,16 +13,16 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """The time limit of one call, counted from now on: this one for the waits before the call is sent.
+    """The time limit of a call from now on, for the waits before sending.
 
     Args:
-        total: seconds, or None for no limit.
+        total: seconds.
         clock: monotonic seconds.
     """
 
     __slots__ = ("_clock", "_started", "_total")
 
-    def __init__(self, total: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, total: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._total = total
         self._clock = clock
         self._started = clock()
@@ -38,8 +38,6 @@ class Deadline:
         Raises:
             APITimeoutError: the time is up.
         """
-        if self._total is None:
-            return await awaitable
         try:
             async with asyncio.timeout(self._total - self.waited):
                 return await awaitable

@@ -35,8 +35,8 @@ class Replaced:
     """A context that was replaced, and why.
 
     Attributes:
-        id: its id.
-        reason: why it is no longer used.
+        id: the context's id.
+        reason: why the context is no longer used.
     """
 
     id: str
@@ -48,8 +48,8 @@ class ContextKeeper:
 
     Args:
         session: makes the calls; its hooks are told.
-        template: the create request of every context, checked. Its messages may be replaced for each.
-        margin: seconds before its end from which a context is no longer used; never more than a tenth of its ttl.
+        template: the create request of every context, checked. The messages may be replaced for each.
+        margin: seconds before the end of a context from which it is no longer used; at most a tenth of the ttl.
         is_gone: which errors say that a context is gone; None: `ContextGoneError`.
         clock: Unix seconds.
 
@@ -58,7 +58,7 @@ class ContextKeeper:
         ledger: the books, over all contexts.
 
     Raises:
-        InvalidInputError: for an argument of another type, or out of its range.
+        InvalidInputError: an argument has the wrong type, or is out of range.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ContextKeeper:
         """Create a context and enter the create in the books; call `announce` once the context is in use.
 
         Args:
-            messages: what it begins with, instead of the template's messages.
+            messages: instead of the template's messages.
 
         Raises:
             CtxCacheError: any of the family.

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ctxcache import APITimeoutError, InvalidInputError, Limits, Retry, Timeouts
+from ctxcache import APITimeoutError, Hooks, InvalidInputError, Limits, Retry, Timeouts
 from ctxcache.client.call import ContextMissing
 from ctxcache.models import user
 
@@ -18,9 +18,9 @@ def prepare(session):
 
 
 async def test_it_is_chosen_for_each_attempt(hostile, session, prepare):
-    """At the beginning, and then for each attempt anew."""
+    """A retry is sent on the context of its own moment."""
     hostile.plays([refusal(500)], [answer()])
-    chosen = iter(["ctx-0", "ctx-1", "ctx-2"])
+    chosen = iter(["ctx-1", "ctx-2"])
     await session.chat.send(prepare(), lambda: next(chosen))
     assert [post.json["context_id"] for post in hostile.posts] == ["ctx-1", "ctx-2"]
 
@@ -54,20 +54,28 @@ async def test_a_stream_may_choose_as_well(hostile, session, prepare, stream):
 @pytest.mark.parametrize("times", [0, 1])
 async def test_where_there_is_none_nothing_is_sent(hostile, session_for, times):
     """At the beginning, or when a connection is at hand; the connection is given back, and no hook hears of a call."""
-    session = session_for(limits=Limits(connections=1))
+    reported = []
+    session = session_for(limits=Limits(connections=1), hooks=Hooks(on_call=reported.append))
     prepared = session.chat.prepare(model="m", messages=[user("?")])
-    chosen = ["ctx-1"] * times
+    chosen, go = ["ctx-1"] * times, asyncio.Event()
 
     def choose():
         if not chosen:
             raise ContextMissing
         return chosen.pop()
 
+    hostile.plays([after(go), answer()], [answer()])
+    first = asyncio.create_task(session.chat.send(prepared, "ctx-1"))
+    await hostile.until(lambda: hostile.posts)
+    second = asyncio.create_task(session.chat.send(prepared, choose))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    go.set()
     with pytest.raises(ContextMissing):
-        await session.chat.send(prepared, choose)
-    hostile.plays([answer()])
+        await second
+    await first
     await session.chat.send(prepared, "ctx-1")
-    assert len(hostile.posts) == 1
+    assert (len(hostile.posts), len(reported)) == (2, 2)
 
 
 @pytest.mark.parametrize("context", ["", 5, None])

@@ -8,9 +8,9 @@ from ctxcache import APITimeoutError
 from ctxcache.managed.deadline import Deadline
 
 
-async def test_without_a_limit_it_only_waits(clock):
-    """And still says for how long."""
-    deadline = Deadline(None, clock)
+async def test_it_says_how_long_it_has_been(clock):
+    """From the moment it was made."""
+    deadline = Deadline(60, clock)
     clock.advance(5)
     assert await deadline.wait(asyncio.sleep(0, "done")) == "done"
     assert deadline.waited == 5

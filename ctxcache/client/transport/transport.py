@@ -97,21 +97,23 @@ class Transport:
 
     async def open(
         self,
-        request: Request | Callable[[], Request],
+        request: Request,
         client_request_id: str,
         timeouts: Timeouts,
         evidence: Evidence,
         *,
         urgent: bool = False,
+        choose: Callable[[], Request] | None = None,
     ) -> Exchange:
         """Send a request and wait for the head of the answer, whatever the status.
 
         Args:
-            request: the POST, or a function that makes it at the moment of sending: after the wait for a connection.
+            request: the POST.
             client_request_id: goes out as `X-Client-Request-Id`.
             timeouts: the limits in force.
             evidence: kept up to date during the attempt.
             urgent: whether to wait for a connection at the front of the line.
+            choose: makes the POST anew after such a wait.
 
         Raises:
             APIConnectionError: `sent` says whether the request may have run.
@@ -121,12 +123,14 @@ class Transport:
         """
         if self._slots.free:
             self._slots.free -= 1
+            waited = False
         else:
             await self._wait_for_slot(timeouts, urgent)
+            waited = True
         evidence.begun = True
         try:
-            if not isinstance(request, Request):
-                request = request()
+            if waited and choose is not None:
+                request = choose()
             response = await self._post_on_a_good_connection(request, client_request_id, timeouts, evidence)
         except BaseException:
             self._slots.release()

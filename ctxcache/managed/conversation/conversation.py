@@ -72,13 +72,13 @@ class Conversation:
             default is 86400.
         truncation_strategy: what the service does when the history outgrows the model's window.
         keep_turns: how many turns to keep, from 1 up; more than fit the model's window cannot be rebuilt.
-        margin: seconds before its end from which a context is no longer used; never more than a tenth of its ttl.
+        margin: seconds before the end of a context from which it is no longer used; at most a tenth of the ttl.
         is_gone: which errors say that the context is gone, and that the turn did not run; default:
             `ContextGoneError`. If it raises, that is logged and counts as no.
         clock: Unix seconds.
 
     Raises:
-        InvalidInputError: for an argument out of its range.
+        InvalidInputError: an argument is out of range.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class Conversation:
         )
         self._keeper = ContextKeeper(session, template, margin=margin, is_gone=is_gone, clock=clock)
         self._session = session
+        self._session_total = session.timeouts.total
         self._dialogue = Dialogue(self._keeper, transcript)
 
     # --- turns
@@ -117,7 +118,7 @@ class Conversation:
                 answer, is never sent twice, and the conversation itself keeps the turns in order.
 
         Raises:
-            InvalidInputError: for an argument out of its range; nothing was sent.
+            InvalidInputError: an argument is out of range; nothing was sent.
             OutcomeUnknownError: the question was sent and no answer came; see `resync`.
             SessionError: the outcome of the last turn is unknown; see `resync`.
             ContextBusyError: this task itself holds a stream of this conversation open.
@@ -125,8 +126,9 @@ class Conversation:
         """
         messages = read_question(question)
         prepared = self._prepare(messages, options)
-        deadline = Deadline(self._total(prepared))
-        turn = await deadline.wait(self._dialogue.take())
+        total = self._total(prepared)
+        deadline = None if total is None else Deadline(total)
+        turn = await self._dialogue.take(deadline)
         try:
             answer = await self._dialogue.send(messages, partial(self._session.chat.send, prepared), deadline)
             self._dialogue.answered(answer)
@@ -147,7 +149,7 @@ class Conversation:
             question, **options: as in `ask`.
 
         Raises:
-            InvalidInputError: for an argument out of its range. All other errors come from entering or iterating:
+            InvalidInputError: an argument is out of range. All other errors come from entering or iterating:
                 those of `ask`, and those of a stream.
         """
         messages = read_question(question)
@@ -157,7 +159,7 @@ class Conversation:
         return ManagedStream(StreamedTurn(self._dialogue, messages, open_stream, self._total(prepared)))
 
     def _total(self, prepared: PreparedChat) -> float | None:
-        return (self._session.timeouts if prepared.timeouts is None else prepared.timeouts).total
+        return self._session_total if prepared.timeouts is None else prepared.timeouts.total
 
     def _prepare(self, question: tuple[Message, ...], options: ChatParameters, *, stream: bool = False) -> PreparedChat:
         """Check and encode a turn, which has one answer and is never sent twice."""

@@ -66,17 +66,20 @@ class Dialogue:
 
     # --- the order of turns
 
-    async def take(self, *, in_doubt: bool = False) -> TurnLock:
+    async def take(self, deadline: Deadline | None = None, *, in_doubt: bool = False) -> TurnLock:
         """Wait for the turn; the caller releases the lock.
 
         Args:
+            deadline: limits the wait.
             in_doubt: whether to take the turn even if the outcome of the last one is unknown.
 
         Raises:
             ContextBusyError: the running task holds the turn itself, and would wait for ever.
             SessionError: the outcome of the last turn is unknown.
+            APITimeoutError: the time is up.
         """
-        await self._lock.take()
+        taking = self._lock.take()
+        await (taking if deadline is None else deadline.wait(taking))
         if self.doubtful is not None and not in_doubt:
             self._lock.release()
             raise SessionError(_IN_DOUBT)
@@ -88,14 +91,14 @@ class Dialogue:
         self,
         question: tuple[Message, ...],
         call: Callable[..., Awaitable[T]],
-        deadline: Deadline,
+        deadline: Deadline | None,
         *,
         again: bool = True,
     ) -> T:
         """Send a question on a context that may be used; if that is gone, once more on a new one.
 
         Args:
-            question: its messages.
+            question: the messages.
             call: sends the question, given the context's id, the messages that go in front, and the seconds waited.
             deadline: limits the wait for a context.
             again: whether the question may be sent once more.
@@ -103,21 +106,30 @@ class Dialogue:
         Raises:
             CtxCacheError: any of the family.
         """
-        live = await deadline.wait(self.context.ready(self.transcript))
+        live = await self._ready(deadline)
         try:
             return await self._send(live, question, call, deadline)
         except CtxCacheError:
             if self.context.lost is None or not again:
                 raise
-        live = await deadline.wait(self.context.ready(self.transcript))
+        live = await self._ready(deadline)
         return await self._send(live, question, call, deadline)
 
+    async def _ready(self, deadline: Deadline | None) -> LiveContext:
+        ready = self.context.ready(self.transcript)
+        return await (ready if deadline is None else deadline.wait(ready))
+
     async def _send(
-        self, live: LiveContext, question: tuple[Message, ...], call: Callable[..., Awaitable[T]], deadline: Deadline
+        self,
+        live: LiveContext,
+        question: tuple[Message, ...],
+        call: Callable[..., Awaitable[T]],
+        deadline: Deadline | None,
     ) -> T:
         self.question_in_flight, self._sent_at = question, self.keeper.clock()
         try:
-            return await call(live.context.id, before=self.context.carried, waited=deadline.waited)
+            waited = 0.0 if deadline is None else deadline.waited
+            return await call(live.context.id, before=self.context.carried, waited=waited)
         except BaseException as error:
             self.failed(error)
             raise
@@ -212,7 +224,7 @@ class StreamedTurn:
     ) -> None:
         self._dialogue = dialogue
         self._total = total
-        self._deadline = Deadline(total)
+        self._deadline: Deadline | None = None
         self._question = question
         self._stream = stream
         self._lock: TurnLock | None = None
@@ -220,8 +232,9 @@ class StreamedTurn:
 
     async def begin(self) -> ChatStream:
         """Wait for the turn, and send the question."""
-        self._deadline = Deadline(self._total)
-        self._lock = await self._deadline.wait(self._dialogue.take())
+        if self._total is not None:
+            self._deadline = Deadline(self._total)
+        self._lock = await self._dialogue.take(self._deadline)
         return await self._dialogue.send(self._question, self._open, self._deadline)
 
     async def _open(self, context_id: str, *, before: tuple[Message, ...], waited: float) -> ChatStream:

@@ -36,7 +36,7 @@ class SavedContext:
     """The context of a saved conversation.
 
     Attributes:
-        id: its id.
+        id: the context's id.
         ttl: idle seconds after which the service drops the context.
         expires_at: when that is, Unix seconds.
         account: a fingerprint of the base URL and key.

@@ -46,7 +46,7 @@ class Map(Generic[QuestionT]):
         clock, sleep, random: monotonic seconds, how to wait, a random number in [0, 1).
 
     Raises:
-        InvalidInputError: for an argument of another type, or out of its range.
+        InvalidInputError: an argument has the wrong type, or is out of range.
     """
 
     _work: Scheduler[QuestionT] | None = None  # for __del__, if __init__ fails

@@ -16,7 +16,7 @@ class Job(Generic[QuestionT]):
     """A question on its way.
 
     Attributes:
-        index: its place among the questions, from 0.
+        index: the place among the questions, from 0.
         question: as given.
         attempts: the attempts so far.
         failures: the attempts that count against `Retry.attempts`, which 429s do not.

@@ -1,4 +1,4 @@
-"""`PrefixCall`: one call over a prefix, sent on the context of that moment, and repeated if it turns out to be gone."""
+"""`PrefixCall`: a call over a prefix, sent on the context of the moment, and repeated if that turns out to be gone."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,6 +12,7 @@ from ..deadline import Deadline
 from ..keeper import ContextKeeper
 from ..live import LiveContext
 from .renewal import Renewal
+from .repeat_budget import SHARE
 
 __all__ = ["PrefixCall"]
 
@@ -32,17 +33,17 @@ class Send(Protocol[T_co]):
 class PrefixCall(Generic[T]):
     """One call, plain or streamed; for a stream it is the `StreamOwner`.
 
-    The context is chosen when a connection is at hand, and chosen anew for each attempt: whatever became of contexts
-    while the call waited, it is sent on the context that is known to be alive at that moment.
+    The context is chosen when a connection is at hand, and chosen anew for each attempt. Whatever became of contexts
+    while the call waited, the call goes out on the context known to be alive at that moment.
 
-    A call whose context is gone is repeated, in front of the calls that wait for a connection. It fails if its second
-    context, a newer one, is gone as well, with two exceptions:
+    A call whose context is gone is repeated, in front of the calls that wait for a connection. If the second context,
+    which is newer, is gone as well, the call fails, with two exceptions:
 
-    - That one was adopted from the store, which may have kept a dead one for long: then the call is repeated on a
-      context created here.
-    - That one had answered calls before it died, or a newer one is known: then contexts live for a while, and the call
-      is repeated, on five contexts at most and as long as the prefix's budget lasts. So even a storm of deaths costs
-      little more than two POSTs a call; and a service whose contexts are dead from the start costs two.
+    - The second context was adopted from the store, which may have kept a dead context for long: the call is repeated
+      on a context created here.
+    - The second context had answered calls before, or a newer context is known. So contexts do live for a while, and
+      the call is repeated, on five contexts at most and as long as the prefix's budget lasts. So even a storm of deaths
+      costs little more than two POSTs a call; and a service whose contexts are dead from the start costs two.
 
     Args:
         keeper: decides which errors say that a context is gone.
@@ -56,7 +57,7 @@ class PrefixCall(Generic[T]):
         self._renewal = renewal
         self._send = send
         self._total = total
-        self._deadline = Deadline(total)
+        self._deadline: Deadline | None = None
         self._gone = 0  # contexts that the call found gone
         self._created_only = False
         self._short_lived: LiveContext | None = None  # new, and expired when it came
@@ -69,15 +70,17 @@ class PrefixCall(Generic[T]):
         Raises:
             CtxCacheError: any of the family, from creating the context or from the call.
         """
-        self._deadline = Deadline(self._total)
-        self._renewal.budget.deposit()
+        if self._total is not None:
+            self._deadline = Deadline(self._total)
+        self._renewal.budget.tokens += SHARE
         return await self._run()
 
     async def _run(self) -> T:
         while True:
             failure: CtxCacheError | None = None
             try:
-                return await self._send(self._choose, waited=self._deadline.waited, urgent=self._gone > 0)
+                waited = 0.0 if self._deadline is None else self._deadline.waited
+                return await self._send(self._choose, waited=waited, urgent=self._gone > 0)
             except ContextMissing:
                 pass
             except CtxCacheError as error:
@@ -85,7 +88,8 @@ class PrefixCall(Generic[T]):
             # Outside the handlers, so that no error hangs on another without need.
             if failure is None:
                 renewal = self._renewal
-                live = await self._deadline.wait(renewal.created() if self._created_only else renewal.current())
+                ready = renewal.created() if self._created_only else renewal.current()
+                live = await (ready if self._deadline is None else self._deadline.wait(ready))
                 self._short_lived = live if live.expired(self._keeper.clock()) else None
             elif not self._may_repeat(failure):
                 raise failure

@@ -10,11 +10,11 @@ __all__ = ["Lease"]
 
 
 class Lease:
-    """One holder's lease. It is short, and renewed while the create runs: a holder that dies delays nobody for long.
+    """One holder's lease: short, and renewed while the create runs, so that a dead holder delays nobody for long.
 
     Args:
         store: the key in the store.
-        timing: how long the lease lasts, and how often it is renewed.
+        timing: the length of the lease, and the interval of renewals.
     """
 
     def __init__(self, store: StoreAccess, timing: Timing) -> None:
@@ -28,7 +28,7 @@ class Lease:
         return await self._store.lease(self._holder, self._timing.lease)
 
     def keep(self) -> None:
-        """Renew the lease in a task, until it is given back."""
+        """Renew the lease in a task, until `give_back`."""
         self._renewing = asyncio.get_running_loop().create_task(self._renew())
 
     async def _renew(self) -> None:
@@ -37,7 +37,7 @@ class Lease:
             await self.take()
 
     async def give_back(self) -> None:
-        """Release the lease; also where taking it was cancelled half-way."""
+        """Release the lease, even if `take` was cancelled half-way."""
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait([self._renewing])

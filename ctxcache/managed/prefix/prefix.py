@@ -52,13 +52,13 @@ class Prefix:
         store: shares the context with other processes, or other `Prefix` objects of the same session settings, model
             and messages (`MemoryStore`, `SQLiteStore`, `RedisStore`); you close it. A store that fails is reported
             once, and calls continue without it. None: the context is not shared.
-        margin: seconds before its end from which a context is no longer used; never more than a tenth of its ttl.
+        margin: seconds before the end of a context from which it is no longer used; at most a tenth of the ttl.
         is_gone: which errors say that the context is gone; default: `ContextGoneError`. If it raises, that is logged
             and counts as no.
         clock: Unix seconds.
 
     Raises:
-        InvalidInputError: for an argument out of its range.
+        InvalidInputError: an argument is out of range.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Prefix:
         if store is not None and not all(callable(getattr(store, name, None)) for name in _STORE):
             raise InvalidInputError.of("store", type(store), "a Store, or None")
         self._session = session
+        self._session_total = session.timeouts.total
         self._model = model
         access = StoreAccess(store, _key(session, template), session.notify, _timing)
         self._renewal = Renewal(self._keeper, access, _timing)
@@ -93,7 +94,7 @@ class Prefix:
             **options: see `ChatParameters`; `repeatable` is True by default: a lost reply is requested again.
 
         Raises:
-            InvalidInputError: for an argument out of its range; nothing was sent.
+            InvalidInputError: an argument is out of range; nothing was sent.
             CtxCacheError: any other of the family, from creating the context or from the call.
         """
         return await self._ask(self._prepare(read_question(question), options))
@@ -117,7 +118,7 @@ class Prefix:
             **options: as in `ask`.
 
         Raises:
-            InvalidInputError: for an argument out of its range.
+            InvalidInputError: an argument is out of range.
         """
         own: ChatParameters = {"stream_options": {"include_usage": True}, **options}
         prepared = self._prepare(read_question(question), own, stream=True)
@@ -141,7 +142,7 @@ class Prefix:
             **options: as in `ask`, for all questions. `retry` is for the map as a whole: see `Map`.
 
         Raises:
-            InvalidInputError: for an argument out of its range.
+            InvalidInputError: an argument is out of range.
         """
         prepared = self._prepare((), options)  # the questions are read when they are asked
 
@@ -165,7 +166,7 @@ class Prefix:
             **options: as in `ask`.
 
         Raises:
-            InvalidInputError: for an argument out of its range.
+            InvalidInputError: an argument is out of range.
         """
         self._prepare((), options)
 
@@ -176,7 +177,7 @@ class Prefix:
         return prepared.asking(messages) if messages else prepared
 
     def _total(self, prepared: PreparedChat) -> float | None:
-        return (self._session.timeouts if prepared.timeouts is None else prepared.timeouts).total
+        return self._session_total if prepared.timeouts is None else prepared.timeouts.total
 
     def _tell_of_retry(self, error: CtxCacheError, attempts: int, delay: float) -> None:
         live = self._renewal.live

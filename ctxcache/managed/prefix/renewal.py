@@ -4,12 +4,12 @@ Invariants:
 
 - Single flight: at most one search or create is under way. Callers that need a context meanwhile wait for its result,
   or get a copy of its error; an error is not remembered. A cancelled caller leaves the work to the others. The last one
-  cancels a search, but not a create that was sent: that is billed, and serves the next caller.
+  cancels a search, but not a create that was sent, which is billed and serves the next caller.
 - The first caller to find a context gone discards it; later ones use its successor.
 - The store is asked only when no live context is known here. A create holds a lease in the store, so that other
   processes wait for its context instead of creating their own.
-- Nobody waits for the store once there is a context: it is put there, and kept up to date, in tasks beside the calls. A
-  context that did not get into the store, since that was down, gets there with a later use.
+- No caller waits for the store once there is a context: tasks beside the calls put the context there and note uses. A
+  context that could not be put there, because the store was down, gets there with a later use.
 """
 
 import asyncio
@@ -48,6 +48,7 @@ class Renewal:
     def __init__(self, keeper: ContextKeeper, store: StoreAccess, timing: Timing) -> None:
         self._keeper = keeper
         self._store = store
+        self._shares = store.exists
         self._timing = timing
         self._clock = keeper.clock
         self._live: LiveContext | None = None
@@ -111,7 +112,7 @@ class Renewal:
 
     def note_use(self, live: LiveContext) -> bool:
         """Keep the store up to date after a use; return whether a task was started for that."""
-        if live is not self._live or not self._store.usable:
+        if not self._shares or live is not self._live or not self._store.usable:
             return False
         if self._shared != (live, self._store.recoveries):
             if self._publishing:

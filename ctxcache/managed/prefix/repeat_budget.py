@@ -6,28 +6,29 @@ however bad the service is, and a few calls that meet trouble may be repeated al
 
 from typing import Final
 
-__all__ = ["RepeatBudget"]
+__all__ = ["SHARE", "RepeatBudget"]
 
-_SHARE: Final = 0.25  # repeats for each call
+SHARE: Final = 0.25  # repeats for each call
 _RESERVE: Final = 10.0  # at the beginning
 _MOST: Final = 2000.0
 
 
 class RepeatBudget:
-    """A token bucket, filled by calls."""
+    """A token bucket, filled by calls.
 
-    __slots__ = ("_tokens",)
+    Attributes:
+        tokens: the repeats that may be made. A call pays with `budget.tokens += SHARE`, without a function call.
+    """
+
+    __slots__ = ("tokens",)
 
     def __init__(self) -> None:
-        self._tokens = _RESERVE
-
-    def deposit(self) -> None:
-        """Note a call."""
-        self._tokens = min(self._tokens + _SHARE, _MOST)
+        self.tokens = _RESERVE
 
     def withdraw(self) -> bool:
         """Take out a repeat; False if there is none left."""
-        if self._tokens < 1:
+        self.tokens = min(self.tokens, _MOST)
+        if self.tokens < 1:
             return False
-        self._tokens -= 1
+        self.tokens -= 1
         return True

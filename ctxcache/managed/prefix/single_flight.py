@@ -15,8 +15,8 @@ T = TypeVar("T")
 class SingleFlight(Generic[T]):
     """Work shared by all callers that join.
 
-    A caller that is cancelled while waiting leaves the work to the others. The last one to leave cancels the work,
-    unless it is worth keeping: then whoever joins next gets its result.
+    A caller that is cancelled while waiting leaves the work to the others. The last caller to leave cancels the work,
+    unless the work is worth keeping: then the next caller to join gets the result.
 
     Args:
         work: the work.

@@ -34,12 +34,16 @@ class StoreAccess:
         key: a fingerprint that tells accounts, models and messages apart.
         notify: tells the hooks of the first failure.
         timing: the time limit of an operation, and the pauses after failures.
+
+    Attributes:
+        exists: whether there is a store at all.
     """
 
     def __init__(
         self, store: Store | None, key: str, notify: Callable[[str, Callable[[], Any]], None], timing: Timing
     ) -> None:
         self._store = store
+        self.exists = store is not None
         self._key = key
         self._notify = notify
         self._limit = timing.store_limit

@@ -1,6 +1,6 @@
 """`repeat_budget`: repeats stay a share of the calls."""
 
-from ctxcache.managed.prefix.repeat_budget import RepeatBudget
+from ctxcache.managed.prefix.repeat_budget import SHARE, RepeatBudget
 
 
 def test_repeats_are_a_share_of_the_calls():
@@ -8,7 +8,7 @@ def test_repeats_are_a_share_of_the_calls():
     budget = RepeatBudget()
     repeats = 0
     for _ in range(4000):
-        budget.deposit()
+        budget.tokens += SHARE
         repeats += sum(budget.withdraw() for _ in range(3))
     assert repeats == 4000 / 4 + 10
 
@@ -23,5 +23,5 @@ def test_what_was_saved_is_bounded():
     """A long quiet time allows no storm."""
     budget = RepeatBudget()
     for _ in range(100_000):
-        budget.deposit()
+        budget.tokens += SHARE
     assert sum(budget.withdraw() for _ in range(100_000)) == 2000
