@@ -1,25 +1,25 @@
 """The async-first SDK for context caching: keep a long prompt on the model's side, chat against it many times.
 
-Where is what. A file at the top is pure: it awaits nothing, opens no socket and reads no clock. A folder does things.
-From the top floor down; a file imports from lower floors only::
+Files at the top level are pure: no await, no socket, no clock. Folders do the work. The floors, from the top (a file
+imports from lower floors only)::
 
     cli/        the `ctxcache` command
     managed/    contexts that look after themselves     gateway/    a local server with both endpoints
-    client/     one call, from the session to the socket
+    client/     a call, from the session to the socket
     ---- pure ----
-    wire        requests, answers, events               fold        chunks to one completion
-    service_errors an answer to the error it is         retry       when to try again
-    codec       JSON to models and back                 sse         bytes to events, by the standard
-    models/     what travels                            structs     how the models on the hot path are made
-    checks      what a value must be                    config      settings
-    errors      the error tree
+    wire            requests, answers, events           fold        chunks to a completion
+    service_errors  error answers to exceptions         retry       when to try again
+    codec           JSON to models and back             sse         bytes to events, by the standard
+    models/         requests and answers                structs     a fast layout for models on the hot path
+    checks          argument checks                     config      settings
+    errors          the error tree
 
-A public name is loaded when it is first asked for, so `import ctxcache` costs next to nothing.
+Public names are loaded at first use, so `import ctxcache` costs next to nothing.
 """
 
 from importlib import import_module
 
-TYPE_CHECKING = False  # as in typing, which would take longer to import than all else here
+TYPE_CHECKING = False  # as in typing, whose import would take longer than all others here
 if TYPE_CHECKING:
     from .client.hooks import CallEvent, CreateEvent, Hooks, RecreateEvent, RetryEvent, WarningEvent
     from .client.resources.chat import ChatOptions, ChatParameters
@@ -87,7 +87,7 @@ if TYPE_CHECKING:
         user,
     )
 
-# Where each public name is.
+# The module of each public name.
 _PLACES = {
     "UNSET": ".config",
     "APIConnectionError": ".errors",
@@ -241,7 +241,7 @@ def __getattr__(name: str) -> object:
     if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(place, __name__), name)
-    globals()[name] = value  # so that this is asked once
+    globals()[name] = value  # found there from now on, without a call
     return value
 
 

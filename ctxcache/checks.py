@@ -1,4 +1,4 @@
-"""What an argument must be: each check returns the value, or raises an `InvalidInputError` that names the field. Pure.
+"""Argument checks: each returns the value, or raises an `InvalidInputError` that names the field. Pure.
 
 A subclass of str, int or float is returned as the plain type, and other numbers (numpy's, `Decimal`, `Fraction`) as the
 float or int of the same value: JSON encoders take exact types only.
@@ -41,9 +41,9 @@ __all__ = [
 
 T = TypeVar("T")
 
-_SHOWN_PLACE: Final = 60  # of a place that is nested too deeply
+_SHOWN_PLACE: Final = 60  # characters of a place that is nested too deeply
 _DEEPEST: Final = 200  # far deeper than any request; a recursive walk stays within Python's recursion limit
-_LOWEST, _HIGHEST = -(2**63), 2**64 - 1  # what JSON readers take as integers, msgspec's writer included
+_LOWEST, _HIGHEST = -(2**63), 2**64 - 1  # the integers that JSON readers accept and msgspec writes
 
 
 def string(field: str, value: object) -> str:
@@ -52,7 +52,7 @@ def string(field: str, value: object) -> str:
         return value
     if not isinstance(value, str):
         raise InvalidInputError.of(field, value, "a string")
-    return str.__str__(value)  # not str(value): a subclass may show itself otherwise
+    return str.__str__(value)  # not str(value): a subclass may override it
 
 
 def text(field: str, value: object) -> str:
@@ -63,7 +63,7 @@ def text(field: str, value: object) -> str:
 
 
 def one_of(field: str, value: object, allowed: Iterable[str]) -> str:
-    """Check that a value is one of some strings."""
+    """Check that a value is among the allowed strings."""
     if not isinstance(value, str) or value not in allowed:
         raise InvalidInputError.of(field, value, " or ".join(map(repr, allowed)))
     return str.__str__(value)
@@ -105,10 +105,10 @@ def number(field: str, value: Any, low: float = -math.inf, high: float = math.in
     """Check that a value is a finite number in [low, high].
 
     Args:
-        field: named by the error.
-        value: checked.
+        field: the name to give in the error.
+        value: the value to check.
         low, high: the range.
-        allowed: what the error says the value must be, in place of the range.
+        allowed: the allowed values in words, for the error; default: the range.
     """
     kind = type(value)
     if (kind is float or kind is int) and low <= value <= high and -math.inf < value < math.inf:
@@ -123,7 +123,7 @@ def number(field: str, value: Any, low: float = -math.inf, high: float = math.in
 
 
 def whole(field: str, value: object, low: float = -math.inf, high: float = math.inf, allowed: str = "") -> int:
-    """Check that a value is a whole number in [low, high]. 3.0 is one: JSON has one kind of number."""
+    """Check that a value is a whole number in [low, high]. 3.0 passes: JSON has a single kind of number."""
     if type(value) is int and low <= value <= high:
         return value  # the usual case
     found = plain_number(value)
@@ -162,7 +162,7 @@ def json_mapping(field: str, value: object) -> dict[str, Any]:
 
 
 def json_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Check that JSON can carry each of some fields; return a copy in plain types."""
+    """Check that JSON can carry every field; return a copy in plain types."""
     return {name: json_value(name, value) for name, value in fields.items()}
 
 
@@ -214,7 +214,7 @@ def _key(field: str, name: object) -> str:
 
 
 def _check_unicode(field: str, value: str) -> None:
-    """Refuse a lone surrogate, which no UTF-8 can carry."""
+    """Refuse a lone surrogate, which UTF-8 cannot carry."""
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""JSON ↔ models. Only this file and `structs` know msgspec.
+"""JSON ↔ models. Only this file and `structs` import msgspec.
 
 Reading goes through msgspec, straight from bytes into attrs classes. An answer that msgspec refuses is read once more
 by `tolerant`, since the answer was paid for.
@@ -31,7 +31,7 @@ __all__ = [
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", ContextRequest, ChatRequest)
 
-# msgspec's refusals: bytes that are not JSON, a type that is off; deep nesting ends in a RecursionError.
+# msgspec's refusals: bytes that are not JSON, or a wrong type; deep nesting ends in a RecursionError.
 _REFUSED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _UNENCODABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
 _SHOWN_BODY: Final = 2000
@@ -48,7 +48,7 @@ def encode(value: object) -> bytes:
     """Encode models and plain data as JSON; fields that are `UNSET` are left out.
 
     Raises:
-        InvalidInputError: for a value JSON has no form for.
+        InvalidInputError: for a value that JSON cannot express.
     """
     try:
         return _encoder.encode(to_plain(value))
@@ -63,7 +63,7 @@ def encode_fields(fields: Mapping[str, Any]) -> bytes:
     """Encode fields in plain types as a JSON object: `encode` without the search for models.
 
     Raises:
-        InvalidInputError: for a value JSON has no form for; names the field.
+        InvalidInputError: for a value that JSON cannot express; names the field.
     """
     try:
         return _encoder.encode(fields)
@@ -101,10 +101,10 @@ def _plain_message(message: Message) -> dict[str, Any]:
 
 
 def decode_json(data: bytes) -> Any:
-    """Decode the JSON of an answer. A character that is broken becomes U+FFFD, a number that is none becomes None.
+    """Decode the JSON of an answer. Broken characters become U+FFFD; NaN and infinities become None.
 
     Raises:
-        ProtocolError: for what is not JSON.
+        ProtocolError: for data that is not JSON.
     """
     try:
         return _any.decode(data)
@@ -121,7 +121,7 @@ def decode_request(kind: type[RequestT], data: bytes) -> RequestT:
     """Decode a request body, as the gateway does; `null` reads as left out, unknown fields go to `extra`.
 
     Raises:
-        ProtocolError: for what is not a JSON object in UTF-8.
+        ProtocolError: for data that is not a JSON object in UTF-8.
         InvalidInputError: for a field that is missing or out of range.
     """
     try:
@@ -142,10 +142,10 @@ def decode_request(kind: type[RequestT], data: bytes) -> RequestT:
 
 
 def decode_context(data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> Context:
-    """Decode the answer of `/context/create`, and put the answer's ids on it.
+    """Decode the answer of `/context/create`, and add the answer's ids.
 
     Raises:
-        ProtocolError: for what is not JSON, or no context.
+        ProtocolError: for data that is not JSON, or not a context.
     """
     context = _stamped(_structure(Context, data), data, ids)
     if not context.id:
@@ -154,10 +154,10 @@ def decode_context(data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> Conte
 
 
 def decode_completion(data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> ChatCompletion:
-    """Decode a plain answer of `/context/chat/completions`, and put the answer's ids on it.
+    """Decode a plain answer of `/context/chat/completions`, and add the answer's ids.
 
     Raises:
-        ProtocolError: for what is not JSON, or no completion with at least one choice.
+        ProtocolError: for data that is not JSON, or not a completion with at least one choice.
     """
     try:
         completion = _decode_completion(data)
@@ -173,7 +173,7 @@ def decode_chunk(data: bytes) -> ChatCompletionChunk:
     """Decode the data of one event of a stream: the fast path.
 
     Raises:
-        ProtocolError: for what is not JSON, or no chunk.
+        ProtocolError: for data that is not JSON, or not a chunk.
     """
     try:
         chunk = _decode_chunk(data)
@@ -198,7 +198,7 @@ def _structure(kind: type[T], data: bytes) -> T:
 
 
 def _stamped(answer: T, data: bytes, ids: Mapping[str, str | None]) -> T:
-    """Put the JSON and the ids on an answer: it is frozen, but nobody else holds it yet."""
+    """Put the JSON and the ids on a frozen answer that nobody else holds yet."""
     object.__setattr__(answer, "raw_json", data)
     for name, value in ids.items():
         object.__setattr__(answer, name, value)

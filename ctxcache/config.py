@@ -209,7 +209,7 @@ class Retry:
         first_delay: seconds of the first pause. Each further pause is twice as long; all are shortened at random by
             up to a half.
         max_delay: the longest pause, in seconds.
-        max_elapsed: no attempt starts later than this after the first began, in seconds.
+        max_elapsed: seconds after the start of the first attempt, beyond which no attempt starts.
         max_retry_after: the longest `Retry-After` to wait for, in seconds; beyond, the error is raised.
     """
 

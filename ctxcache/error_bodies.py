@@ -1,6 +1,6 @@
-"""The fields of an error, whatever the shape of its body. Pure.
+"""Reads the fields of an error from a body of any known shape. Pure.
 
-Besides the service's envelope (`{"error": {"code", "message", "param", "type"}}`) these shapes are read:
+Besides the service's envelope (`{"error": {"code", "message", "param", "type"}}`) the following shapes are read:
 
 =====================================================  ================================================================
 `{"error": "text"}`, `{"message"}`, plain text, HTML   proxies and load balancers
@@ -27,7 +27,7 @@ _MESSAGE_SHOWN: Final = 500
 _NESTING: Final = 200
 _NO_ERROR: Final = ("", "0", "200", "ok", "OK", "success", "Success", "SUCCESS")
 
-# Names in lower case without "_", in the order in which they are looked for.
+# Names in lower case without "_", in order of preference.
 _MESSAGES: Final = ("message", "msg", "errormessage", "errormsg", "detail", "errordescription", "description")
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "message": (*_MESSAGES, "error", "title", "text", "reason"),
@@ -59,7 +59,7 @@ def read_error(body: bytes) -> dict[str, Any]:
 
 
 def _fields(parsed: Any) -> dict[str, Any]:
-    """The fields of the object that tells the error, by their names in lower case without "_"."""
+    """Return the fields of the object that describes the error, by name in lower case without "_"."""
     if isinstance(parsed, list):
         return _fields(parsed[0]) if parsed else {}
     if not isinstance(parsed, dict):
@@ -75,7 +75,7 @@ def _fields(parsed: Any) -> dict[str, Any]:
 
 
 def _validation(problems: list[Any]) -> dict[str, str]:
-    """FastAPI's list of what is wrong with a request: each problem with its place."""
+    """Read FastAPI's list of problems with a request: each message with the place of the problem."""
     told, places = [], []
     for problem in problems:
         fields = _fields(problem)
@@ -89,7 +89,7 @@ def _validation(problems: list[Any]) -> dict[str, str]:
 
 
 def is_error(parsed: Any) -> bool:
-    """Whether JSON that came where an answer was promised is an error, in whatever shape."""
+    """Whether JSON that came in place of an answer is an error, in any of the shapes above."""
     if isinstance(parsed, list):
         return bool(parsed) and isinstance(parsed[0], dict) and is_error(parsed[0])
     if not isinstance(parsed, dict) or parsed.get("choices"):

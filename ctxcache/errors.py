@@ -214,7 +214,7 @@ class QuotaExceededError(APIStatusError):
 
 
 class OutcomeUnknownError(CtxCacheError):
-    """The request was sent and no trustworthy answer came: it may have run, a session turn may have been stored.
+    """The request was sent and no trustworthy answer came: the request may have run and stored a session turn.
 
     The request is not sent again, since a turn sent twice may be stored, and billed, twice.
     """

@@ -1,4 +1,4 @@
-"""Merges the chunks of a stream into one completion. Pure and linear: fragments are collected, and joined on demand."""
+"""Merges the chunks of a stream into a completion. Pure and linear: fragments are collected, and joined on demand."""
 
 import json
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ class Fold:
         expected: the number of choices that were asked for (`n`).
 
     Attributes:
-        usage: the usage of the newest chunk that carried one, else None.
+        usage: the newest usage that a chunk carried, or None.
     """
 
     __slots__ = ("_created", "_expected", "_id", "_model", "_named", "_replies", "_service_tier", "usage")
@@ -96,7 +96,7 @@ class Fold:
                     reply.finish_reason = choice.finish_reason
 
     def _note_names(self, chunks: Sequence[ChatCompletionChunk]) -> None:
-        """Note the first id, model and time that are not empty: Azure's first chunk, of its filter, has none."""
+        """Note the first id, model and time that are not empty: Azure's first chunk, for filter results, has none."""
         for chunk in chunks:
             self._id = self._id or chunk.id
             self._model = self._model or chunk.model

@@ -1,7 +1,7 @@
-"""Which error a body is: (status, body), or an event's data, → an error of the family. Decided here and nowhere else.
+"""Classifies errors: (status, body), or an event's data, → an error of the family. No other file chooses the class.
 
-By the code first (the part before the dot), since gateways change statuses more readily than codes; then by the status,
-of the answer or, inside a stream, the one that the body names; then by the type. So an error has the same class inside
+The code decides first (the part before the dot), since gateways change statuses more readily than codes; then the
+status, of the answer or, inside a stream, as named in the body; then the type. So an error has the same class inside
 and outside a stream.
 """
 
@@ -117,7 +117,7 @@ _NOT_LETTERS: Final = re.compile("[^a-z]+")
 
 
 def error_from_answer(status: int, body: bytes, *, retry_after: float | None = None) -> APIStatusError | ProtocolError:
-    """Make the error of an answer whose status is not a success: any envelope, text, HTML or nothing."""
+    """Build the error of an answer whose status is not a success: any envelope, text, HTML or an empty body."""
     if status < 200:
         return ProtocolError(f"the server answered with status {status}, which is no answer to this request")
     details = read_error(body)
@@ -130,19 +130,19 @@ def error_from_answer(status: int, body: bytes, *, retry_after: float | None = N
 
 
 def error_instead_of_stream(body: bytes, content_type: str) -> CtxCacheError:
-    """Make the error of a body that is no event stream, where one was promised."""
+    """Build the error of a body that came in place of an event stream."""
     return error_in(body) or ProtocolError(
         f"the answer must be text/event-stream, got {content_type or 'a body without a Content-Type'}",
         body=body[:_BODY_SHOWN].decode("utf-8", "replace"),
     )
 
 
-# The search for it costs far less than a second parse; text that quotes the word has its quotes escaped.
+# Searching for the key costs far less than a second parse; inside a JSON text the quotes would be escaped.
 _ERROR_KEY: Final = b'"error"'
 
 
 def raise_error_inside(body: bytes) -> None:
-    """Raise the error that a body carries although its status is a success, if it has the service's envelope."""
+    """Raise the error of an answer whose status is a success, if the body is the service's error envelope."""
     if _ERROR_KEY in body:
         parsed = codec.decode_json(body)
         if isinstance(parsed, dict) and parsed.get("error"):
@@ -150,7 +150,7 @@ def raise_error_inside(body: bytes) -> None:
 
 
 def error_in(body: bytes) -> APIStatusError | None:
-    """Return the error that a body carries in any of the shapes above; None for a body that is no error."""
+    """Return the error that a body carries, in any shape of `error_bodies`; None for a body that is not an error."""
     try:
         parsed = codec.decode_json(body)
     except ProtocolError:
@@ -159,7 +159,7 @@ def error_in(body: bytes) -> APIStatusError | None:
 
 
 def error_inside(body: bytes) -> APIStatusError:
-    """Make the error of a body that came where an answer was promised, with status 200."""
+    """Build the error of a body that came with status 200, in place of an answer."""
     details = read_error(body)
     numeric = next((int(d) for d in (details["code"], details["status"]) if re.fullmatch(r"[45]\d\d", d)), None)
     return _make(numeric, details)
@@ -203,9 +203,9 @@ def _kind(status: int | None, details: Mapping[str, str]) -> type[APIStatusError
 
 
 def is_context_gone(status: int | None, code: str, param: str, message: str) -> bool:
-    """Whether an error says that the context expired or never was: the one place that knows the forms seen.
+    """Whether an error says that the context expired or never existed: the only place that knows the forms seen.
 
-    None of them is documented by the service. `status` is None for an error inside a stream.
+    The service documents none of the forms. `status` is None for an error inside a stream.
     """
     if status not in (None, 400, 403, 404, 410):
         return False
@@ -214,5 +214,5 @@ def is_context_gone(status: int | None, code: str, param: str, message: str) -> 
         return True
     if head == "InvalidParameter" and param in ("context_id", "previous_response_id"):
         return True
-    # Codes that mean something else may well speak of a context; those without a meaning of their own are believed.
+    # A message under a code of another meaning may mention a context, too; only messages under vague codes count.
     return head in ("", "InvalidParameter") and bool(_GONE_TEXT.search(message))

@@ -1,9 +1,9 @@
-r"""Server-sent events: bytes to events, and back. Pure: it reads nothing, waits for nothing, knows no clock.
+r"""Server-sent events: bytes to events, and back. Pure: no I/O, no waiting, no clock.
 
 Goals
     The rules of the WHATWG to the letter (https://html.spec.whatwg.org/multipage/server-sent-events.html, "Parsing an
-    event stream", "Interpreting an event stream"; the comments quote them). The events depend on the bytes alone, never
-    on how the network cut the bytes; so do the errors. Linear time, bounded memory.
+    event stream", "Interpreting an event stream"; quoted in the comments). Events and errors depend on the bytes alone,
+    never on how the network cut the bytes. Linear time, bounded memory.
 
 Invariants, between any two calls
     * Bytes are split before they are decoded, on CR and LF only: no code point is ever cut, and U+2028 ends no line.
@@ -16,10 +16,10 @@ Invariants, between any two calls
 
 Cost
     Each byte is searched for CR, split, and copied: into `_line` for an incomplete line, then into the event.
-    A bytearray grows by a share of its size, so appending is linear in sum, even byte by byte. split(b"\n")
-    looks for one byte (memchr) and takes less than half the time of split(b"\n\n"), which looks for two: hence a single
-    path, line by line, that tries the most frequent line, `data: …`, first. Lines of one event that arrive in one read
-    are joined at once, in half the time of appending line by line.
+    A bytearray grows in proportion, so appending is linear in sum, even byte by byte. split(b"\n") looks for a single
+    byte (memchr) and takes less than half the time of split(b"\n\n"), which looks for two: hence a single path, line by
+    line, that tries the most frequent line, `data: …`, first. Lines of an event that arrive in the same read are joined
+    at once, in half the time of appending line by line.
 """
 
 from collections.abc import Iterable
@@ -44,7 +44,7 @@ RawEvent: TypeAlias = tuple[bytes, str, str, int | None]
 @final
 @struct
 class ServerSentEvent:
-    """One event.
+    """An event.
 
     Attributes:
         data: the data; several `data` lines are joined by LF.
@@ -60,7 +60,7 @@ class ServerSentEvent:
 
 
 class SSEDecoder:
-    r"""An incremental decoder of one stream, from its first byte on.
+    r"""An incremental decoder of a stream, from the first byte on.
 
     Bytes may be cut anywhere, inside a character too:
 
@@ -96,7 +96,7 @@ class SSEDecoder:
     )
 
     def __init__(self, max_event_bytes: int = 16 * 1024 * 1024) -> None:
-        """Set how many bytes of one event may be held; `InvalidInputError` if below 1."""
+        """Set how many bytes of an event may be held; `InvalidInputError` if below 1."""
         if max_event_bytes < 1:
             raise InvalidInputError.of("max_event_bytes", max_event_bytes, "an integer of at least 1")
         self._limit = max_event_bytes
@@ -174,13 +174,13 @@ class SSEDecoder:
 
     @property
     def buffered(self) -> int:
-        """Bytes held: the incomplete line (a comment's colon only), the data with its LFs, type and ID of its event."""
+        """Bytes held: the incomplete line (a comment's colon only), the event's data with LFs, type and ID."""
         return len(self._line) + self._held
 
     def leftover(self) -> bytes:
         """Return the data of the unfinished event, such as the `[DONE]` of a server that omits the last blank line.
 
-        It is what an end of line and a blank line would dispatch now; b"" if that is nothing. Raises like `feed`.
+        An end of line and a blank line would dispatch this data now; b"" if there is none. Raises like `feed`.
         """
         if self.too_large:
             raise self._error()
@@ -197,7 +197,7 @@ class SSEDecoder:
         return data.removeprefix(_BOM)  # "strips one leading UTF-8 Byte Order Mark (BOM), if any"
 
     def _interpret(self, lines: list[bytes], events: list[RawEvent], tight: bool) -> None:
-        """Process complete lines: the hot loop, so its state is local."""
+        """Process complete lines: the hot loop, so all state is in local variables."""
         data, fields = self._data, self._fields
         more: list[bytes] = []  # further lines of the data
         for line in lines:

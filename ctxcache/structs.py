@@ -5,8 +5,8 @@ on the chunk. Every other model is a plain attrs class: there the difference is 
 
 To attrs, cattrs, type checkers and readers the result is a frozen attrs class: the body is written with `attrs.field`,
 and `attrs.fields`, `asdict`, `evolve` and `astuple` work. A struct cannot have validators, converters,
-`__attrs_post_init__`, an `__init__` of its own, `super()` without arguments, weak references or subclasses; the class
-statement says so instead of ignoring it.
+`__attrs_post_init__`, a custom `__init__`, `super()` without arguments, weak references or subclasses; the class
+statement raises instead of ignoring such a body.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -116,7 +116,7 @@ def _default(field: Any) -> tuple[Any, ...]:
 
 
 def _as_attrs(made: Any, fields: tuple[Any, ...]) -> Any:
-    """Let attrs know the struct as a class of its own, which takes equality, hash and repr from the fields."""
+    """Make the struct an attrs class, with equality, hash and repr by the fields."""
     these: dict[str, Any] = {
         field.name: attrs.field(
             default=field.default,

@@ -1,8 +1,8 @@
-"""The second try at an answer that the fast reader refuses: characters and fields that are broken cost themselves only.
+"""The second try at an answer that the fast reader refuses: only broken characters and fields are lost.
 
-A lone surrogate, bytes that are no UTF-8 and a BOM cost a character (U+FFFD); numbers that JSON does not have (NaN) are
-read as missing. Other types are coerced (`"7"` for a number, content in parts), and an optional field that cannot be
-read is left out: `.raw` has every field as it came. The choices, their deltas and messages, and the counts of a usage
+A lone surrogate, bytes that are not UTF-8 and a BOM cost a character (U+FFFD); numbers that JSON does not have (NaN)
+are read as missing. Other types are coerced (`"7"` for a number, content in parts), and an optional field that cannot
+be read is left out: `.raw` has every field as received. Choices, with deltas and messages, and the counts of a usage
 stay strict. cattrs takes longer to import than the rest of the pure floor, so the import waits for the first such
 answer.
 """
@@ -31,10 +31,10 @@ _TEXT_PARTS: Final = ("text", "output_text")
 
 
 def read_json(data: bytes) -> Any:
-    """Decode JSON with a lone surrogate, bytes that are no UTF-8, a BOM, or NaN in it.
+    """Decode JSON that has a lone surrogate, bytes that are not UTF-8, a BOM, or NaN.
 
     Raises:
-        ValueError, RecursionError: for what is not JSON, or nested too deeply.
+        ValueError, RecursionError: for data that is not JSON, or is nested too deeply.
     """
     text = data.removeprefix(BOM_UTF8).decode("utf-8", "replace")
     return _without_surrogates(json.loads(text, parse_constant=lambda _: None, parse_int=parse_int))
@@ -42,7 +42,7 @@ def read_json(data: bytes) -> Any:
 
 def _without_surrogates(value: Any) -> Any:
     if isinstance(value, str):
-        # Two escapes that make a pair are one character by now; a surrogate that is left is half of one.
+        # Two escapes that make a pair are one character by now; a surrogate that is left has no other half.
         return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
         return {_without_surrogates(name): _without_surrogates(item) for name, item in value.items()}
@@ -55,7 +55,7 @@ def structure(value: Any, kind: type[T]) -> T:
     """Read JSON data as a model.
 
     Raises:
-        ValueError: says at which places the value is not of that model.
+        ValueError: names the places where the value does not fit the model.
     """
     convert, explain = _converter()
     try:
@@ -69,7 +69,7 @@ def structure(value: Any, kind: type[T]) -> T:
 
 @cache
 def _converter() -> tuple[Callable[[Any, type], Any], Callable[[BaseException], list[str]]]:
-    """The tolerant reader and the function that lists what was wrong."""
+    """Return the tolerant reader, and a function that lists the faults behind an error."""
     import cattrs
 
     converter = cattrs.Converter()
@@ -105,7 +105,7 @@ def _converter() -> tuple[Callable[[Any, type], Any], Callable[[BaseException], 
 
 
 def _field(value: Mapping[str, Any], name: str) -> Any:
-    """A field of a JSON object, in the form that most services send."""
+    """Return a field of a JSON object, in the form that most services send."""
     item = value.get(name)
     if name == "last_history_tokens" and item is None:
         return value.get("last_history_token")  # seen in answers of the service

@@ -1,23 +1,23 @@
 """Merges the fragments of tool calls that a stream carries into whole calls. Pure, and linear.
 
-By OpenAI's documents a fragment says by its `index` which call it belongs to; the first fragment of a call has the id
-and the name, the later ones have pieces of the arguments. What servers send instead, with public reports:
+By OpenAI's documents the `index` of a fragment names the call; the first fragment of a call has the id and the name,
+later fragments have pieces of the arguments. Servers deviate, with public reports:
 
 ==================================================  =========================================================
 seen                                                rule
 ==================================================  =========================================================
 `index` missing (Gemini's OpenAI endpoint, older    A fragment with a name begins a call, unless the name is that
 vLLM), or as text ("0")                             of the last call, whose arguments are not complete yet; any
-                                                    other fragment belongs to the call of its id, else to the last
+                                                    other fragment belongs to the call of that id, else to the last
                                                     call. Text of digits is a number.
 `index` 0 for every call (apache/maka#1976)         Another id beside another name begins a call. So does another
                                                     id beside the same name, once the arguments are complete JSON.
-two calls in one chunk, both with `index` 0 or      Two fragments of one chunk with ids of their own, or names of
-with none                                           their own, are two calls.
+two calls in a chunk, both with `index` 0 or        Two fragments of a chunk with different ids, or different names,
+with none                                           are two calls.
 `id` empty, missing or null in later fragments      The first id that is not empty counts.
-`id` another one in each fragment                   A fragment with another id and no name continues the call.
+another `id` in each fragment                       A fragment with another id and no name continues the call.
 `name` in pieces (`edit_ex`, `isting_file`)         Pieces are joined.
-`name` whole in each fragment                       A repeated name counts once; so does one that grows
+`name` whole in each fragment                       A repeated name counts once; so does a name that grows
 (open-webui/open-webui#22177)                       (`read`, `read_file`).
 `arguments` as an object (Ollama)                   Objects are merged; text is joined.
 ==================================================  =========================================================
@@ -53,12 +53,12 @@ class _Calls:
     """The calls so far."""
 
     def __init__(self) -> None:
-        self.by_index: dict[int, _Call] = {}  # by the index that each has in the end
-        self._newest: dict[int | None, _Call] = {}  # by the index that fragments give; None: of all
+        self.by_index: dict[int, _Call] = {}  # by final index
+        self._newest: dict[int | None, _Call] = {}  # by the index in the fragments; None: the newest of all
         self._by_id: dict[str, _Call] = {}
 
     def of(self, fragment: Mapping[str, Any], in_chunk: "list[_Call]") -> "_Call":
-        """Return the call that a fragment belongs to; a new one where the fragment begins it."""
+        """Return the call that a fragment belongs to or begins."""
         given, id_ = _index(fragment), _id(fragment)
         call = self._newest.get(given)
         if call is None and given is not None and given in self.by_index and self.by_index[given].given is None:
@@ -77,21 +77,21 @@ class _Calls:
 
 
 class _Call:
-    """The fragments of one call."""
+    """The fragments of a call."""
 
     def __init__(self, given: int | None) -> None:
-        self.given = given  # the index that its fragments give
+        self.given = given  # the index in the fragments
         self.id = ""
         self.name = ""
         self._fragments: list[dict[str, Any]] = []
         self._arguments: list[str] = []
-        self._unread = 0  # of the arguments: the first piece that `complete` has not looked at
-        self._escape = ""  # a backslash that the next piece begins after
+        self._unread = 0  # index of the first piece of the arguments that `complete` has not read
+        self._escape = ""  # a backslash that escapes the first character of the next piece
         self._depth = 0
         self._in_text = self._begun = False
 
     def is_followed_by(self, fragment: Mapping[str, Any], *, same_chunk: bool) -> bool:
-        """Whether a fragment begins another call, though its index or its lack of one points to this call."""
+        """Whether a fragment begins another call, although the index, or the lack of an index, points to this call."""
         id_, name = _id(fragment), _name(fragment)
         if not name or not self.name or (id_ and id_ == self.id):
             return False
@@ -126,7 +126,7 @@ class _Call:
         self.id = self.id or _id(fragment)
         name = _name(fragment)
         if name.startswith(self.name):
-            self.name = name or self.name  # the first, the same again, or one that grows
+            self.name = name or self.name  # the first name, the same again, or a longer name
         else:
             self.name += name
         if arguments := _arguments(fragment):
@@ -171,7 +171,7 @@ def _of_function(fragment: Mapping[str, Any], key: str) -> str:
 
 
 def merge_objects(objects: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Merge JSON objects: texts and lists are joined, objects merged, of anything else the last one counts."""
+    """Merge JSON objects: texts and lists are joined, objects merged; of other values the last counts."""
     merged: dict[str, Any] = {}
     values: dict[str, list[Any]] = {}
     for fields in objects:

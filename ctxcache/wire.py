@@ -1,6 +1,6 @@
-"""The wire: a call → its request; a body → the model or error it is; an event → chunk, done or error. Pure.
+"""The wire: a call → a request; a body → a model or an error; an event → a chunk, the end or an error. Pure.
 
-Which error a body is, `service_errors` decides.
+`service_errors` decides the class of an error.
 """
 
 import re
@@ -42,7 +42,7 @@ CHAT_PATH: Final = "/context/chat/completions"
 
 @struct(kw_only=True)
 class Request:
-    """One POST, ready to be sent as often as need be.
+    """A POST, ready to be sent any number of times.
 
     Attributes:
         path: below the base URL.
@@ -50,7 +50,7 @@ class Request:
         repeatable: whether sending the request twice does no harm.
         stream: whether the answer is to be a stream of events.
         context_id: the context of a chat, None for a create.
-        serialize: whether to wait for this session's other calls on that context; `UNSET`: where that is needed.
+        serialize: whether to wait for this session's other calls on that context; `UNSET`: where needed.
         headers: the caller's own, for this call.
     """
 
@@ -65,7 +65,7 @@ class Request:
 
 @struct(kw_only=True)
 class PreparedChat:
-    """A chat that was checked and encoded, but for its context: `on(context_id)` makes the request.
+    """A chat, checked and encoded but for the context: `on(context_id)` makes the request.
 
     Attributes:
         messages: the messages as JSON objects with commas between; b"" where the chat has none yet.
@@ -86,7 +86,7 @@ class PreparedChat:
     retry: Retry | None
 
     def asking(self, messages: Iterable[Message], *, retry: Retry | None = None) -> "PreparedChat":
-        """Return the same chat with other messages, and another retry policy if one is given.
+        """Return the same chat with other messages, and with another retry policy if given.
 
         Raises:
             InvalidInputError: for text that UTF-8 cannot carry.
@@ -118,7 +118,7 @@ class PreparedChat:
 
 
 def create_request(context: ContextRequest, headers: object = None) -> Request:
-    """Build the POST that creates a context. A second context costs its storage twice and does no other harm."""
+    """Build the POST that creates a context. Sent twice, the POST costs twice the storage and does no other harm."""
     return Request(path=CREATE_PATH, body=codec.encode(context), repeatable=True, headers=check_headers(headers))
 
 
@@ -135,7 +135,7 @@ def prepare_chat(
     retry: Retry | None = None,
     options: Mapping[str, Any],
 ) -> PreparedChat:
-    """Check and encode a chat, whatever context it will run on.
+    """Check and encode a chat, for any context.
 
     Args:
         model, stream, repeatable, serialize, extra_headers, extra_body, timeouts, retry: as in `ChatOptions`.
@@ -143,7 +143,7 @@ def prepare_chat(
         options: the optional fields of a `ChatRequest`, `stream` apart.
 
     Raises:
-        InvalidInputError: names the field, what it must be, and what was given.
+        InvalidInputError: names the field, the allowed values and the given value.
     """
     # Some gateways stream unless they are told not to.
     fields = {"model": checks.text("model", model), **check_options(options), "stream": stream}
@@ -179,10 +179,10 @@ _FRAMING = frozenset({"content-length", "transfer-encoding", "host", "connection
 
 
 def check_headers(headers: object, field: str = "extra_headers") -> dict[str, str]:
-    """Check the caller's own headers and spell their names in one way; values, which may be secrets, are not shown.
+    """Check the caller's own headers and title-case the names; errors show no values, which may be secrets.
 
     Raises:
-        InvalidInputError: for what no header may be, or what the transport itself must decide.
+        InvalidInputError: for an invalid name or value, or a header that the transport must set.
     """
     if headers is None:
         return {}
@@ -202,11 +202,11 @@ def check_headers(headers: object, field: str = "extra_headers") -> dict[str, st
 
 
 def read_context(body: bytes, ids: Mapping[str, Any], request: ContextRequest) -> Context:
-    """Read the answer of a create; what the answer leaves out is filled in from the request.
+    """Read the answer of a create; fields missing from the answer are filled in from the request.
 
     Raises:
-        ProtocolError: for what is no context.
-        APIStatusError: for an error that came with a good status.
+        ProtocolError: for a body that is not a context.
+        APIStatusError: for an error that came with a success status.
     """
     raise_error_inside(body)
     context = codec.decode_context(body, ids)
@@ -220,11 +220,11 @@ def read_context(body: bytes, ids: Mapping[str, Any], request: ContextRequest) -
 
 
 def read_completion(body: bytes, ids: Mapping[str, Any]) -> ChatCompletion:
-    """Read a plain answer of a chat; a whole stream of chunks, which some gateways send unasked, is folded to one.
+    """Read a plain answer of a chat; a whole stream of chunks, which some gateways send unasked, is folded.
 
     Raises:
-        ProtocolError: for what is no completion.
-        APIStatusError: for an error that came with a good status.
+        ProtocolError: for a body that is not a completion.
+        APIStatusError: for an error that came with a success status.
     """
     raise_error_inside(body)
     try:
@@ -240,7 +240,7 @@ _EVENT_BEGINS: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:data|event|id|re
 
 
 def looks_like_events(beginning: bytes) -> bool:
-    """Whether a body that begins so is a stream of events, whatever its Content-Type says."""
+    """Whether a body with this beginning is a stream of events, whatever the Content-Type says."""
     return _EVENT_BEGINS.match(beginning) is not None
 
 
@@ -260,17 +260,17 @@ def is_done(data: bytes) -> bool:
     return data.strip() == b"[DONE]"
 
 
-# Names of events that carry chunks; `error` is an error. Events of any other name are not ours (`ping`, `heartbeat`).
+# Names of events that carry chunks; `error` is an error. Events of any other name (`ping`, `heartbeat`) are ignored.
 _CHUNK_EVENTS: Final = ("message", "chat.completion.chunk")
-# Unnamed data that says nothing but that the server is there; any other data that is no chunk is an error.
+# Unnamed keep-alive data; any other data that is not a chunk is an error.
 _HEARTBEAT: Final = re.compile(rb'[\s:]*"?(?:ping|pong|heart[ -]?beat|keep[ -]?alive|)"?\s*', re.IGNORECASE)
 
 
 def read_events(events: Iterable[RawEvent], chunks: list[ChatCompletionChunk]) -> bool:
-    """Append to `chunks` those that the events of a stream carry; return whether the end marker has come.
+    """Append the chunks that a stream's events carry to `chunks`; return whether the end marker has come.
 
-    Raises, once those before it are appended:
-        ProtocolError: for what is no chunk.
+    Raises, after the chunks before the error are appended:
+        ProtocolError: for data that is not a chunk.
         APIStatusError: for an error event.
     """
     decode, append = codec.decode_chunk, chunks.append
@@ -286,7 +286,7 @@ def read_events(events: Iterable[RawEvent], chunks: list[ChatCompletionChunk]) -
             chunk = decode(data)
         except ProtocolError as error:
             raise error_in(data) or error from None
-        if chunk.error:  # a field of the chunk: a search for it in every chunk would take as long as decoding it
+        if chunk.error:  # a decoded field: searching the bytes of every chunk would take as long as decoding
             raise error_inside(data)
         if not chunk.choices and chunk.usage is None and not _is_chunk(data):
             continue
@@ -295,10 +295,10 @@ def read_events(events: Iterable[RawEvent], chunks: list[ChatCompletionChunk]) -
 
 
 def _is_chunk(data: bytes) -> bool:
-    """Whether an object without a choice and without usage is a chunk all the same, as Azure's first ones are.
+    """Whether an object without choices and without usage is still a chunk, as Azure's first chunks are.
 
     Raises:
-        APIStatusError: for an error in a shape of its own.
+        APIStatusError: for an error, in any shape of `error_bodies`.
     """
     error = error_in(data)
     if error is not None:

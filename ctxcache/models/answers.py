@@ -1,7 +1,7 @@
-"""What comes back: the answers of both endpoints, tolerant.
+"""The answers of both endpoints, read tolerantly.
 
-A field that is missing has a default, enum values are plain strings, and what this version does not know is in `.raw`.
-The JSON itself is kept as the bytes that came and parsed only when somebody asks for `.raw`.
+Missing fields have defaults, enum values are plain strings, and fields unknown to this version are in `.raw`. The JSON
+is kept as the bytes received, and parsed only when `.raw` is read.
 """
 
 import json
@@ -44,7 +44,7 @@ __all__ = [
 
 @attrs.frozen(kw_only=True)
 class TruncationStrategy:
-    """What a session context does when its history outgrows the window.
+    """How a session context makes room when the history outgrows the window.
 
     Attributes:
         type: `last_history_tokens` (keep the newest N tokens of history, drop the oldest first) or `rolling_tokens`
@@ -66,7 +66,7 @@ class TruncationStrategy:
 @final
 @struct(kw_only=True)
 class PromptTokensDetails(Model):
-    """Of the prompt's tokens, how many came from the cache."""
+    """Details of the prompt tokens: how many came from the cache."""
 
     cached_tokens: int = 0
 
@@ -74,7 +74,7 @@ class PromptTokensDetails(Model):
 @final
 @struct(kw_only=True)
 class CompletionTokensDetails(Model):
-    """Of the completion's tokens, how many were reasoning."""
+    """Details of the completion tokens: how many were reasoning."""
 
     reasoning_tokens: int = 0
 
@@ -82,13 +82,13 @@ class CompletionTokensDetails(Model):
 @final
 @struct(kw_only=True)
 class Usage(Model):
-    """What a call was counted at, in tokens.
+    """The token counts of a call.
 
     Attributes:
         prompt_tokens: the whole input, **cached tokens included** (vendor documentation).
         completion_tokens: the output.
-        total_tokens: the sum, as the service gave it.
-        prompt_tokens_details, completion_tokens_details: the parts, None where the service sent none.
+        total_tokens: the sum, as sent.
+        prompt_tokens_details, completion_tokens_details: the parts, None where not sent.
     """
 
     prompt_tokens: int = 0
@@ -135,9 +135,9 @@ class _FromJSON(Model):
 
     @property
     def raw(self) -> dict[str, Any]:
-        """The JSON object as the service sent it, fields unknown to this version included.
+        """The JSON object as sent by the service, fields unknown to this version included.
 
-        Of an object made by hand, or folded from a stream, the JSON that the service would have sent.
+        For an object made by hand or folded from a stream: the JSON that the service would have sent.
         """
         return _parse(self.raw_json) if self.raw_json else super().to_dict()
 
@@ -158,25 +158,25 @@ def _parse(raw_json: bytes) -> dict[str, Any]:
 
 
 def parse_int(digits: str) -> int | float:
-    """Read an integer of JSON, however long."""
+    """Read a JSON integer of any length; from 1,000 digits up, as a float."""
     return int(digits) if len(digits) < _LONG_NUMBER else float(digits)  # int() refuses more than 4,300 digits
 
 
 @attrs.frozen(kw_only=True)
 class Context(_FromJSON):
-    """A context, as `/context/create` answered. There is no way to ask for it again: keep what you need.
+    """A context, as `/context/create` answered. No endpoint returns a context again: keep what you need.
 
     Attributes:
         id: to be passed as `context_id`.
         mode: `session` or `common_prefix`.
-        ttl: seconds without a use after which it is gone; None where neither service nor caller said.
-        model: the model it was made for.
-        truncation_strategy: the one in force, or None.
-        usage: what making it was counted at, or None.
+        ttl: idle seconds after which the context is removed; None where neither service nor caller said.
+        model: the model of the context.
+        truncation_strategy: the strategy in force, or None.
+        usage: the token counts of the create, or None.
         request_id: the service's id of the request (`X-Request-Id`), or None.
-        log_id: its log id (`X-Tt-Logid`), or None.
+        log_id: the service's log id (`X-Tt-Logid`), or None.
         client_request_id: our id of the call (`X-Client-Request-Id`).
-        raw_json: the JSON as it came; b"" for an object made by hand.
+        raw_json: the JSON as received; b"" for an object made by hand.
     """
 
     id: str
@@ -193,7 +193,7 @@ class Context(_FromJSON):
 
 @attrs.frozen(kw_only=True)
 class FunctionCall(Model):
-    """The function that a model wants called, with its arguments as the model wrote them: JSON, as a rule."""
+    """The function that a model wants called; `arguments` is text written by the model, usually JSON."""
 
     name: str = ""
     arguments: str = ""
@@ -206,7 +206,7 @@ class ToolCall(Model):
     Attributes:
         id: goes back as `tool_call_id` of the message with the result.
         type: `function`.
-        function: its name and arguments.
+        function: the name and arguments.
     """
 
     id: str = ""
@@ -217,7 +217,7 @@ class ToolCall(Model):
         """Parse the arguments; "" is an empty object.
 
         Raises:
-            ProtocolError: the model wrote no JSON.
+            ProtocolError: the arguments are not JSON.
         """
         if not self.function.arguments.strip():
             return {}
@@ -231,7 +231,7 @@ class ToolCall(Model):
 
 @attrs.frozen(kw_only=True)
 class AssistantMessage(Model):
-    """The message of an answer; in a later request it is a message as it stands.
+    """The message of an answer; a later request takes the object as a message.
 
     Attributes:
         role: `assistant`.
@@ -248,9 +248,9 @@ class AssistantMessage(Model):
 
 @attrs.frozen(kw_only=True)
 class Choice(Model):
-    """One reply.
+    """A reply.
 
-    `finish_reason` is `stop`, `length`, `content_filter` or `tool_calls`; None while a stream is not at its end.
+    `finish_reason` is `stop`, `length`, `content_filter` or `tool_calls`; None until the end of a stream.
     """
 
     index: int = 0
@@ -266,10 +266,10 @@ class ChatCompletion(_FromJSON):
     Attributes:
         id: the service's id of the completion.
         choices: the replies by index; `n` of them.
-        usage: None where the service sent none (a stream not asked to include it).
+        usage: None where the service sent none (a stream without `include_usage`).
         object, created, model, service_tier: as sent; `created` in Unix seconds.
         request_id, log_id, client_request_id: as in `Context`.
-        raw_json: the JSON as it came; b"" for an object made by hand or folded from chunks.
+        raw_json: the JSON as received; b"" for an object made by hand or folded from chunks.
     """
 
     id: str = ""
@@ -286,7 +286,7 @@ class ChatCompletion(_FromJSON):
 
     @property
     def message(self) -> AssistantMessage:
-        """Choice 0's message, which a later request takes as it stands; an empty message where there is none."""
+        """Choice 0's message, which a later request takes unchanged; an empty message where there is none."""
         choice = self._first
         return AssistantMessage() if choice is None else choice.message
 
@@ -324,7 +324,7 @@ class ChatCompletion(_FromJSON):
 @final
 @struct(kw_only=True)
 class ChoiceDelta(Model):
-    """What one chunk adds to one reply. `tool_calls` are fragments as the service sent them, each with its `index`."""
+    """The additions of a chunk to a reply; `tool_calls` are fragments, as sent by the service."""
 
     role: str | None = None
     content: str | None = None
@@ -335,7 +335,7 @@ class ChoiceDelta(Model):
 @final
 @struct(kw_only=True)
 class ChunkChoice(Model):
-    """One reply's part of a chunk."""
+    """The part of a chunk that belongs to a reply."""
 
     index: int = 0
     delta: ChoiceDelta = ChoiceDelta()
@@ -346,13 +346,13 @@ class ChunkChoice(Model):
 @final
 @struct(kw_only=True)
 class ChatCompletionChunk(_FromJSON):
-    """One event of a stream.
+    """An event of a stream.
 
     Attributes:
         choices: usually one; empty in the chunk that only carries `usage`.
-        usage: only in the chunk the service chose for it.
-        error: what an error event carries. A stream raises it: a chunk that is delivered has None.
-        raw_json: the JSON as it came.
+        usage: None, except in the chunk that reports the usage.
+        error: the error of an error event, raised by the stream; None in every delivered chunk.
+        raw_json: the JSON as received.
         id, object, created, model, service_tier: as in `ChatCompletion`.
     """
 

@@ -1,4 +1,4 @@
-"""The messages of a request, in every form in which callers have them.
+"""The messages of a request, in every accepted form.
 
 A message is a `Message`, a mapping with `role` and `content`, the message of an answer, or an object of another library
 with such fields (attrs and dataclass objects; pydantic's, by `model_dump()`).
@@ -46,16 +46,16 @@ def _extra(value: Mapping[str, Any]) -> dict[str, Any]:
 
 @attrs.frozen
 class Message:
-    """One message of a request.
+    """A message of a request.
 
     Attributes:
         role: `system`, `user`, `assistant` or `tool`; any other role is sent as given, for the service to judge.
-        content: the text; or a list of parts (`{"type": "text", "text": …}`, `{"type": "image_url", …}`), sent as they
-            are; or None where `extra` has `tool_calls`.
-        extra: further keys of the message, sent as they are (`tool_calls`, `tool_call_id`, `name`, …).
+        content: the text; or a list of parts (`{"type": "text", "text": …}`, `{"type": "image_url", …}`), sent
+            unchanged; or None where `extra` has `tool_calls`.
+        extra: further keys of the message, sent unchanged (`tool_calls`, `tool_call_id`, `name`, …).
 
     Raises:
-        InvalidInputError: names the field, what it must be, and what was given.
+        InvalidInputError: names the field, the allowed values and the given value.
     """
 
     role: str = attrs.field(converter=_role)
@@ -71,18 +71,18 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The text of the content: of parts, that of the text parts."""
+        """The text of the content; of a list of parts, the texts joined."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part["text"] for part in self.content or () if isinstance(part.get("text"), str))
 
 
 class MessageObject(Protocol):
-    """An object that can be a message: an answer's, or another library's."""
+    """An object that can serve as a message: from an answer, or from another library."""
 
     @property
     def role(self) -> str:
-        """Who speaks."""
+        """The speaker: `system`, `user`, `assistant` or `tool`."""
         ...
 
     @property
@@ -105,7 +105,7 @@ def user(content: str | Iterable[Mapping[str, Any]]) -> Message:
 
 
 def assistant(content: str | None, tool_calls: Iterable[Any] | None = None) -> Message:
-    """Make an assistant message; `tool_calls` are those of an answer, or mappings of that form."""
+    """Make an assistant message; `tool_calls` come from an answer, or are mappings of that form."""
     return Message("assistant", content, {} if tool_calls is None else {"tool_calls": list(tool_calls)})
 
 
@@ -136,11 +136,11 @@ def _message(index: int, value: object) -> Message:
     fields = checks.as_mapping(value)
     if fields is None:
         raise InvalidInputError.of(place, value, "a Message, or a mapping or object with role and content")
-    # What an answer's message or another library's object has and says nothing of, is not sent.
+    # Fields of an answer's message or another library's object that are None are not sent.
     extra = dict(fields) if isinstance(value, Mapping) else {k: v for k, v in fields.items() if v is not None}
     role, content = extra.pop("role", UNSET), extra.pop("content", None if extra.get("tool_calls") else UNSET)
     if not isinstance(value, Mapping):
-        extra.pop("reasoning_content", None)  # the model's own, told again at the caller's cost
+        extra.pop("reasoning_content", None)  # the model's own, which would cost the caller tokens
     try:
         return Message(role, content, extra)
     except InvalidInputError as error:

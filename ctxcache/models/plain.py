@@ -1,4 +1,4 @@
-"""Models as plain data: what their JSON holds."""
+"""Models as plain data: the content of the JSON."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from ..config import UNSET
 
 __all__ = ["BESIDE", "NOT_WRITTEN", "Model", "to_plain"]
 
-# Metadata of fields that are no part of the JSON: read from it by no reader, written by no writer; or not written only.
+# Metadata of fields that are not part of the JSON: neither read nor written (BESIDE), or read only (NOT_WRITTEN).
 BESIDE: Final[Mapping[str, bool]] = {"read": False, "written": False}
 NOT_WRITTEN: Final[Mapping[str, bool]] = {"written": False}
 
@@ -35,16 +35,16 @@ class Model:
 
 @cache
 def _written(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
-    """The fields of a model that are written: their names, and a function that reads all at once."""
+    """Return the names of a model's written fields, and a function that reads all values at once."""
     names = tuple(field.name for field in attrs.fields(kind) if field.metadata.get("written", True))
     return names, attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
 
 
 def to_plain(value: Any) -> Any:
-    """Return models as dicts and lists, fields that are `UNSET` left out; any other value as it is.
+    """Return models as dicts and lists, without fields that are `UNSET`; any other value unchanged.
 
     Raises:
-        ValueError: for a float that JSON does not have.
+        ValueError: for NaN or an infinity.
     """
     kind = type(value)
     if kind is str or kind is int or value is None:

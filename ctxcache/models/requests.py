@@ -1,8 +1,8 @@
 """The requests of both endpoints, strict: every range of the API's documents is checked.
 
-A field and its check stand on one line. The classes check when they are made, as the gateway makes them of a body;
-`check_options` checks the options that a caller gave without making an object, as the client does before it sends.
-A field that was left out is `UNSET` and is not sent; None says the same.
+The definition of a field names the check. The classes check on construction, which is how the gateway reads a body;
+`check_options` checks a caller's options without making an object, as the client does before sending. A field that was
+left out is `UNSET` and is not sent; None means the same.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -39,7 +39,7 @@ def _model(value: str) -> str:
 
 
 def _optional(check: Check) -> Any:
-    """A field that may be left out; `check(name, value)` returns the value to keep."""
+    """Define a field that may be left out; `check(name, value)` returns the value to keep."""
 
     def convert(value: Any, attribute: "attrs.Attribute[Any]") -> Any:
         return UNSET if value is UNSET or value is None else check(attribute.name, value)
@@ -142,10 +142,10 @@ class ContextRequest:
         mode: `session` (the service keeps the conversation) or `common_prefix` (a shared, immutable prefix).
         ttl: idle seconds after which the context is removed, whole, in [3600, 604800]; the service's default is 86400.
         truncation_strategy: for `session` only.
-        extra: further body fields, sent as they are, in place of a field above that has the same name.
+        extra: further body fields, sent unchanged, in place of a field above that has the same name.
 
     Raises:
-        InvalidInputError: names the field, what it must be, and what was given.
+        InvalidInputError: names the field, the allowed values and the given value.
     """
 
     model: str = attrs.field(converter=_model)
@@ -170,16 +170,16 @@ class ChatRequest:
 
     Attributes:
         context_id: the id of a context, as `/context/create` gave it.
-        model: the model's id, the one the context was made for.
+        model: the id of the model that the context was made for.
         messages: on a session context the newest turn only; on a prefix every message after the prefix.
         temperature: in [0, 2].
         top_p: in [0, 1].
         n: how many replies, from 1 up.
         stream: whether the answer comes as server-sent events.
-        stop: one non-empty string, or up to 4.
-        max_tokens: the most tokens of one reply, from 1 up.
+        stop: a non-empty string, or up to 4.
+        max_tokens: the most tokens of a reply, from 1 up.
         presence_penalty, frequency_penalty: in [-2, 2].
-        stream_options: `{"include_usage": True}` asks for one more chunk with the usage.
+        stream_options: `{"include_usage": True}` asks for a further chunk with the usage.
         user: your own id of the end user.
         logprobs: whether to return log probabilities; `top_logprobs` says how many, 0 to 20.
         logit_bias: token id to bias in [-100, 100].
@@ -190,10 +190,10 @@ class ChatRequest:
         repetition_penalty: above 0; above 1 makes repetition rarer.
         service_tier: the tier to be served by: `auto`, `default`, …
         thinking: `{"type": "enabled"}`, `disabled` or `auto`, for models that reason.
-        extra: further body fields, sent as they are, in place of a field above that has the same name.
+        extra: further body fields, sent unchanged, in place of a field above that has the same name.
 
     Raises:
-        InvalidInputError: names the field, what it must be, and what was given.
+        InvalidInputError: names the field, the allowed values and the given value.
     """
 
     context_id: str = attrs.field(converter=_context_id)
@@ -228,11 +228,11 @@ _CHAT_CHECKS: Final[Mapping[str, Check]] = {
 
 
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the optional fields of a chat as `ChatRequest` does, without making one; leave out `UNSET` and None.
+    """Check the optional fields of a chat as `ChatRequest` does, without making an object; leave out `UNSET` and None.
 
     Raises:
-        InvalidInputError: names the field, what it must be, and what was given.
-        KeyError: for a name that is no optional field of `ChatRequest`.
+        InvalidInputError: names the field, the allowed values and the given value.
+        KeyError: for a name that is not an optional field of `ChatRequest`.
     """
     return {
         name: _CHAT_CHECKS[name](name, value)
