@@ -22,7 +22,7 @@ __all__ = ["read_json", "structure"]
 
 T = TypeVar("T")
 
-# Fields whose value decides what an answer says: an odd one is an error of the object that holds it.
+# Fields that decide the meaning of an answer: an odd value there makes the whole object an error.
 _STRICT: Final = frozenset(
     {"choices", "index", "message", "delta"}
     | {"prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens"}

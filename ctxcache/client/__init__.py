@@ -8,8 +8,8 @@ Floors, from the top; a file imports from lower floors only::
     calls          Calls: waits, attempts and retries of all calls
     call           Call: attempts, times, errors and end of a call
     transport/     an attempt over aiohttp, the pool
-    queues, hooks  turns on a context; functions that hear of events
+    queues, hooks  turns on a context; functions called on events
     slots          waiting in line
-    cancellation   ending another task's wait
+    cancellation   the end of another task's wait
     environment    clocks, sleep, randomness
 """

@@ -15,7 +15,7 @@ from .transport.evidence import Evidence
 __all__ = ["Call", "ContextMissing"]
 
 
-class ContextMissing(Exception):  # noqa: N818  # no error: whoever chooses the context waits for one, and sends again
+class ContextMissing(Exception):  # noqa: N818  # no error: the caller waits for a context, and sends again
     """There is no context to send on at this moment; nothing was sent."""
 
 
@@ -35,7 +35,7 @@ _SECRET_FROM: Final = 8  # characters; a shorter value would match ordinary text
 
 
 def secret_values(headers: Mapping[str, str]) -> list[Secret]:
-    """The values of headers with a name that speaks of a secret."""
+    """Return the values of headers whose names suggest a secret."""
     return [
         Secret(value) for name, value in headers.items() if _SECRET_HEADER.search(name) and len(value) >= _SECRET_FROM
     ]
@@ -45,8 +45,8 @@ class Call:
     """A call under way, made in the task that waits for the answer.
 
     Attributes:
-        scope: the task's, until the answer or the head of the stream has come. No longer: a task holds its result,
-            which may be the very stream this call belongs to.
+        scope: the task's, until the answer or the head of the stream has come; then None, since a task holds the
+            task's result, which may be the very stream of this call.
         request: the POST.
         choose: makes the POST of each attempt, at the moment of sending, or raises `ContextMissing`; None: all attempts
             send `request`.
@@ -56,10 +56,10 @@ class Call:
         client_request_id: our id, the same for all attempts.
         ids: the ids of the last answer, ready to be put on a model or an error.
         attempts: the tries so far.
-        status: of the last answer, or None.
+        status: the status of the last answer, or None.
         evidence: whether the last attempt's request may have reached the server.
         queue: the queue of the context, while this call is at the head; else None.
-        usage: the usage, once the service said so.
+        usage: the usage, once known; else None.
         started, head_at, first_at: when the call began, the head came, the first chunk came, by the session's clock.
     """
 
@@ -154,9 +154,9 @@ class Call:
         return self.annotate(retry.final_error(failure, repeatable=self.request.repeatable))
 
     def annotate(self, error: CtxCacheError) -> CtxCacheError:
-        """Put the call's ids on an error, and redact what the server echoed of the key and of secret headers.
+        """Put the call's ids on an error, and redact the key and secret headers where echoed by the server.
 
-        The traceback so far is dropped, of the causes as well: the frames hold the answer that was read.
+        The traceback so far is dropped, also from the causes: the frames hold the answer that was read.
         """
         error.__dict__.update({name: value for name, value in self.ids.items() if value is not None})
         error.__dict__["attempts"] = self.attempts
@@ -176,7 +176,7 @@ class Call:
     # --- the end
 
     def end(self, error: BaseException | None = None) -> None:
-        """Let the next call on the context begin, and report this one's end, once."""
+        """Let the next call on the context begin, and report the end of this call, once."""
         if self._ended:
             return
         self._ended = True

@@ -187,7 +187,7 @@ class Calls:
                 return exchange
             except CtxCacheError as error:
                 failure = error
-            # Outside the handler, so that no error hangs on another without need.
+            # Outside the handler, so that the next error has no needless context.
             if isinstance(failure, ContextBusyError) and call.request.context_id is not None:
                 self.queues.mark_serial(call.request.context_id)
             delay = None
@@ -202,7 +202,7 @@ class Calls:
             if delay is None:
                 raise call.final(failure)
             self._announce_retry(call, failure, delay)
-            call.evidence = Evidence()  # of the next attempt, nothing was sent
+            call.evidence = Evidence()  # nothing of the next attempt was sent yet
             await environment.sleep(delay)
 
     async def _refuse(self, exchange: "Exchange", declared: str) -> NoReturn:

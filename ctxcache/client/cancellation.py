@@ -1,4 +1,4 @@
-"""Ending what a task waits for without leaving a cancellation behind, as `asyncio.timeout()` does."""
+"""Ending a task's wait without leaving a cancellation behind, as `asyncio.timeout()` does."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ __all__ = ["CancelScope"]
 
 
 class CancelScope:
-    """The running task, from now on, as something that others may interrupt.
+    """A handle on the running task, by which others may interrupt the task.
 
     `cancel()` interrupts the task. Where the task catches the `CancelledError`, `cancelled_elsewhere()` tells whether
     anybody else cancelled the task as well; if not, the task goes on as if never cancelled::

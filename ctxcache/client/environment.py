@@ -1,4 +1,4 @@
-"""Clocks, sleep and randomness of a session, as a value: a test passes clocks turned by hand."""
+"""The clocks, sleep and randomness of a session, as a value: tests pass clocks that are turned by hand."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ class Environment:
         clock: seconds that only go forward; for every time limit.
         sleep: waits so many seconds between two attempts.
         random: a number in [0, 1) that spreads out retries.
-        look: seconds between two looks at what waits for data, at most.
+        look: the most seconds between two looks at the calls that wait for data.
         grace: seconds that hooks under way get when the session is closed.
     """
 

@@ -1,4 +1,4 @@
-"""Hooks: the caller's functions that hear of events. Hooks observe; a hook cannot fail or delay a call."""
+"""Hooks: the caller's functions that are called on events. Hooks observe; a hook cannot fail or delay a call."""
 
 import asyncio
 import inspect
@@ -22,12 +22,12 @@ class CallEvent:
     """A call, create or chat, has ended.
 
     Attributes:
-        path: of the endpoint, below the base URL.
+        path: the endpoint's path, below the base URL.
         context_id: the context of a chat; None for a create.
         stream: whether the answer was streamed.
         attempts: POSTs sent or tried.
         seconds: from begin to end, waiting and pauses included.
-        status: of the last answer's head, or None where none came.
+        status: the status of the last answer, or None where no answer came.
         usage: the tokens; None where the service did not say.
         error: the error raised; None after success, and for a stream closed by the reader.
         request_id, log_id, client_request_id: ids of the last answer.
@@ -53,7 +53,7 @@ class RetryEvent:
     Attributes:
         path, context_id, client_request_id: as in `CallEvent`.
         attempt: the attempts made so far.
-        delay: seconds until the next.
+        delay: seconds until the next attempt.
         error: the failure of the last attempt.
     """
 
@@ -93,7 +93,7 @@ class WarningEvent:
 
     Attributes:
         kind: `store` (a store failed; calls continue without) or `uncached` (a repeat use shows no cached tokens).
-        message: the same as in the log.
+        message: the text, as in the log.
         context_id: the context concerned, or None.
         error: the exception, or None.
     """
@@ -106,7 +106,7 @@ class WarningEvent:
 
 @attrs.frozen(kw_only=True)
 class Hooks:
-    """Functions that hear of events, sync or async; each takes an event.
+    """Functions that are called on events, sync or async; each takes the event.
 
     A sync hook is called on the spot: keep it short. An async hook runs as a task of its own; `AsyncSession.aclose`
     gives hooks under way 5 seconds to finish. An exception of a hook is logged once and goes no further.

@@ -15,7 +15,7 @@ from .slots import Slots
 
 __all__ = ["ContextQueue", "ContextQueues"]
 
-# Of a forgotten context, an overlap is refused by the service, and then repeated.
+# An overlap on a forgotten context is refused by the service, and then retried.
 _REMEMBERED: Final = 16_384
 
 
@@ -33,7 +33,7 @@ class ContextQueue:
     def hold_here(self) -> None:
         """Note that the running task is now at the head: streams may be opened and read in different tasks."""
         task = asyncio.current_task()
-        # Weakly: a task holds its result, and that may be the very stream at the head.
+        # Weakly: a task holds its result, which may be the very stream at the head.
         self._holder: weakref.ref[asyncio.Task[Any]] | None = None if task is None else weakref.ref(task)
 
     async def wait(self) -> None:
@@ -54,7 +54,7 @@ class ContextQueue:
         self.hold_here()
 
     def release(self) -> None:
-        """Let the next in line come to the head."""
+        """Let the next call in line come to the head."""
         self._holder = None
         if self._waiting is not None:
             self._waiting.release()

@@ -46,15 +46,15 @@ class AsyncSession:
         http: your own `aiohttp.ClientSession`, for TLS settings, proxies, tracing or middlewares. The pool of that
             session applies as well, the time-outs do not, and closing is up to you. By default the proxies of the
             environment are used (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`), never for this machine.
-        hooks: functions that hear of events, see `Hooks`.
+        hooks: functions that are called on events, see `Hooks`.
         allow_insecure: whether the key may go to a public host over plain http. By default only hosts of this machine
             and of private networks may be reached by an http URL.
 
     Raises:
-        InvalidInputError: no key, a setting out of its range, or a key that others could read on the way.
+        InvalidInputError: no key, a setting out of range, or a key that others could read on the way.
     """
 
-    # For a session whose constructor failed: its repr and `__del__` work, too.
+    # For a session whose constructor failed: repr and `__del__` must work, too.
     base_url = "that was not made"
     _closed = True
 
@@ -141,7 +141,7 @@ class AsyncSession:
 
     @property
     def hooks(self) -> Hooks:
-        """The functions that hear of events, as given."""
+        """The functions that are called on events, as given."""
         return self._hooks
 
     def notify(self, name: str, make: Callable[[], Any]) -> None:
@@ -166,7 +166,7 @@ class AsyncSession:
         self._closed = True
 
     async def __aenter__(self) -> Self:
-        self._calls.transport()  # so that a session used in a second loop, or closed, says so here
+        self._calls.transport()  # raises here if the session is closed or belongs to another loop
         return self
 
     async def __aexit__(
@@ -231,7 +231,7 @@ def _is_base_url(text: str) -> bool:
 
 
 def _checked_insecure(base_url: str, allow_insecure: object) -> bool:
-    """Return `allow_insecure`; without it the key must not be readable on the way to a public host."""
+    """Return `allow_insecure`, checked: False refuses plain http to a public host, where others could read the key."""
     if not isinstance(allow_insecure, bool):
         raise InvalidInputError.of("allow_insecure", allow_insecure, "True or False")
     url = urlsplit(base_url)

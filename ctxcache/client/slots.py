@@ -1,4 +1,4 @@
-"""Waiting in line for a limited number of things: connections, or one context."""
+"""Waiting in line for a limited resource: connections, or a context."""
 
 import asyncio
 from collections import deque
@@ -13,7 +13,7 @@ class Slots:
     `slots.free += 1`, without a function call: the semaphore makes seven, 6,000 of a plain call's 550,000 instructions.
 
     Attributes:
-        free: how many nobody holds. Nobody waits while there are any.
+        free: the number of free slots. Nobody waits while there are any.
         waiters: the line; None until the first waiter, since a deque takes 760 bytes.
     """
 
@@ -43,7 +43,7 @@ class Slots:
             raise
 
     def release(self) -> None:
-        """Give the slot to the next waiter, or mark it free."""
+        """Give the slot to the next waiter, or mark the slot free."""
         while self.waiters:
             waiter = self.waiters.popleft()
             if not waiter.done():

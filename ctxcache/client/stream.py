@@ -4,7 +4,7 @@ Invariants:
 
 - The bytes of a read are decoded at once; nothing is awaited between two chunks of a read.
 - The stream is whole (`done`) after `[DONE]`, or after a `finish_reason` for every choice and a clean end of the body.
-  Every other end is an error that carries what came, `partial`; the error is raised after the chunks before it.
+  Every other end is an error that carries the answer so far, `partial`, and is raised after the earlier chunks.
 - However the stream ends, the exchange ends too: read to the end (the connection is kept), or closed.
 - Memory is bounded: `Limits.event_bytes` for an event, `Limits.answer_bytes` for the sum. Undecoded bytes are let go as
   soon as nothing more will be read.
@@ -39,7 +39,7 @@ _BEGINNING_BYTES: Final = 8 * 1024
 
 
 class StreamState(Enum):
-    """Where a stream stands, and what may come next. Any other transition is ignored: the state before it wins.
+    """The state of a stream, and the next states. Any other transition is ignored: the earlier state wins.
 
     =======  ==============================================================  ================================
     state    meaning                                                         next
@@ -48,9 +48,9 @@ class StreamState(Enum):
     OPENING  a task sends the request and waits for the head                 OPEN, FAILED, CLOSED
     OPEN     the head came; nobody is reading                                READING, CLOSED
     READING  a task waits for bytes                                          OPEN, ENDED, FAILED, CLOSED
-    ENDED    the answer came whole; the last chunks may wait to be read     DONE, CLOSED
+    ENDED    the answer came whole; the last chunks may wait to be read      DONE, CLOSED
     DONE     the answer came whole and was read to the end                   none
-    FAILED   an error ended the stream; the chunks before it may be read     none
+    FAILED   an error ended the stream; the earlier chunks may be read       none
     CLOSED   closed, or the reader cancelled, before the end                 none
     =======  ==============================================================  ================================
     """
@@ -85,7 +85,7 @@ class ChatStream:
 
     Attributes:
         done: whether the answer came whole and was iterated over to the end.
-        usage: the usage, wherever in the stream the gateway put it; None until then, or if the gateway sends none.
+        usage: the usage, from any chunk of the stream; None before that chunk, or if the gateway sends none.
         request_id, log_id, client_request_id: ids of the answer, None until the stream is opened.
 
     Raises, from iterating:
@@ -132,7 +132,7 @@ class ChatStream:
     # --- opening and closing
 
     async def open(self) -> Self:
-        """Send the request and wait for the head of the answer; does nothing if that was done before."""
+        """Send the request and wait for the head of the answer; do nothing if the stream is open already."""
         if self._exchange is not None:
             return self
         if self._failure is not None:
@@ -141,7 +141,7 @@ class ChatStream:
             opening = self._state is OPENING
             raise SessionError("another task is opening this stream" if opening else "the stream is closed")
         self._to(OPENING)
-        begin, self._begin = self._begin, None  # what it holds is needed once
+        begin, self._begin = self._begin, None  # no longer needed: frees the request and the messages
         try:
             self._call = begin()
             self._exchange = await self._calls.open(self._call)
@@ -257,7 +257,7 @@ class ChatStream:
             raise
         self._to(OPEN)
         if self._state is ENDED and exchange.at_end:
-            await exchange.finish()  # the connection and the turn are free before the last chunks are looked at
+            await exchange.finish()  # the connection and the turn are free before the last chunks are delivered
         return bool(self._ready)
 
     def _opened(self) -> "tuple[Call, Exchange]":
@@ -266,13 +266,13 @@ class ChatStream:
         return self._call, self._exchange
 
     def _note_beginning(self, data: bytes) -> None:
-        """Keep the beginning of a body that is JSON and no events: it may say what went wrong."""
+        """Keep the beginning of a body that is JSON instead of events, and may describe an error."""
         beginning = self._beginning + data
         if len(beginning) <= _BEGINNING_BYTES and beginning.lstrip()[:1] in (b"{", b"["):
             self._beginning = beginning
 
     def _take(self, events: list[RawEvent], *, within: bool) -> None:
-        """Decode a read's events up to the end marker or the first that is no chunk."""
+        """Decode a read's events up to the end marker or the first event that is not a chunk."""
         chunks: list[ChatCompletionChunk] = []
         ended, failure = False, None
         try:
@@ -284,7 +284,7 @@ class ChatStream:
             failure = error
         self._fold.add(chunks)
         if failure is not None:
-            self._fail(self._as_stream_error(failure))  # with what came before
+            self._fail(self._as_stream_error(failure))  # with the chunks that came before
         elif ended:
             self._end()
         if chunks and self._call is not None:
@@ -306,7 +306,7 @@ class ChatStream:
             self._fail(self._interrupted("the stream ended early: neither [DONE] nor a finish reason came"))
 
     def _end(self) -> None:
-        """The end marker came: the stream is whole if it answered at all, as a plain answer has at least one choice."""
+        """Handle the end marker: a stream that answered nothing is an error, like a plain answer without choices."""
         if self._fold.answered:
             self._to(ENDED)
         else:

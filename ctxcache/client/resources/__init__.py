@@ -1,4 +1,4 @@
-"""One file an endpoint, thin."""
+"""The endpoints, thin: a file for each."""
 
 from .chat import ChatEndpoint
 from .context import ContextEndpoint

@@ -22,8 +22,8 @@ class ChatParameters(TypedDict):
         temperature: randomness, in [0, 2].
         top_p: the share of the probability mass to sample from, in [0, 1].
         n: how many replies, from 1 up.
-        stop: one string or up to 4; generation stops before them.
-        max_tokens: the most tokens of one reply, from 1 up.
+        stop: a string, or up to 4; generation stops before a match.
+        max_tokens: the most tokens of a reply, from 1 up.
         presence_penalty: in [-2, 2]; positive values bring in new topics.
         frequency_penalty: in [-2, 2]; positive values make repetition rarer.
         repetition_penalty: above 0; values above 1 make repetition rarer.
@@ -37,12 +37,12 @@ class ChatParameters(TypedDict):
         logprobs, top_logprobs: whether to return log probabilities, and of how many candidates (0 to 20).
         logit_bias: token id to bias in [-100, 100].
         service_tier: the tier to be served by: `auto`, `default`, …
-        repeatable: whether sending this twice is harmless, as on a `common_prefix` context: then a lost reply is
-            retried, too. Default False: a turn is sent again only where it provably did not run.
-        serialize: whether to wait for this session's other calls on the context. Default: where it is known as a
-            session context, because this session made it or the service called it busy.
+        repeatable: whether sending the chat twice is harmless, as on a `common_prefix` context: then a lost reply is
+            retried, too. Default False: only a turn that provably did not run is sent again.
+        serialize: whether to wait for this session's other calls on the context. Default: only on a known session
+            context, which this session created or the service called busy.
         extra_headers: further headers of this call.
-        extra_body: further body fields, sent as they are, in place of a parameter of the same name.
+        extra_body: further body fields, sent unchanged, in place of a parameter of the same name.
         timeouts: the limits of this call instead of the session's.
         retry: when to try this call again, instead of the session's.
     """
@@ -81,7 +81,7 @@ class _Required(TypedDict):
 
 
 class ChatOptions(_Required, ChatParameters):
-    """The parameters of `chat.create` and `chat.stream`: those of `ChatParameters`, and the required ones.
+    """The parameters of `chat.create` and `chat.stream`: `ChatParameters`, and the required parameters.
 
     Attributes:
         context_id: the id of a context.
@@ -104,14 +104,14 @@ class ChatEndpoint:
     @overload
     async def create(self, *, stream: bool, **options: Unpack[ChatOptions]) -> ChatCompletion | ChatStream: ...
     async def create(self, *, stream: bool = False, **options: Unpack[ChatOptions]) -> ChatCompletion | ChatStream:
-        """Chat on a context and wait for the whole answer; with `stream=True`, for its head only.
+        """Chat on a context and wait for the whole answer; with `stream=True`, for the head only.
 
         Args:
-            stream: return the opened `ChatStream` instead of the answer. Close it: `async with` it.
+            stream: return the opened `ChatStream` instead of the answer; `async with` closes the stream.
             **options: see `ChatOptions` and `ChatParameters`.
 
         Raises:
-            InvalidInputError: for an argument out of its range; nothing was sent.
+            InvalidInputError: for an argument out of range; nothing was sent.
             OutcomeUnknownError: the request was sent and no answer came: the turn may have been stored.
             CtxCacheError: any other of the family.
         """
@@ -123,16 +123,16 @@ class ChatEndpoint:
         return await self.send(prepared, context_id)
 
     def stream(self, **options: Unpack[ChatOptions]) -> ChatStream:
-        """Chat on a context and stream the answer: `async with` the result, or iterate it straight.
+        """Chat on a context and stream the answer: `async with` or `async for` the result.
 
-        Nothing is sent before that. Failures up to the head of the answer are retried as in `create`; a stream that
-        has begun is never asked for again.
+        Nothing is sent before. Failures up to the head of the answer are retried as in `create`; a stream that has
+        begun is never asked for again.
 
         Args:
             **options: see `ChatOptions` and `ChatParameters`.
 
         Raises:
-            InvalidInputError: for an argument out of its range.
+            InvalidInputError: for an argument out of range.
         """
         context_id, prepared = _prepare(options, stream=True)
         return self._stream(prepared, context_id)
@@ -151,12 +151,12 @@ class ChatEndpoint:
 
         Args:
             model: the model the context was made for.
-            messages: as in `ChatOptions`; None where they come later, with `PreparedChat.asking`.
+            messages: as in `ChatOptions`; None to give the messages later, by `PreparedChat.asking`.
             stream: whether the answer is to be streamed.
             **options: see `ChatParameters`.
 
         Raises:
-            InvalidInputError: for an argument out of its range.
+            InvalidInputError: for an argument out of range.
         """
         checked = () if messages is None else read_messages(messages)
         return _prepared(model, checked, cast("dict[str, Any]", options), stream=stream)
@@ -174,8 +174,8 @@ class ChatEndpoint:
 
         Args:
             prepared: made by `prepare`, not to be streamed.
-            context: the id of a context, or a function that chooses one. The function is called for each attempt, when
-                a connection is at hand; it may raise `ContextMissing`, and so does `send`: nothing was sent.
+            context: the id of a context, or a function that returns an id. The function is called for each attempt,
+                when a connection is at hand; a `ContextMissing` from there passes through: nothing was sent.
             before: messages to send in front of the chat's own.
             waited: seconds that the caller has waited already, which count for `Timeouts.total`.
             urgent: whether to wait for a connection at the front of the line.

@@ -35,26 +35,26 @@ class ContextEndpoint:
     ) -> Context:
         """Make a context: a conversation or a prefix that the service keeps.
 
-        There is no endpoint to get, list, renew or delete one: it ends when it was not used for `ttl`, and its storage
-        is billed until then. A create is repeated where no answer came, since a second context does no harm beyond its
-        storage.
+        No endpoint gets, lists, renews or deletes a context: a context ends when not used for `ttl`, and the storage is
+        billed until then. A create is repeated where no answer came, since a second context costs storage and does no
+        other harm.
 
         Args:
             model: the model's id.
-            messages: what the context begins with: `Message` objects or mappings with `role` and `content`. The last
-                one may not be the assistant's.
+            messages: the first messages of the context: `Message` objects or mappings with `role` and `content`. The
+                last message may not be the assistant's.
             mode: `session` (the service keeps the conversation, one call at a time) or `common_prefix` (immutable, any
                 number of calls at once).
-            ttl: idle time after which it is gone: seconds in [3600, 604800] or a timedelta; the service's default is
-                86400. Every use starts it anew.
+            ttl: idle time after which the context is removed: seconds in [3600, 604800] or a timedelta; the service's
+                default is 86400. Every use starts the time anew.
             truncation_strategy: for `session`: what to do when the history outgrows the window.
             extra_headers: further headers of this call.
-            extra_body: further body fields, sent as they are.
+            extra_body: further body fields, sent unchanged.
             timeouts: the limits of this call instead of the session's.
             retry: when to try this call again, instead of the session's.
 
         Raises:
-            InvalidInputError: for an argument out of its range; nothing was sent.
+            InvalidInputError: for an argument out of range; nothing was sent.
             CtxCacheError: any other of the family.
         """
         request = ContextRequest(
@@ -69,11 +69,11 @@ class ContextEndpoint:
         return await self._send(call, request)
 
     async def send(self, request: ContextRequest, *, watch: Callable[[Call], object]) -> Context:
-        """Make a context of a request that was checked before.
+        """Make a context from a request that was checked before.
 
         Args:
             request: the request.
-            watch: gets the call as it begins, and may look at its `evidence`.
+            watch: called with the new call, whose `evidence` tells whether the request was sent.
 
         Raises:
             CtxCacheError: as `create`.

@@ -1,4 +1,4 @@
-"""The request's body: notes when the request leaves, and does not leave on a connection that is no longer good."""
+"""The request's body: notes when the request leaves, and refuses a connection that is no longer good."""
 
 import asyncio
 import select

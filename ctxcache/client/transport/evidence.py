@@ -1,4 +1,4 @@
-"""What is known of an attempt: whether the request may have reached the server."""
+"""The evidence of an attempt: whether the request may have reached the server."""
 
 import attrs
 
@@ -7,10 +7,10 @@ __all__ = ["Evidence"]
 
 @attrs.define(eq=False)
 class Evidence:
-    """Notes of the transport during an attempt; made by the caller, who reads the notes however the attempt ends.
+    """The transport's notes on an attempt, for the caller to read however the attempt ends.
 
     Attributes:
-        begun: whether the attempt has got its slot: from then on the request may be sent at any moment.
+        begun: whether the attempt has got a slot: from then on the request may be sent at any moment.
         sent: whether the request may have reached the server. Set in a single place, where the body goes to the socket.
         stale: whether the connection was found closed before anything was written.
     """

@@ -14,8 +14,8 @@ from .failures import FOREIGN, translate
 
 __all__ = ["Exchange", "Home"]
 
-# After the end marker a server normally ends the body at once. A short wait for that keeps the connection; a longer one
-# would hold up the caller, who has the whole answer already.
+# After the end marker a server normally ends the body at once. A short wait for the end keeps the connection; a longer
+# wait would hold up the caller, who has the whole answer already.
 _DRAIN_SECONDS: Final = 0.25
 _DRAIN_BYTES: Final = 64 * 1024
 _LOOK_BYTES: Final = 64 * 1024
@@ -117,7 +117,7 @@ class Exchange:
         raise failure
 
     async def look(self) -> bytes:
-        """Return the beginning of the body, b"" for an empty one; `read` returns it again.
+        """Return the beginning of the body, b"" for an empty body; `read` returns the same bytes again.
 
         Raises:
             APIConnectionError, APITimeoutError, SessionError: as `read`.
@@ -186,7 +186,7 @@ class Exchange:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        # With the response goes what was received and not read: the stream may be held for long.
+        # The response goes, and with it all unread bytes: the stream may be held for long.
         response, self._response, self._content = self._response, None, aiohttp.EMPTY_PAYLOAD
         self._beginning = b""
         if response is not None and not response.closed:  # else the end of the body has given the connection back

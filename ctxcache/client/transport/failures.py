@@ -1,4 +1,4 @@
-"""The exceptions of the libraries below, and the errors of this package in exchange: a single table."""
+"""Translates the exceptions of the libraries below into errors of this package, by a single table."""
 
 from collections.abc import Callable
 from typing import Any, Final

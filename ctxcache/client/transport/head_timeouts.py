@@ -11,7 +11,7 @@ __all__ = ["HeadTimeouts", "Reader"]
 
 
 class Reader(Protocol):
-    """The part of aiohttp's `ResponseHandler` that wakes whoever waits for the head."""
+    """The part of aiohttp's `ResponseHandler` that wakes the task that waits for the head."""
 
     def set_exception(self, exc: BaseException, /) -> None:
         """Raise an exception where the head is waited for."""

@@ -27,7 +27,7 @@ __all__ = ["CLOSE_TURNS", "Transport", "open_socket"]
 
 _STALE_TRIES: Final = 4
 CLOSE_TURNS: Final = 2  # turns of the event loop in which asyncio hears of a close that the kernel knows of
-_TIMEOUTS_KEPT: Final = 64  # callers use a few; values made anew for each call are not worth keeping
+_TIMEOUTS_KEPT: Final = 64  # callers use a few; values made for a single call are not worth keeping
 _HEAD_BYTES: Final = 64 * 1024  # of a status line or of one header field; some gateways send long cookies and policies
 # Probes of an idle connection: the first after 60 s, then each 15 s; four without an answer end the connection.
 _PROBES: Final = ((("TCP_KEEPIDLE", "TCP_KEEPALIVE"), 60), (("TCP_KEEPINTVL",), 15), (("TCP_KEEPCNT",), 4))
@@ -189,7 +189,7 @@ class Transport:
         finally:
             if limit is not None:
                 self._heads.end(evidence, limit)
-        # Raised out here so that no exception of aiohttp, whose frames hold the headers, hangs on ours.
+        # Raised outside the handler: an exception of aiohttp, whose frames hold the headers, must not be the context.
         raise failure
 
     def _aiohttp_timeout(self, timeouts: Timeouts) -> aiohttp.ClientTimeout:
@@ -223,7 +223,7 @@ class Transport:
             self._slots.free += 1
 
     def holdings(self) -> dict[str, float]:
-        """Count what calls under way hold; all 0 when there are none."""
+        """Count the exchanges and slots of calls under way; all 0 when there are none."""
         most = self._limits.connections
         return {"exchanges": len(self._open), "slots": most - self._slots.free if most else 0}
 
@@ -239,7 +239,7 @@ class Transport:
 
 
 def _urls(base_url: str) -> dict[str, URL]:
-    """The URL of each endpoint."""
+    """Return the URL of each endpoint."""
     try:
         return {path: URL(base_url + path) for path in (CREATE_PATH, CHAT_PATH)}
     except ValueError:
@@ -248,7 +248,7 @@ def _urls(base_url: str) -> dict[str, URL]:
 
 
 def _proxy_for(base_url: str, *, allow_insecure: bool) -> str | None:
-    """The proxy that the environment names for this URL; no local variable shows the password."""
+    """Return the proxy that the environment names for this URL; no local variable shows the password."""
     proxy: str | None = hide(proxy_for(base_url, os.environ))
     if proxy is None:
         return None
@@ -273,9 +273,9 @@ def _is_proxy(url: str) -> bool:
 
 
 def open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """Open a socket that asks an idle server from time to time whether the connection still stands.
+    """Open a socket that probes an idle connection from time to time (TCP keep-alive).
 
-    A plain call may say nothing for minutes while the model thinks, and devices on the way forget silent connections.
+    A plain call may be silent for minutes while the model thinks, and devices on the way drop silent connections.
     """
     family, kind, protocol, _, _ = address
     opened = socket.socket(family, kind, protocol)
