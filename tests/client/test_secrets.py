@@ -16,6 +16,7 @@ from ctxcache.config import Secret
 from ..hostile import (
     CHAT,
     CLOSE,
+    CREATE,
     RESET,
     SSE,
     STALL,
@@ -133,6 +134,23 @@ async def test_echoed_headers(hostile, session_for, header, whose):
     error = await failure(session.chat.create(**CHAT, extra_headers=headers if whose == "call" else {}))
     assert shows("id=QWERTZUIOP-asdfghjkl", f"{error} {vars(error)}") == []
     assert "the-blue-team" in error.message
+
+
+@pytest.mark.parametrize("how", ["create", "stream", "streamed", "context"])
+async def test_headers_of_a_call_in_tracebacks(hostile, session, how):
+    """No frame of a call that failed shows the headers that were given with it."""
+    hostile.plays(*[[answer(b"{}", status="400 No")]] * 3)
+    headers = {"Cookie": "id=QWERTZUIOP-asdfghjkl"}
+    calls = {
+        "create": lambda: session.chat.create(**CHAT, extra_headers=headers),
+        "stream": lambda: session.chat.stream(**CHAT, extra_headers=headers).open(),
+        "streamed": lambda: session.chat.create(**CHAT, extra_headers=headers, stream=True),
+        "context": lambda: session.context.create(**CREATE, extra_headers=headers),
+    }
+    seen = everything(await failure(calls[how]()))
+    assert "client/calls.py" in seen
+    assert "QWERTZUIOP" not in seen
+    assert hostile.posts[0].headers["cookie"] == headers["Cookie"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Literal, NotRequired, TypedDict, Unpack, cast, overload
 
 from ... import wire
-from ...config import UNSET, Retry, Timeouts, Unset
+from ...config import UNSET, Retry, Timeouts, Unset, hide
 from ...errors import InvalidInputError
 from ...models import ChatCompletion, Message, MessageLike, read_messages
 from ..call import Call
@@ -115,6 +115,7 @@ class ChatEndpoint:
             OutcomeUnknownError: the request was sent and no answer came: the turn may have been stored.
             CtxCacheError: any other of the family.
         """
+        _hide_headers(options)
         if stream is True:
             return await self.stream(**options).open()
         if stream is not False:
@@ -134,6 +135,7 @@ class ChatEndpoint:
         Raises:
             InvalidInputError: for an argument out of range.
         """
+        _hide_headers(options)
         context_id, prepared = _prepare(options, stream=True)
         return self._stream(prepared, context_id)
 
@@ -159,6 +161,7 @@ class ChatEndpoint:
             InvalidInputError: for an argument out of range.
         """
         checked = () if messages is None else read_messages(messages)
+        _hide_headers(options)
         return _prepared(model, checked, cast("dict[str, Any]", options), stream=stream)
 
     async def send(
@@ -245,6 +248,12 @@ def _prepare(given: Mapping[str, Any], *, stream: bool) -> tuple[str, wire.Prepa
     required = [_taken(options, name) for name in ("context_id", "model", "messages")]
     context_id, model, messages = required
     return context_id, _prepared(model, read_messages(messages), options, stream=stream)
+
+
+def _hide_headers(options: ChatParameters) -> None:
+    """Keep a call's own headers, cookies perhaps, out of tracebacks that show local variables."""
+    if options.get("extra_headers"):
+        options["extra_headers"] = hide(options["extra_headers"])
 
 
 def _taken(options: dict[str, Any], name: str) -> Any:

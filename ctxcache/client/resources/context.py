@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Literal
 
 from ... import checks, wire
-from ...config import UNSET, Retry, Timeouts, Unset
+from ...config import UNSET, Retry, Timeouts, Unset, hide
 from ...models import Context, ContextRequest, MessageLike, TruncationStrategy, read_messages
 from ..call import Call
 from ..calls import Calls
@@ -57,6 +57,7 @@ class ContextEndpoint:
             InvalidInputError: for an argument out of range; nothing was sent.
             CtxCacheError: any other of the family.
         """
+        extra_headers = hide(extra_headers)  # tracebacks may show local variables
         request = ContextRequest(
             model=model,
             messages=read_messages(messages),
