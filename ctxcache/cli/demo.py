@@ -30,7 +30,7 @@ SUMMARY: Final = "take a tour of a few seconds: no key, no network"
 DESCRIPTION: Final = """\
 Start a gateway in this process and show, over real HTTP and through the
 AsyncSession that you would use: a streamed conversation, a turn that waits
-for another, a context that expires and is rebuilt, some hundred questions
+for another, a context that expires and is rebuilt, hundreds of questions
 over one handbook, and the bill with and without the cache. The answers are
 scripted; no language model writes them."""
 EXAMPLES: Final = """\

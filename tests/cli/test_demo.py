@@ -1,4 +1,4 @@
-"""`ctxcache demo`: what it must show, on a terminal and in a pipe."""
+"""`ctxcache demo`: the contents, on a terminal and in a pipe."""
 
 import argparse
 import io
