@@ -65,7 +65,7 @@ async def test_no_silence_longer_than_10_seconds(capsys: pytest.CaptureFixture[s
 def test_a_bar_on_a_terminal(peer: Hostile, on_terminal: Callable[..., Any], files: Files) -> None:
     """A terminal gets a bar with rate, cached share and time left, and warnings above the bar."""
     usage = {"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 9}}
-    slow = refusal(429, "RateLimitExceeded", "slow", "Retry-After: 0")
+    slow = refusal(429, "RateLimitExceeded", "slow", "Retry-After: 1")  # shorter pauses are no news
     good = answer({**COMPLETION, "usage": usage})
     peer.plays([answer(CONTEXT)], [good], [slow], [refusal(400)], [good])
     command = on_terminal(*files.argv, "--concurrency", "1")
