@@ -4,7 +4,6 @@ Which context is used, and when another takes its place, is decided in `prefix/r
 `conversation/session_context`.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
@@ -14,13 +13,12 @@ from ..client.call import Call
 from ..client.hooks import CreateEvent, RecreateEvent, WarningEvent
 from ..client.session import AsyncSession
 from ..errors import ContextGoneError, CtxCacheError, InvalidInputError
+from ..log import log, one_line
 from ..models import Context, ContextRequest, Message
 from .costs import Ledger
-from .live import LiveContext, check_margin, idle_seconds, printable
+from .live import LiveContext, check_margin, idle_seconds
 
 __all__ = ["ContextKeeper", "Loss", "Replaced"]
-
-log: Final = logging.getLogger("ctxcache")
 
 _UNCACHED: Final = (
     "a repeat use shows no cached tokens; likely reasons: caching is not enabled for this account or model, the "
@@ -135,18 +133,17 @@ class ContextKeeper:
             replaced: the one it replaces, if any.
         """
         notify, context, ttl = self.session.notify, live.context, live.ttl
-        name = printable(context.id)
         if replaced is None:
-            log.info("context %s: created, ttl %.0f s", name, ttl)
+            log.info("context %s: created, ttl %.0f s", context.id, ttl)
             notify("on_create", lambda: CreateEvent(context=context))
             return
         old_id, reason = replaced.id, replaced.reason
-        log.info("context %s: created in place of %s (%s), ttl %.0f s", name, printable(old_id), reason, ttl)
+        log.info("context %s: created in place of %s (%s), ttl %.0f s", context.id, old_id, reason, ttl)
         notify("on_recreate", lambda: RecreateEvent(context=context, old_id=old_id, reason=reason))
 
     def _warn_uncached(self, live: LiveContext) -> None:
         context_id = live.context.id
-        message = f"context {printable(context_id)}: {_UNCACHED}"
+        message = f"context {one_line(context_id)}: {_UNCACHED}"
         log.warning("%s", message)
         self.session.notify("on_warning", lambda: WarningEvent(kind="uncached", message=message, context_id=context_id))
 

@@ -10,10 +10,11 @@ from math import isfinite
 from typing import Final
 
 from ..errors import InvalidInputError
+from ..log import one_line
 from ..models import DEFAULT_TTL, Context, Usage
 from .costs import Ledger
 
-__all__ = ["DEFAULT_MARGIN", "LiveContext", "check_margin", "idle_seconds", "printable"]
+__all__ = ["DEFAULT_MARGIN", "LiveContext", "check_margin", "idle_seconds"]
 
 DEFAULT_MARGIN: Final = 30.0
 _MARGIN_SHARE: Final = 0.1
@@ -27,11 +28,6 @@ def idle_seconds(context: Context, requested: float | None = None) -> float:
     """
     answered = context.ttl if context.ttl is not None and context.ttl > 0 else None
     return float(min(answered or requested or DEFAULT_TTL, _LONGEST_SECONDS))
-
-
-def printable(text: str) -> str:
-    """Return a server's text for a log line or a repr: what could forge a line or steer a terminal is escaped."""
-    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def check_margin(margin: object) -> float:
@@ -123,4 +119,4 @@ class LiveContext:
         return now >= self.expires_at - self.margin
 
     def __repr__(self) -> str:
-        return f"<LiveContext {printable(self.context.id)} until {self.expires_at:.3f}, ttl {self.ttl:g} s>"
+        return f"<LiveContext {one_line(self.context.id)} until {self.expires_at:.3f}, ttl {self.ttl:g} s>"

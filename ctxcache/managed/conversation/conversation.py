@@ -14,6 +14,7 @@ from ...client.resources.chat import ChatParameters
 from ...client.session import AsyncSession
 from ...config import UNSET, Unset
 from ...errors import CtxCacheError, InvalidInputError
+from ...log import one_line
 from ...models import (
     ChatCompletion,
     Context,
@@ -28,7 +29,7 @@ from ...wire import PreparedChat
 from ..costs import Cost, Prices
 from ..deadline import Deadline
 from ..keeper import ContextKeeper
-from ..live import DEFAULT_MARGIN, printable
+from ..live import DEFAULT_MARGIN
 from ..question import Question, read_question, refuse_own_options
 from ..stream import ManagedStream
 from .dialogue import Dialogue, StreamedTurn
@@ -245,7 +246,7 @@ class Conversation:
         if not hasattr(self, "_dialogue"):
             return "<Conversation that was not made>"
         context = self.context
-        where = "no context yet" if context is None else printable(context.id)
+        where = "no context yet" if context is None else one_line(context.id)
         return f"<Conversation {self._keeper.template.model} {where} turns={len(self.transcript)}>"
 
     # --- saved and loaded

@@ -19,16 +19,16 @@ Which errors prove that a turn did not run is said in `ctxcache.errors`: all but
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from ...client.stream import ChatStream
 from ...errors import CtxCacheError, OutcomeUnknownError, SessionError, StreamInterruptedError
+from ...log import log
 from ...models import ChatCompletion, Context, Message
 from ..deadline import Deadline
 from ..keeper import ContextKeeper
-from ..live import LiveContext, printable
+from ..live import LiveContext
 from .session_context import SessionContext
 from .transcript import Transcript
 from .turn_lock import TurnLock
@@ -36,8 +36,6 @@ from .turn_lock import TurnLock
 __all__ = ["Dialogue", "StreamedTurn"]
 
 T = TypeVar("T")
-log: Final = logging.getLogger("ctxcache")
-
 _PROVE_NOTHING: Final = (OutcomeUnknownError, StreamInterruptedError)
 _ADVICE: Final = "the turn is not repeated: call the conversation's resync()"
 _IN_DOUBT: Final = "the outcome of the last turn is unknown: call the conversation's resync() before the next question"
@@ -167,7 +165,7 @@ class Dialogue:
             self.context.lost = "gone"
         elif not isinstance(error, CtxCacheError) or isinstance(error, _PROVE_NOTHING):
             self.doubtful = question
-            name = "?" if self.context.live is None else printable(self.context.live.context.id)
+            name = "?" if self.context.live is None else self.context.live.context.id
             log.warning("the outcome of a turn on the context %s is unknown: resync() is needed", name)
 
     def advise(self, error: BaseException | None) -> None:

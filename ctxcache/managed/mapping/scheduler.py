@@ -23,6 +23,7 @@ import attrs
 
 from ...config import Retry
 from ...errors import CtxCacheError, RateLimitError, SessionError
+from ...log import log
 from ...models import ChatCompletion
 from ...retry import may_repeat, next_delay
 from .answers import Answer, Answers
@@ -35,7 +36,6 @@ __all__ = ["AskOne", "Scheduler"]
 QuestionT = TypeVar("QuestionT")
 AskedT = TypeVar("AskedT", contravariant=True)
 
-log: Final = logging.getLogger("ctxcache")
 
 _LONG_PAUSE: Final = 1.0  # seconds; shorter pauses after a 429 are part of finding the limit
 _WINDOW: Final = 2  # questions taken and not yet delivered, per call that may be under way

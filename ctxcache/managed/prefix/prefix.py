@@ -13,11 +13,12 @@ from ...client.resources.chat import ChatParameters
 from ...client.session import AsyncSession
 from ...config import UNSET, Retry, Unset
 from ...errors import CtxCacheError, InvalidInputError
+from ...log import one_line
 from ...models import ChatCompletion, Context, ContextRequest, Message, MessageLike, Usage, read_messages
 from ...wire import CHAT_PATH, PreparedChat
 from ..costs import Cost, Prices
 from ..keeper import ContextKeeper
-from ..live import DEFAULT_MARGIN, printable
+from ..live import DEFAULT_MARGIN
 from ..mapping import Map
 from ..question import Question, read_question, refuse_own_options
 from ..stores import Store
@@ -236,7 +237,7 @@ class Prefix:
         if not hasattr(self, "_renewal"):
             return "<Prefix that was not made>"
         context = self.context
-        return f"<Prefix {self._model} {'without a context' if context is None else printable(context.id)}>"
+        return f"<Prefix {self._model} {'without a context' if context is None else one_line(context.id)}>"
 
 
 def _key(session: AsyncSession, template: ContextRequest) -> str:

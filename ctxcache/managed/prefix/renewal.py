@@ -13,13 +13,13 @@ Invariants:
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Coroutine
 from typing import Any, Final
 
+from ...log import log
 from ...models import Context
 from ..keeper import ContextKeeper, Replaced
-from ..live import LiveContext, printable
+from ..live import LiveContext
 from .lease import Lease
 from .repeat_budget import RepeatBudget
 from .single_flight import SingleFlight
@@ -27,8 +27,6 @@ from .store_access import StoreAccess
 from .timing import Timing
 
 __all__ = ["Renewal"]
-
-log: Final = logging.getLogger("ctxcache")
 
 _TOUCH_SHARE: Final = 0.01  # of the ttl: how far the store's expiry may lag behind
 
@@ -228,7 +226,7 @@ class Renewal:
             return None
         self._live, self._replaced = live, None
         self._note_shared(live)
-        log.info("context %s: adopted from the store, %.0f s left", printable(found.id), found.remaining)
+        log.info("context %s: adopted from the store, %.0f s left", found.id, found.remaining)
         return live
 
     async def _create(self, lease: Lease) -> LiveContext:

@@ -7,15 +7,15 @@ Each operation runs in a task of its own, so that a cancelled caller leaves no o
 """
 
 import asyncio
-import logging
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from ...client.hooks import WarningEvent
 from ...errors import SessionError
+from ...log import log
 from ..stores import Store, StoredContext
 from .breaker import CircuitBreaker
 from .timing import Timing
@@ -23,7 +23,6 @@ from .timing import Timing
 __all__ = ["StoreAccess"]
 
 T = TypeVar("T")
-log: Final = logging.getLogger("ctxcache")
 
 
 class StoreAccess:
