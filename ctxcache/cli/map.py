@@ -7,6 +7,8 @@ import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from ..client.hooks import CreateEvent, Hooks, RecreateEvent
 from ..client.session import AsyncSession
 from ..config import UNSET
@@ -102,6 +104,13 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
         default=64,
         metavar="N",
         help="upper limit of concurrent calls; the actual number follows the service's rate limit (default: 64)",
+    )
+    group.add_argument(
+        "--retry-for",
+        type=seconds,
+        metavar="TIME",
+        help="how long to wait for a service that cannot be reached, or refuses every call, before questions fail: "
+        "600, 10m, 1h30m (default: 2m)",
     )
     group.add_argument(
         "--ttl",
@@ -201,12 +210,15 @@ def _finish(
     from ..managed import Prices
 
     prices = None if args.prices is None else Prices(**args.prices)
+    retry = session.retry
+    if args.retry_for is not None:
+        retry = attrs.evolve(retry, max_elapsed=float(args.retry_for))
     bar = args.out != STDOUT or not terminal.out.is_terminal
 
     async def do() -> None:
         try:
             async with session:
-                await work.do(terminal, concurrency=args.concurrency, retry=session.retry, bar=bar)
+                await work.do(terminal, concurrency=args.concurrency, retry=retry, bar=bar)
         except asyncio.CancelledError:
             summarize_stop(work, terminal, prices)
             raise

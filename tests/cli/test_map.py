@@ -15,7 +15,7 @@ import pytest
 from ctxcache.gateway import Gateway, Prompt
 
 from ..hostile import CONTEXT, Hostile, answer, refusal
-from .conftest import KEY, MODEL, Files
+from .conftest import KEY, MODEL, PATIENCE, CuedEngine, Files
 
 Run = Callable[..., Any]
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -183,6 +183,35 @@ def test_signal(thread: Any, run: Run, files: Files, monkeypatch: pytest.MonkeyP
     assert lines[2].startswith("1 call cost ")
 
 
+def test_outlasts_an_outage(thread: Any, spawn: Spawn, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the service is away, the questions wait for `--retry-for`, and the log has one line for begin and end."""
+    files.ask('"one"', '"endless two"', '"three"')
+    first = Gateway(engine=CuedEngine(), api_key=KEY, _leave_seconds=0)
+    thread.run(first.start())
+    second = Gateway(api_key=KEY, port=first.port)
+    for name, value in (("BASE_URL", first.base_url), ("API_KEY", KEY), ("MODEL", MODEL)):
+        monkeypatch.setenv(f"CTXCACHE_{name}", value)
+    argv = ["map", "--prefix", str(files.prefix), "--questions", str(files.questions), "--out", "-"]
+    process = spawn(*argv, "--concurrency", "1", "--retry-for", "1m")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert json.loads(process.stdout.readline())["line"] == 1
+    thread.run(first.aclose())
+    told = []
+    while not told or "no connection" not in told[-1]:
+        told.append(process.stderr.readline())
+        assert told[-1], told
+    assert told[-1].startswith("ctxcache: map: no connection, all questions wait for up to 60 s: cannot connect")
+    thread.run(second.start())
+    try:
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        thread.run(second.aclose())
+    assert process.returncode == 0, err
+    assert sorted(json.loads(line)["line"] for line in out.splitlines()) == [2, 3]
+    assert (err.count("no connection"), err.count("connected again after")) == (0, 1)
+
+
 def test_set_aside(service: Any, run: Run, files: Files) -> None:
     """`--fresh` says where the old answers are."""
     run(*files.argv)
@@ -272,6 +301,7 @@ def test_answers_on_a_terminal(service: Any, on_terminal: Callable[..., Any], fi
         (("--out", "no/such/folder"), "no/such/folder: No such file or directory"),
         (("--out", os.devnull), f"{os.devnull}: not a regular file"),
         (("--concurrency", "0"), "'0' is not a whole number from 1 up"),
+        (("--retry-for", "soon"), "'soon' is not a duration"),
         (("--ttl", "60"), "ttl must be a whole number in [3600, 604800], got 60"),
         (("--temperature", "3"), "temperature must be a number in [0, 2], got 3.0"),
         (("--store", ""), "path must be the path of a file"),
