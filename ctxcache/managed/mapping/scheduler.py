@@ -85,6 +85,7 @@ class Scheduler(Generic[QuestionT]):
         self._random = random
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rate_limited = False  # whether a 429 came
         self._pausing = False
         self._delayed = 0  # questions that failed and wait for their next attempt
         self._backlog: deque[Job[QuestionT]] = deque()  # waiting for the limiter
@@ -267,8 +268,10 @@ class Scheduler(Generic[QuestionT]):
         if now < limiter.closed_until:
             self._closed_by = failure
         pause = max(limiter.resume_at - now, 0.0)
-        # A service is asked for one call more now and then; such a refusal is no news.
-        level = logging.WARNING if limiter.resume_at - before >= _LONG_PAUSE else logging.DEBUG
+        # A service is asked for one call more now and then; after the first, such a refusal is no news.
+        news = not self._rate_limited or limiter.resume_at - before >= _LONG_PAUSE
+        self._rate_limited = True
+        level = logging.WARNING if news else logging.DEBUG
         log.log(level, "map: RateLimitError, at most %d at once, the next in %.2f s", limiter.limit, pause)
         self._tell(job, failure, pause, again=again)
         return again
