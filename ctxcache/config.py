@@ -22,6 +22,8 @@ __all__ = [
     "Unset",
     "__version__",
     "hide",
+    "read_retry",
+    "read_timeouts",
 ]
 
 __version__ = "0.1.0"
@@ -44,6 +46,7 @@ class Unset(Enum):
 UNSET: Final = Unset.UNSET
 
 
+_TIMEOUTS: Final = 5
 _SHORTEST: Final = math.ulp(0.0)  # seconds: the smallest number above 0
 _REDACTED_FROM: Final = 4  # shorter keys are not redacted: they would match ordinary text
 _PART: Final = 8  # as many characters in a row of a long key are redacted, too: others cut texts before this package
@@ -140,13 +143,15 @@ def hide(value: Any) -> Any:
 
 
 def _limit(field: str, default: float | None) -> Any:
-    """A field of seconds, or None for no limit."""
+    """A field of seconds, or None for no limit; `UNSET` is its default."""
     allowed = "a number of seconds above 0, or None for no limit"
 
-    def check(value: float | None) -> float | None:
-        return None if value is None else checks.number(field, value, _SHORTEST, allowed=allowed)
+    def check(value: float | Unset | None) -> float | None:
+        if value is None or value is UNSET:
+            return default if value is UNSET else None
+        return checks.number(field, value, _SHORTEST, allowed=allowed)
 
-    return attrs.field(default=default, converter=check)
+    return attrs.field(default=UNSET, converter=check)
 
 
 def _seconds(field: str, default: float) -> Any:
@@ -172,6 +177,9 @@ class Timeouts:
         idle: between two data events of a stream, or two reads of a body. Comments in a stream are not data. The time
             the caller spends on a chunk is not counted.
         total: the whole call, from queueing for a session context to the end of the body or stream, retries included.
+
+    Defaults: connect 10, head 600, idle 120, no limit for pool and total. The `timeouts` of a call change only the
+    limits that were named: the others stay the session's.
     """
 
     connect: float | None = _limit("Timeouts.connect", 10.0)
@@ -179,6 +187,18 @@ class Timeouts:
     head: float | None = _limit("Timeouts.head", 600.0)
     idle: float | None = _limit("Timeouts.idle", 120.0)
     total: float | None = _limit("Timeouts.total", None)
+    _named: frozenset[str] = attrs.field(init=False, eq=False, repr=False)
+
+    def __attrs_pre_init__(self, **limits: Any) -> None:
+        named = frozenset(name for name, value in limits.items() if value is not UNSET)
+        object.__setattr__(self, "_named", named)
+
+    def over(self, base: "Timeouts") -> "Timeouts":
+        """Return the limits that were named here, and those of `base` for the rest."""
+        if len(self._named) == _TIMEOUTS:
+            return self
+        named = {name: getattr(self, name) for name in self._named}
+        return attrs.evolve(base, **named) if named else base
 
 
 @attrs.frozen(kw_only=True)
@@ -218,3 +238,32 @@ class Retry:
     max_delay: float = _seconds("Retry.max_delay", 8.0)
     max_elapsed: float = _seconds("Retry.max_elapsed", 120.0)
     max_retry_after: float = _seconds("Retry.max_retry_after", 60.0)
+
+
+def read_timeouts(value: object, base: Timeouts) -> Timeouts:
+    """Return time limits from a `Timeouts`, a number of seconds for the whole call, or None for those of `base`.
+
+    Raises:
+        InvalidInputError: for any other value.
+    """
+    if value is None:
+        return base
+    if isinstance(value, Timeouts):
+        return value.over(base)
+    if isinstance(value, bool) or not isinstance(checks.plain_number(value), int | float):
+        raise InvalidInputError.of("timeouts", value, "a Timeouts, or a number of seconds for the whole call")
+    return Timeouts(total=checks.plain_number(value)).over(base)
+
+
+def read_retry(value: object, base: Retry) -> Retry:
+    """Return a retry policy from a `Retry`, a number of retries after the first attempt, or None for `base`.
+
+    Raises:
+        InvalidInputError: for any other value.
+    """
+    if value is None:
+        return base
+    if isinstance(value, Retry):
+        return value
+    allowed = "a Retry, or a number of retries after the first attempt, from 0 up"
+    return attrs.evolve(base, attempts=checks.whole("retry", value, 0, allowed=allowed) + 1)

@@ -6,7 +6,10 @@ Errors are grouped by what the caller can do::
     ├── InvalidInputError (ValueError)  fix the argument: nothing was sent
     ├── SessionError (RuntimeError)     fix the code: session closed, wrong event loop, stream misused
     ├── APIConnectionError              no connection, or (where a repeat is harmless) no answer: try later
-    │   └── APITimeoutError             … because a time limit passed
+    │   ├── APITimeoutError (TimeoutError)  … because a time limit passed
+    │   │   └── ReplyTimeoutError
+    │   └── ReplyLostError              the request was sent and its reply lost; also an OutcomeUnknownError
+    │       └── ReplyTimeoutError       … because a time limit passed; also an APITimeoutError
     ├── APIStatusError                  the service answered with an error
     │   ├── BadRequestError             fix the request
     │   ├── AuthenticationError         fix the key
@@ -19,6 +22,7 @@ Errors are grouped by what the caller can do::
     │   └── InternalServerError         the service failed; also an OutcomeUnknownError
     ├── OutcomeUnknownError             the request may have run: a session turn may have been stored
     │   ├── InternalServerError
+    │   ├── ReplyLostError
     │   └── ProtocolError               the answer is not HTTP, JSON or SSE, or too large
     │       ├── EventTooLargeError      one event passed the decoder's limit
     │       └── MalformedStreamError    … in a stream
@@ -50,6 +54,8 @@ __all__ = [
     "ProtocolError",
     "QuotaExceededError",
     "RateLimitError",
+    "ReplyLostError",
+    "ReplyTimeoutError",
     "SessionError",
     "StreamInterruptedError",
 ]
@@ -143,7 +149,7 @@ class APIConnectionError(CtxCacheError):
     hopeless: bool = False
 
 
-class APITimeoutError(APIConnectionError):
+class APITimeoutError(APIConnectionError, TimeoutError):
     """A time limit of `Timeouts` passed.
 
     Attributes:
@@ -218,6 +224,14 @@ class OutcomeUnknownError(CtxCacheError):
 
     The request is not sent again, since a turn sent twice may be stored, and billed, twice.
     """
+
+
+class ReplyLostError(OutcomeUnknownError, APIConnectionError):
+    """The request was sent, then the connection broke: the request may have run."""
+
+
+class ReplyTimeoutError(ReplyLostError, APITimeoutError):
+    """The request was sent, then a time limit passed: the request may have run."""
 
 
 class InternalServerError(APIStatusError, OutcomeUnknownError):

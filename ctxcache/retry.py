@@ -9,7 +9,7 @@ may have run: `repeatable` only    sent, then no answer, half an answer or too l
 pointless: never                   every other error; quota; a bad certificate; no free connection; `total`
 =================================  ====================================================================
 
-A request that may have run and is not repeatable ends in an `OutcomeUnknownError`.
+A request that may have run and is not repeatable ends in a `ReplyLostError`.
 """
 
 from collections.abc import Mapping
@@ -21,11 +21,13 @@ from .config import Retry
 from .errors import (
     APIConnectionError,
     APIStatusError,
+    APITimeoutError,
     ContextBusyError,
     CtxCacheError,
     InternalServerError,
-    OutcomeUnknownError,
     RateLimitError,
+    ReplyLostError,
+    ReplyTimeoutError,
 )
 
 __all__ = ["final_error", "may_repeat", "next_delay", "parse_retry_after"]
@@ -77,15 +79,13 @@ def next_delay(policy: Retry, error: CtxCacheError, *, attempt: int, elapsed: fl
 
 
 def final_error(error: CtxCacheError, *, repeatable: bool) -> CtxCacheError:
-    """Return the error to raise after the last attempt: an `OutcomeUnknownError` where the request may have run."""
-    if isinstance(error, APIConnectionError) and error.sent and not repeatable:
-        unknown = OutcomeUnknownError(
-            f"the request was sent, but {error.message}: it may have run, a session turn may have been stored",
-            cause=error,
-        )
-        unknown.__dict__.update({name: getattr(error, name) for name in ("request_id", "log_id")})
-        return unknown
-    return error
+    """Return the error to raise after the last attempt: a `ReplyLostError` where the request may have run."""
+    if not isinstance(error, APIConnectionError) or not error.sent or repeatable:
+        return error
+    kind = ReplyTimeoutError if isinstance(error, APITimeoutError) else ReplyLostError
+    message = f"the request was sent, but {error.message}: it may have run, a session turn may have been stored"
+    known = {name: value for name, value in error.__dict__.items() if name not in ("message", "cause")}
+    return kind(message, cause=error, **known)
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:

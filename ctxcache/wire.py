@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 
 from . import checks, codec
-from .config import UNSET, HiddenText, Retry, Timeouts, Unset
+from .config import UNSET, HiddenText, Retry, Timeouts, Unset, read_retry, read_timeouts
 from .errors import InvalidInputError, ProtocolError
 from .fold import Fold
 from .models import ChatCompletion, ChatCompletionChunk, Context, ContextRequest, Message, check_options
@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 CREATE_PATH: Final = "/context/create"
+_TIMEOUTS, _RETRY = Timeouts(), Retry()
 CHAT_PATH: Final = "/context/chat/completions"
 
 
@@ -72,7 +73,7 @@ class PreparedChat:
         fields: the other fields as JSON, from the comma after the messages to the closing brace.
         replies: how many replies the answer will have.
         stream, repeatable, serialize, headers: as in `Request`.
-        timeouts, retry: the limits and the retry policy of this chat; None for the session's.
+        timeouts, retry: the limits and the retry policy of this chat, in any form; None for the session's.
     """
 
     messages: bytes = attrs.field(repr=False)
@@ -82,8 +83,8 @@ class PreparedChat:
     repeatable: bool
     serialize: bool | Unset
     headers: Mapping[str, str] = attrs.field(repr=False)
-    timeouts: Timeouts | None
-    retry: Retry | None
+    timeouts: Timeouts | float | None
+    retry: Retry | int | None
 
     def asking(self, messages: Iterable[Message], *, retry: Retry | None = None) -> "PreparedChat":
         """Return the same chat with other messages, and with another retry policy if given.
@@ -131,8 +132,8 @@ def prepare_chat(
     serialize: bool | Unset = UNSET,
     extra_headers: Mapping[str, str] | None = None,
     extra_body: Mapping[str, Any] | None = None,
-    timeouts: Timeouts | None = None,
-    retry: Retry | None = None,
+    timeouts: Timeouts | float | None = None,
+    retry: Retry | int | None = None,
     options: Mapping[str, Any],
 ) -> PreparedChat:
     """Check and encode a chat, for any context.
@@ -154,10 +155,8 @@ def prepare_chat(
         fields.update(extra)
     if serialize is not UNSET:
         checks.flag("serialize", serialize)
-    if timeouts is not None:
-        checks.instance("timeouts", timeouts, Timeouts, "a Timeouts, or None for the session's")
-    if retry is not None:
-        checks.instance("retry", retry, Retry, "a Retry, or None for the session's")
+    read_timeouts(timeouts, _TIMEOUTS)  # checks; what they are over, the session says
+    read_retry(retry, _RETRY)
     replies = fields.get("n")
     return PreparedChat(
         messages=codec.encode_messages(messages),

@@ -85,6 +85,14 @@ def test_the_drawn_tree():
     assert drawn == real
 
 
+def test_time_limits_are_built_in_timeouts():
+    """A time limit is caught as `TimeoutError`, too, and where the reply was lost as an unknown outcome."""
+    assert issubclass(errors.APITimeoutError, TimeoutError)
+    for kind in (errors.APITimeoutError, errors.OutcomeUnknownError, errors.APIConnectionError, TimeoutError):
+        assert issubclass(errors.ReplyTimeoutError, kind)
+    assert not issubclass(errors.ReplyLostError, TimeoutError)
+
+
 def test_all_are_public():
     """Every error is exported by the package, and is one of the family."""
     for kind in KINDS:
@@ -111,6 +119,8 @@ def test_what_is_safe_to_repeat():
         "MalformedStreamError",
         "OutcomeUnknownError",
         "ProtocolError",
+        "ReplyLostError",
+        "ReplyTimeoutError",
     }
 
 

@@ -25,7 +25,7 @@ NAMES = """
     Prices PromptTokensDetails ProtocolError QuotaExceededError RateLimitError RecreateEvent RedisStore Retry
     RetryEvent SessionError SQLiteStore Store StoredContext StreamInterruptedError system Timeouts TranscriptTurn
     TruncationStrategy UNSET Unset Usage user __version__ WarningEvent
-    ToolCall FunctionCall tool MessageObject FinishReason ChatOptions ChatParameters
+    ReplyLostError ReplyTimeoutError ToolCall FunctionCall tool MessageObject FinishReason ChatOptions ChatParameters
 """.split()
 
 
@@ -106,7 +106,10 @@ CHAT = """
 @pytest.mark.parametrize(
     ("function", "names"),
     [
-        (AsyncSession.__init__, "api_key base_url timeouts limits retry headers http hooks allow_insecure".split()),
+        (
+            AsyncSession.__init__,
+            "api_key base_url timeouts limits retry headers http hooks chat_defaults allow_insecure".split(),
+        ),
         (
             ContextEndpoint.create,
             "model messages mode ttl truncation_strategy extra_headers extra_body timeouts retry".split(),

@@ -77,10 +77,13 @@ def test_delays_without_a_status():
 
 
 def test_final_error():
-    """A lost reply becomes an `OutcomeUnknownError` with the ids, where repeating is not harmless; the rest stays."""
+    """A lost reply says that the outcome is unknown, with all it knew, where repeating is not harmless."""
     unknown = final_error(LOST, repeatable=False)
-    assert type(unknown) is errors.OutcomeUnknownError
-    assert (unknown.cause, unknown.request_id, unknown.log_id) == (LOST, "r", "l")
+    assert type(unknown) is errors.ReplyLostError
+    assert (unknown.cause, unknown.request_id, unknown.log_id, unknown.sent) == (LOST, "r", "l", True)
+    late = final_error(errors.APITimeoutError.of("head", 3.0, sent=True), repeatable=False)
+    assert type(late) is errors.ReplyTimeoutError
+    assert (late.limit, late.seconds, late.cause.limit) == ("head", 3.0, "head")
     assert final_error(LOST, repeatable=True) is LOST
     for error in (errors.APIConnectionError("refused"), errors.RateLimitError("x"), errors.InternalServerError("x")):
         assert final_error(error, repeatable=False) is error

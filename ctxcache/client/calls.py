@@ -1,6 +1,7 @@
 """The calls of a session: each waits for the context, is sent, and is retried where that is safe."""
 
 import asyncio
+import copy
 import logging
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -8,8 +9,8 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from .. import retry, service_errors, wire
-from ..config import UNSET, Limits, Retry, Secret, Timeouts
-from ..errors import APITimeoutError, ContextBusyError, CtxCacheError, InvalidInputError, SessionError
+from ..config import UNSET, Limits, Retry, Secret, Timeouts, read_retry, read_timeouts
+from ..errors import APITimeoutError, ContextBusyError, CtxCacheError, SessionError
 from ..log import log
 from ..models import Usage
 from .call import Call
@@ -35,6 +36,7 @@ class Calls:
         key, headers, limits, environment: the session's.
         notifier: calls the session's hooks.
         usage: the sum over all calls that have ended.
+        further_headers: those that `with_options` added, for every call.
         queues: the calls that wait for a turn on a context.
     """
 
@@ -64,17 +66,30 @@ class Calls:
         self.environment = environment
         self._ids_begin = token_hex(12)  # drawn once: the calls are numbered below it
         self._numbers = count()
+        self.further_headers: Mapping[str, str] = {}
+        self._root = self  # holds what is shared with the sessions that `with_options` makes
         self._transport: Transport | None = None
         self._closed = False
         self._pending: set[Call] = set()
+
+    def with_options(self, timeouts: Timeouts, policy: Retry, headers: Mapping[str, str]) -> "Calls":
+        """Return calls with other settings over the same connections; they do not close them."""
+        other = copy.copy(self)
+        other._timeouts, other._policy = timeouts, policy
+        other.further_headers = {**self.further_headers, **headers}
+        return other
+
+    def with_headers(self, own: object) -> object:
+        """Return a call's own headers, which are checked later, on top of those of `with_options`."""
+        return {**self.further_headers, **own} if isinstance(own, Mapping) else own or self.further_headers
 
     # --- making a call
 
     def begin(
         self,
         request: wire.Request,
-        timeouts: Timeouts | None,
-        policy: Retry | None = None,
+        timeouts: Timeouts | float | None,
+        policy: Retry | int | None = None,
         *,
         waited: float = 0.0,
     ) -> Call:
@@ -90,16 +105,12 @@ class Calls:
             InvalidInputError: `timeouts` or `policy` is of the wrong type.
         """
         self.transport()
-        if timeouts is not None and not isinstance(timeouts, Timeouts):
-            raise InvalidInputError.of("timeouts", timeouts, "a Timeouts, or None for the session's")
-        if policy is not None and not isinstance(policy, Retry):
-            raise InvalidInputError.of("retry", policy, "a Retry, or None for the session's")
         own_id = request.headers.get("X-Client-Request-Id", self._client_request_id)
         return Call(
             self,
             request,
-            self._timeouts if timeouts is None else timeouts,
-            self._policy if policy is None else policy,
+            self._timeouts if timeouts is None else read_timeouts(timeouts, self._timeouts),
+            self._policy if policy is None else read_retry(policy, self._policy),
             own_id or f"{self._ids_begin}{next(self._numbers):08x}",
             self.environment.clock() - waited,
         )
@@ -158,6 +169,8 @@ class Calls:
         try:
             async with asyncio.timeout(total - (self.environment.clock() - call.started)):
                 return await self._repeated(call, read)
+        except CtxCacheError:
+            raise  # of which some are TimeoutErrors, too
         except TimeoutError:
             failure = APITimeoutError.of("total", total, sent=call.evidence.sent)
         raise call.final(failure)
@@ -191,7 +204,7 @@ class Calls:
             if isinstance(failure, ContextBusyError) and call.request.context_id is not None:
                 self.queues.mark_serial(call.request.context_id)
             delay = None
-            if retry.may_repeat(failure, repeatable=call.request.repeatable) and not self._closed:
+            if retry.may_repeat(failure, repeatable=call.request.repeatable) and not self._root._closed:
                 delay = retry.next_delay(
                     call.policy,
                     failure,
@@ -261,7 +274,7 @@ class Calls:
     def report(self, call: Call, error: BaseException | None) -> None:
         """Add up the usage of a call that has ended, tell the hook, write the log line."""
         if call.usage is not None:
-            self.usage += call.usage
+            self._root.usage += call.usage
         if self.notifier.hooks.on_call is not None:
             self.notifier.notify(
                 "on_call",
@@ -285,23 +298,24 @@ class Calls:
     @property
     def connected(self) -> bool:
         """Whether there is a transport to close."""
-        return self._transport is not None
+        return self._root._transport is not None
 
     def transport(self) -> "Transport":
         """The session's connections, made at the first use in the event loop of that use."""
-        if self._closed:
+        root = self._root
+        if root._closed:
             raise SessionError("the session is closed")
-        if self._transport is None:
-            self._transport = self._connect()
-        elif self._transport.loop is not asyncio.get_running_loop():
+        if root._transport is None:
+            root._transport = root._connect()
+        elif root._transport.loop is not asyncio.get_running_loop():
             raise SessionError("the session belongs to another event loop: make one session in each")
-        return self._transport
+        return root._transport
 
     def holdings(self) -> dict[str, float]:
         """Count what the calls under way hold, by kind: {} when there are none."""
         counts: dict[str, float] = {"queues": len(self.queues), "pending": len(self._pending)}
-        if self._transport is not None:
-            counts |= self._transport.holdings()
+        if self._root._transport is not None:
+            counts |= self._root._transport.holdings()
         return {kind: number for kind, number in counts.items() if number}
 
     async def aclose(self) -> None:

@@ -1,5 +1,6 @@
 """`AsyncSession`: a key, a base URL and a pool of connections, in an event loop."""
 
+import copy
 import hashlib
 import hmac
 import os
@@ -9,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from ..config import DEFAULT_BASE_URL, Limits, Retry, Secret, Timeouts, hide
+from ..config import DEFAULT_BASE_URL, Limits, Retry, Secret, Timeouts, hide, read_retry, read_timeouts
 from ..errors import InvalidInputError
 from ..hosts import is_public
 from ..log import log
@@ -18,7 +19,9 @@ from ..wire import check_headers
 from .calls import Calls
 from .environment import Environment
 from .hooks import Hooks
+from .keywords import suggest_keywords
 from .resources import ChatEndpoint, ContextEndpoint
+from .resources.chat import ChatParameters
 
 if TYPE_CHECKING:
     import aiohttp
@@ -41,12 +44,16 @@ class AsyncSession:
         api_key: the key; default: the environment's `CTXCACHE_API_KEY`. The key never prints.
         base_url: the gateway's URL, up to and with the version; default: the environment's `CTXCACHE_BASE_URL`, else
             `https://gateway.serevixai.ai/v1`.
-        timeouts, limits, retry: see `Timeouts`, `Limits`, `Retry`.
+        timeouts: see `Timeouts`; a number is the limit of a whole call, in seconds.
+        limits: see `Limits`.
+        retry: see `Retry`; a number is that of retries after the first attempt, 0 for none.
         headers: further headers of every request.
         http: your own `aiohttp.ClientSession`, for TLS settings, proxies, tracing or middlewares. The pool of that
             session applies as well, the time-outs do not, and closing is up to you. By default the proxies of the
             environment are used (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`), never for this machine.
         hooks: functions that are called on events, see `Hooks`.
+        chat_defaults: parameters of every chat that does not give its own, see `ChatParameters`. `UNSET` in a call
+            leaves a default out.
         allow_insecure: whether the key may go to a public host over plain http. By default only hosts of this machine
             and of private networks may be reached by an http URL.
 
@@ -59,18 +66,21 @@ class AsyncSession:
     _closed = True
 
     _environment = Environment()  # tests override this in a subclass
+    _owner: "AsyncSession | None" = None  # whose connections a session of `with_options` uses
 
+    @suggest_keywords
     def __init__(
         self,
         api_key: str | None = None,
         base_url: str | None = None,
         *,
-        timeouts: Timeouts = _TIMEOUTS,
+        timeouts: Timeouts | float = _TIMEOUTS,
         limits: Limits = _LIMITS,
-        retry: Retry = _RETRY,
+        retry: Retry | int = _RETRY,
         headers: Mapping[str, str] | None = None,
         http: "aiohttp.ClientSession | None" = None,
         hooks: Hooks = _HOOKS,
+        chat_defaults: ChatParameters | None = None,
         allow_insecure: bool = False,
     ) -> None:
         # Tracebacks may show local variables: from here on none holds a secret.
@@ -81,25 +91,58 @@ class AsyncSession:
         _check_key(self._key)
         self.base_url = _url(url)
         self._allow_insecure = _checked_insecure(self.base_url, allow_insecure)
-        self._timeouts = _checked("timeouts", timeouts, Timeouts)
-        self._limits = _checked("limits", limits, Limits)
-        self._retry = _checked("retry", retry, Retry)
-        self._hooks = _checked("hooks", hooks, Hooks)
-        self._headers = check_headers(given_headers, "headers")
-        self._http = http
+        self._timeouts = timeouts if isinstance(timeouts, Timeouts) else read_timeouts(timeouts, _TIMEOUTS)
+        self._retry = read_retry(retry, _RETRY)
+        self._limits, self._hooks = _checked("limits", limits, Limits), _checked("hooks", hooks, Hooks)
+        self._headers, self._http = check_headers(given_headers, "headers"), http
         self._calls = Calls(
             self._connect,
             self._key,
-            timeouts=timeouts,
+            timeouts=self._timeouts,
             limits=limits,
-            policy=retry,
+            policy=self._retry,
             hooks=hooks,
             headers=self._headers,
             client_request_id=self._headers.pop("X-Client-Request-Id", None),
             environment=self._environment,
         )
-        self.context, self.chat = ContextEndpoint(self._calls), ChatEndpoint(self._calls)
+        self._make_endpoints(chat_defaults or {})
         self._closed = False
+
+    def _make_endpoints(self, chat_defaults: ChatParameters) -> None:
+        self._chat_defaults = chat_defaults
+        self.context = ContextEndpoint(self._calls)
+        ChatEndpoint(self._calls, {}).prepare(model="-", **chat_defaults)  # checks
+        self.chat = ChatEndpoint(self._calls, dict(chat_defaults))
+
+    def with_options(
+        self,
+        *,
+        timeouts: Timeouts | float | None = None,
+        retry: Retry | int | None = None,
+        headers: Mapping[str, str] | None = None,
+        chat_defaults: ChatParameters | None = None,
+    ) -> "AsyncSession":
+        """Return a session with other settings that shares this one's connections, limits, hooks and usage.
+
+        The new session needs no closing: it ends with this one.
+
+        Args:
+            timeouts: limits that replace this session's: those that are named, or a number for the whole call.
+            retry: when to try again, in place of this session's.
+            headers: further headers, beside this session's.
+            chat_defaults: further parameters of every chat, beside this session's.
+
+        Raises:
+            InvalidInputError: a setting out of its range.
+        """
+        other = copy.copy(self)
+        other._timeouts, other._retry = read_timeouts(timeouts, self._timeouts), read_retry(retry, self._retry)
+        more = check_headers(headers, "headers")
+        other._calls = self._calls.with_options(other._timeouts, other._retry, more)
+        other._make_endpoints({**self._chat_defaults, **(chat_defaults or {})})
+        other._owner = self
+        return other
 
     def _connect(self) -> "Transport":
         from .transport.transport import Transport  # aiohttp costs more to import than all the rest
@@ -117,12 +160,12 @@ class AsyncSession:
     @property
     def closed(self) -> bool:
         """Whether `aclose` was called."""
-        return self._closed
+        return self._closed if self._owner is None else self._owner.closed
 
     @property
     def usage(self) -> Usage:
         """Total usage of all finished calls, creates included."""
-        return self._calls.usage
+        return (self if self._owner is None else self._owner)._calls.usage
 
     @property
     def timeouts(self) -> Timeouts:
@@ -161,9 +204,13 @@ class AsyncSession:
         return hmac.new(self._key.reveal().encode(), b"%d %b %b" % (len(url), url, data), hashlib.sha256).hexdigest()
 
     async def aclose(self) -> None:
-        """Close the session. Readers of open streams get a `StreamInterruptedError` at once; further calls fail."""
-        await self._calls.aclose()
-        self._closed = True
+        """Close the session. Readers of open streams get a `StreamInterruptedError` at once; further calls fail.
+
+        A session that `with_options` made closes nothing.
+        """
+        if self._owner is None:
+            await self._calls.aclose()
+            self._closed = True
 
     async def __aenter__(self) -> Self:
         self._calls.transport()  # raises here if the session is closed or belongs to another loop
@@ -175,10 +222,10 @@ class AsyncSession:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"<AsyncSession {self.base_url} {'closed' if self._closed else 'open'}>"
+        return f"<AsyncSession {self.base_url} {'closed' if self.closed else 'open'}>"
 
     def __del__(self) -> None:
-        if not self._closed and self._calls.connected:
+        if self._owner is None and not self._closed and self._calls.connected:
             warnings.warn(
                 f"{self!r} was never closed: use `async with`, or aclose()", ResourceWarning, stacklevel=2, source=self
             )

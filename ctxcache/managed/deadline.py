@@ -41,6 +41,8 @@ class Deadline:
         try:
             async with asyncio.timeout(self._total - self.waited):
                 return await awaitable
+        except APITimeoutError:
+            raise  # another limit's
         except TimeoutError:
             pass
         raise APITimeoutError.of("total", self._total)

@@ -46,7 +46,8 @@ BAD_CREATE = [
     ("truncation_strategy.rolling_tokens", {"type": "rolling_tokens", "rolling_tokens": 1}),
     ("truncation_strategy: key", {"type": "rolling_tokens", "rolling": True}),
     ("extra_headers", {"a b": "c"}),
-    ("timeouts", 5),
+    *[("timeouts", bad) for bad in ("5", [], True)],
+    *[("retry", bad) for bad in (-1, 1.5, "1", True)],
 ]
 BAD_CHAT = [
     *[("context_id", bad) for bad in ("", *ODD)],
@@ -82,7 +83,8 @@ BAD_CHAT = [
     *[("extra_body", bad) for bad in (7, [], "{}")],
     *[("extra_body['stream']", {"stream": given}) for given in (True, False, None)],
     ("extra_body['context_id']", {"context_id": "ctx-2"}),
-    ("timeouts", 5),
+    *[("timeouts", bad) for bad in ("5", [], True)],
+    *[("retry", bad) for bad in (-1, 1.5, "1", True)],
     ("stream", "yes"),
 ]
 

@@ -355,7 +355,7 @@ async def test_log_of_an_error(hostile, session, log_lines):
     assert "status=401" in refused
     assert refused.endswith("error=AuthenticationError")
     assert "status=None" in lost
-    assert lost.endswith("error=OutcomeUnknownError")
+    assert lost.endswith("error=ReplyLostError")
 
 
 async def test_no_log(hostile, session, caplog):

@@ -203,9 +203,9 @@ async def test_a_call_s_own_retry(hostile, session):
     with pytest.raises(RateLimitError):
         await session.chat.create(**CHAT, retry=Retry(attempts=1))
     with pytest.raises(InvalidInputError, match="retry"):
-        await session.chat.create(**CHAT, retry=3)
+        await session.chat.create(**CHAT, retry=-3)
     with pytest.raises(InvalidInputError, match="retry"):
-        await session.chat.stream(**CHAT, retry=3).open()
+        await session.chat.stream(**CHAT, retry=-3).open()
     assert len(hostile.posts) == 1
 
 

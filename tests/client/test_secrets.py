@@ -157,7 +157,7 @@ async def test_headers_of_a_call_in_tracebacks(hostile, session, how):
     "settings",
     [
         {"api_key": "sk-0123456789abcdef\nsk-"},
-        {"api_key": "sk-0123456789abcdef", "timeouts": 5},
+        {"api_key": "sk-0123456789abcdef", "timeouts": "5"},
         {"api_key": "sk-0123456789abcdef", "base_url": "ftp://h"},
         {"api_key": "k", "base_url": "http://me:sk-0123456789abcdef@h/v1"},
         {"api_key": "k", "headers": {"X": "sk-0123456789abcdef\nsk-"}},

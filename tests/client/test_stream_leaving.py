@@ -11,7 +11,7 @@ from ctxcache import (
     APIConnectionError,
     CtxCacheError,
     Limits,
-    OutcomeUnknownError,
+    ReplyLostError,
     Retry,
     SessionError,
     StreamInterruptedError,
@@ -199,7 +199,7 @@ async def test_close_while_opening(hostile, session, held, script):
     opening = asyncio.ensure_future(stream.open())
     await reached.wait()
     error = await closed_while_opening(stream, opening)
-    assert type(error) is OutcomeUnknownError
+    assert isinstance(error, ReplyLostError)
     assert isinstance(error.cause, APIConnectionError)
     assert (error.cause.sent, error.attempts, len(hostile.posts)) == (True, 1, 1)
     assert error.client_request_id == hostile.posts[0].headers["x-client-request-id"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NotRequired, TypedDict, Unpack, cast, overload
+from typing import Any, Literal, NotRequired, TypedDict, Unpack, overload
 
 from ... import wire
 from ...config import UNSET, Retry, Timeouts, Unset, hide
@@ -10,6 +10,7 @@ from ...errors import InvalidInputError
 from ...models import ChatCompletion, Message, MessageLike, read_messages
 from ..call import Call
 from ..calls import Calls
+from ..keywords import unknown_keyword
 from ..stream import ChatStream
 
 __all__ = ["ChatEndpoint", "ChatOptions", "ChatParameters"]
@@ -43,8 +44,9 @@ class ChatParameters(TypedDict):
             context, which this session created or the service called busy.
         extra_headers: further headers of this call.
         extra_body: further body fields, sent unchanged, in place of a parameter of the same name.
-        timeouts: the limits of this call instead of the session's.
-        retry: when to try this call again, instead of the session's.
+        timeouts: the limits of this call: a `Timeouts`, whose named limits replace the session's, or a number of
+            seconds for the whole call.
+        retry: when to try this call again: a `Retry`, or a number of retries after the first attempt.
     """
 
     temperature: NotRequired[float | Unset | None]
@@ -70,8 +72,8 @@ class ChatParameters(TypedDict):
     serialize: NotRequired[bool | Unset | None]
     extra_headers: NotRequired[Mapping[str, str] | None]
     extra_body: NotRequired[Mapping[str, Any] | None]
-    timeouts: NotRequired[Timeouts | None]
-    retry: NotRequired[Retry | None]
+    timeouts: NotRequired[Timeouts | float | None]
+    retry: NotRequired[Retry | int | None]
 
 
 class _Required(TypedDict):
@@ -94,8 +96,9 @@ class ChatOptions(_Required, ChatParameters):
 class ChatEndpoint:
     """`session.chat`."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, defaults: Mapping[str, Any]) -> None:
         self._calls = calls
+        self._defaults = defaults
 
     @overload
     async def create(self, *, stream: Literal[False] = False, **options: Unpack[ChatOptions]) -> ChatCompletion: ...
@@ -120,7 +123,7 @@ class ChatEndpoint:
             return await self.stream(**options).open()
         if stream is not False:
             raise InvalidInputError.of("stream", stream, "True or False")
-        context_id, prepared = _prepare(options, stream=False)
+        context_id, prepared = self._prepare(options, stream=False)
         return await self.send(prepared, context_id)
 
     def stream(self, **options: Unpack[ChatOptions]) -> ChatStream:
@@ -136,7 +139,7 @@ class ChatEndpoint:
             InvalidInputError: for an argument out of range.
         """
         _hide_headers(options)
-        context_id, prepared = _prepare(options, stream=True)
+        context_id, prepared = self._prepare(options, stream=True)
         return self._stream(prepared, context_id)
 
     # --- checked once, sent on any context
@@ -162,7 +165,7 @@ class ChatEndpoint:
         """
         checked = () if messages is None else read_messages(messages)
         _hide_headers(options)
-        return _prepared(model, checked, cast("dict[str, Any]", options), stream=stream)
+        return _prepared(model, checked, self._with_defaults(options), stream=stream)
 
     async def send(
         self,
@@ -208,6 +211,18 @@ class ChatEndpoint:
         """
         return await self._stream(prepared, context, before, waited, urgent).open()
 
+    def _prepare(self, given: Mapping[str, Any], *, stream: bool) -> tuple[str, wire.PreparedChat]:
+        options = self._with_defaults(given)
+        context_id, model, messages = [_taken(options, name) for name in _REQUIRED]
+        return context_id, _prepared(model, read_messages(messages), options, stream=stream)
+
+    def _with_defaults(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        said = {name: value for name, value in given.items() if value is not None or name in _REQUIRED}
+        options = {**self._defaults, **said}
+        if self._calls.further_headers:
+            options["extra_headers"] = self._calls.with_headers(options.get("extra_headers"))
+        return options
+
     def _stream(
         self,
         prepared: wire.PreparedChat,
@@ -243,13 +258,6 @@ class ChatEndpoint:
         return call
 
 
-def _prepare(given: Mapping[str, Any], *, stream: bool) -> tuple[str, wire.PreparedChat]:
-    options = dict(given)
-    required = [_taken(options, name) for name in ("context_id", "model", "messages")]
-    context_id, model, messages = required
-    return context_id, _prepared(model, read_messages(messages), options, stream=stream)
-
-
 def _hide_headers(options: ChatParameters) -> None:
     """Keep a call's own headers, cookies perhaps, out of tracebacks that show local variables."""
     if options.get("extra_headers"):
@@ -261,9 +269,13 @@ def _taken(options: dict[str, Any], name: str) -> Any:
         return options.pop(name)
     except KeyError:
         pass
+    for given in options:
+        if given not in ChatOptions.__annotations__:
+            raise TypeError(unknown_keyword("a chat", given, ChatOptions.__annotations__))
     raise TypeError(f"a chat needs the keyword argument {name!r}")
 
 
+_REQUIRED = ("context_id", "model", "messages")
 _SETTINGS = ("repeatable", "serialize", "extra_headers", "extra_body", "timeouts", "retry")
 
 
@@ -271,5 +283,5 @@ def _prepared(model: str, messages: Iterable[Message], given: dict[str, Any], *,
     settings = {name: value for name in _SETTINGS if (value := given.pop(name, None)) not in (None, UNSET)}
     for name in given:
         if name not in ChatParameters.__annotations__:
-            raise TypeError(f"a chat has no parameter {name!r}")
+            raise TypeError(unknown_keyword("a chat", name, ChatOptions.__annotations__))
     return wire.prepare_chat(model, messages, stream=stream, options=given, **settings)

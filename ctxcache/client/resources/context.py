@@ -30,8 +30,8 @@ class ContextEndpoint:
         truncation_strategy: TruncationStrategy | Mapping[str, Any] | Unset = UNSET,
         extra_headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
-        timeouts: Timeouts | None = None,
-        retry: Retry | None = None,
+        timeouts: Timeouts | float | None = None,
+        retry: Retry | int | None = None,
     ) -> Context:
         """Make a context: a conversation or a prefix that the service keeps.
 
@@ -50,8 +50,9 @@ class ContextEndpoint:
             truncation_strategy: for `session`: what to do when the history outgrows the window.
             extra_headers: further headers of this call.
             extra_body: further body fields, sent unchanged.
-            timeouts: the limits of this call instead of the session's.
-            retry: when to try this call again, instead of the session's.
+            timeouts: the limits of this call: a `Timeouts`, whose named limits replace the session's, or a number of
+                seconds for the whole call.
+            retry: when to try this call again: a `Retry`, or a number of retries after the first attempt.
 
         Raises:
             InvalidInputError: for an argument out of range; nothing was sent.
@@ -66,7 +67,7 @@ class ContextEndpoint:
             truncation_strategy=truncation_strategy,
             extra={} if extra_body is None else checks.json_mapping("extra_body", extra_body),
         )
-        call = self._calls.begin(wire.create_request(request, extra_headers), timeouts, retry)
+        call = self._calls.begin(wire.create_request(request, self._calls.with_headers(extra_headers)), timeouts, retry)
         return await self._send(call, request)
 
     async def send(self, request: ContextRequest, *, watch: Callable[[Call], object]) -> Context:

@@ -12,7 +12,14 @@ import aiohttp
 from yarl import URL
 
 from ...config import HiddenText, Limits, Secret, Timeouts, __version__, hide
-from ...errors import APIConnectionError, APITimeoutError, InvalidInputError, ProtocolError, SessionError
+from ...errors import (
+    APIConnectionError,
+    APITimeoutError,
+    CtxCacheError,
+    InvalidInputError,
+    ProtocolError,
+    SessionError,
+)
 from ...hosts import is_public, proxy_for
 from ...wire import CHAT_PATH, CREATE_PATH, Request
 from ..environment import Environment
@@ -184,6 +191,8 @@ class Transport:
                 allow_redirects=False,  # the key would travel along
                 raise_for_status=False,
             )
+        except CtxCacheError:
+            raise  # our own, such as the head's time limit
         except FOREIGN as error:
             failure = translate(error, timeouts, self.key, sent=evidence.sent)
         finally:

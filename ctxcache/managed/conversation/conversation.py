@@ -12,7 +12,7 @@ from typing import Any, Self, Unpack
 
 from ...client.resources.chat import ChatParameters
 from ...client.session import AsyncSession
-from ...config import UNSET, Unset
+from ...config import UNSET, Unset, read_timeouts
 from ...errors import CtxCacheError, InvalidInputError
 from ...log import one_line
 from ...models import (
@@ -160,7 +160,9 @@ class Conversation:
         return ManagedStream(StreamedTurn(self._dialogue, messages, open_stream, self._total(prepared)))
 
     def _total(self, prepared: PreparedChat) -> float | None:
-        return self._session_total if prepared.timeouts is None else prepared.timeouts.total
+        if prepared.timeouts is None:
+            return self._session_total
+        return read_timeouts(prepared.timeouts, self._session.timeouts).total
 
     def _prepare(self, question: tuple[Message, ...], options: ChatParameters, *, stream: bool = False) -> PreparedChat:
         """Check and encode a turn, which has one answer and is never sent twice."""

@@ -11,7 +11,7 @@ from ... import codec
 from ...client.hooks import RetryEvent
 from ...client.resources.chat import ChatParameters
 from ...client.session import AsyncSession
-from ...config import UNSET, Retry, Unset
+from ...config import UNSET, Retry, Unset, read_retry, read_timeouts
 from ...errors import CtxCacheError, InvalidInputError
 from ...log import one_line
 from ...models import ChatCompletion, Context, ContextRequest, Message, MessageLike, Usage, read_messages
@@ -155,7 +155,7 @@ class Prefix:
             questions,
             concurrency=concurrency,
             ordered=ordered,
-            retry=self._session.retry if prepared.retry is None else prepared.retry,
+            retry=read_retry(prepared.retry, self._session.retry),
             repeatable=prepared.repeatable,
             on_retry=self._tell_of_retry,
         )
@@ -178,7 +178,9 @@ class Prefix:
         return prepared.asking(messages) if messages else prepared
 
     def _total(self, prepared: PreparedChat) -> float | None:
-        return self._session_total if prepared.timeouts is None else prepared.timeouts.total
+        if prepared.timeouts is None:
+            return self._session_total
+        return read_timeouts(prepared.timeouts, self._session.timeouts).total
 
     def _tell_of_retry(self, error: CtxCacheError, attempts: int, delay: float) -> None:
         live = self._renewal.live

@@ -12,6 +12,7 @@ from ctxcache import (
     OutcomeUnknownError,
     ProtocolError,
     QuotaExceededError,
+    ReplyTimeoutError,
     SessionError,
     StreamInterruptedError,
     Timeouts,
@@ -92,10 +93,10 @@ async def test_idle_body(hostile, session_for, rest):
 @pytest.mark.parametrize(
     ("script", "stream", "kind"),
     [
-        ([STALL], False, OutcomeUnknownError),
-        ([STALL], True, OutcomeUnknownError),
-        ([answer()[:-1], STALL], False, OutcomeUnknownError),
-        ([answer()[:-9], trickle(b"x" * 999, 0.01)], False, OutcomeUnknownError),
+        ([STALL], False, ReplyTimeoutError),
+        ([STALL], True, ReplyTimeoutError),
+        ([answer()[:-1], STALL], False, ReplyTimeoutError),
+        ([answer()[:-9], trickle(b"x" * 999, 0.01)], False, ReplyTimeoutError),
         ([SSE, piece(STORY[0]), STALL], True, StreamInterruptedError),
         ([SSE, trickle(pieces(*[STORY[0]] * 999), 0.01)], True, StreamInterruptedError),
         ([SSE, trickle(pieces(*[b":\n\n"] * 999), 0.01)], True, StreamInterruptedError),

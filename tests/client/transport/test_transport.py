@@ -115,7 +115,7 @@ async def test_total_limit_before_anything_was_sent(hostile, session_for):
     """A total limit that passes while a call waits says that it did not run."""
     session = session_for(limits=Limits(connections=1), timeouts=Timeouts(total=0.05))
     hostile.plays([SSE, STALL])
-    async with session.chat.stream(**CHAT, timeouts=Timeouts()):
+    async with session.chat.stream(**CHAT, timeouts=Timeouts(total=None)):
         error = await failure(session.chat.create(**CHAT))
     assert type(error) is APITimeoutError
     assert (error.limit, error.sent, len(hostile.posts)) == ("total", False, 1)

@@ -101,8 +101,8 @@ async def test_a_stream_is_asked_for_its_usage(prefix, service):
         ({"extra_body": {"context_id": "ctx-9"}}, "context_id"),
         ({"temperature": 9}, "temperature"),
         ({"stop": 5}, "stop"),
-        ({"retry": 3}, "retry"),
-        ({"timeouts": 3}, "timeouts"),
+        ({"retry": -3}, "retry"),
+        ({"timeouts": "3"}, "timeouts"),
         ({"extra_headers": 3}, "extra_headers"),
     ],
 )
