@@ -54,7 +54,7 @@ def test_markdown(tty: OnTty, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[2J" not in shown.getvalue()
     terminal, shown = tty()
     code = f"first()\n    second({'x' * 200})\n"
-    terminal.out.markdown(f"Text.\n\n```python\n{code}```\n\nMore.\n")
+    terminal.out.markdown(f"Text.\n\n```python\n{code}```\n```text\nMore.\n```\n")
     assert code in re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue())
     assert "```" not in shown.getvalue()
     monkeypatch.setenv("NO_COLOR", "1")
