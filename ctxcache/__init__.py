@@ -12,7 +12,8 @@ imports from lower floors only)::
     codec           JSON to models and back             sse         bytes to events, by the standard
     models/         requests and answers                structs     a fast layout for models on the hot path
     checks          argument checks                     config      settings
-    errors          the error tree
+    errors          the error tree                      hosts       public hosts, proxies
+    log             the logger
 
 Public names are loaded at first use, so `import ctxcache` costs next to nothing.
 """

@@ -1,6 +1,6 @@
 """Hosts: which are public, and which are reached through the proxy that the environment names.
 
-`NO_PROXY` is read as by curl and Go; the rules stand in `bypasses`.
+`NO_PROXY` is read as by curl and Go; `bypasses` has the rules.
 """
 
 import re
@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 __all__ = ["bypasses", "is_loopback", "is_public", "proxy_for"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# Names that no public host has: of a machine, a local network, a cluster, and those that RFC 6761 keeps for nobody.
+# Suffixes that no public host has: of a machine, a local network or a cluster, or reserved for nobody by RFC 6761.
 _PRIVATE_SUFFIXES = (".local", ".internal", ".svc", ".localhost", ".invalid")
-_NUMERIC = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*")  # an IPv4 address in one of its odd spellings
+_NUMERIC = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*")  # an IPv4 address in an odd spelling
 
 
 def is_public(host: str) -> bool:
