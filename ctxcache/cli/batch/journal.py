@@ -229,8 +229,8 @@ class FileJournal(Journal):
 
     def _look(self) -> None:
         """Check that the file begins with an answer: no other file is set aside."""
-        beginning = os.pread(self._file, len(_BEGINNING), 0)
-        if not _is_torn(beginning):
+        os.lseek(self._file, 0, os.SEEK_SET)
+        if not _is_torn(os.read(self._file, len(_BEGINNING))):
             raise self.refuse(f"line 1 is {_FOREIGN}")
 
     def _read(self, most_lines: int) -> int:

@@ -147,6 +147,12 @@ def test_the_same_question_in_other_words(service: Any, run: Run, files: Files, 
             b'{"line": 9999999999999, "question_hash": "x"}\n',
             "the question of line 9999999999999, which does not exist",
         ),
+        (b'{"line": 1, "question_hash": "\\ud800"}\n', "line 1 is not an answer"),
+        (b'{"line": 1, "id": [1], "question_hash": "x"}\n', "line 1 is not an answer"),
+        (b'{"line": 1, "id": 7, "question_hash": "x"}\n' * 2, "line 2 answers the question with id 7 a second time"),
+        (b'{"line": 1, "question_hash": "x"\0\0\0}\n', "line 1 is damaged (zero bytes, as after a power cut)"),
+        (b'\0\0: 1, "question_hash": "x"}\n', "line 1 is damaged (zero bytes, as after a power cut)"),
+        (b'{"line": 1, "question_hash": "x"}\n', "was written for a different prefix: undo the change, give"),
     ],
 )
 def test_a_file_of_something_else(peer: Hostile, run: Run, files: Files, content: bytes, told: str) -> None:

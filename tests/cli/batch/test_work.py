@@ -170,7 +170,7 @@ def test_an_old_context_that_ended_is_not_mentioned(peer: Hostile, run: Run, fil
     peer.plays([answer(CONTEXT)], *[[answer()]] * 4, [answer(CONTEXT)], [answer()])
     run(*files.argv, "--store", str(files.store))
     files.ask(SOURCE, '"four"')
-    assert "still" not in run(*files.argv, "--store", str(files.store)).err
+    assert "earlier start" not in run(*files.argv, "--store", str(files.store)).err
     files.out.write_text(files.out.read_text().replace('"time": 1', '"time": '))
     files.ask(SOURCE, '"four"', '"five"')
     done = run(*files.argv)
