@@ -13,7 +13,7 @@ from ..calls import Calls
 from ..keywords import unknown_keyword
 from ..stream import ChatStream
 
-__all__ = ["ChatEndpoint", "ChatOptions", "ChatParameters"]
+__all__ = ["ChatEndpoint", "ChatOptions", "ChatParameters", "hide_headers"]
 
 
 class ChatParameters(TypedDict):
@@ -118,7 +118,7 @@ class ChatEndpoint:
             OutcomeUnknownError: the request was sent and no answer came: the turn may have been stored.
             CtxCacheError: any other of the family.
         """
-        _hide_headers(options)
+        hide_headers(options)
         if stream is True:
             return await self.stream(**options).open()
         if stream is not False:
@@ -138,7 +138,7 @@ class ChatEndpoint:
         Raises:
             InvalidInputError: for an argument out of range.
         """
-        _hide_headers(options)
+        hide_headers(options)
         context_id, prepared = self._prepare(options, stream=True)
         return self._stream(prepared, context_id)
 
@@ -164,7 +164,7 @@ class ChatEndpoint:
             InvalidInputError: for an argument out of range.
         """
         checked = () if messages is None else read_messages(messages)
-        _hide_headers(options)
+        hide_headers(options)
         return _prepared(model, checked, self._with_defaults(options), stream=stream)
 
     async def send(
@@ -258,7 +258,7 @@ class ChatEndpoint:
         return call
 
 
-def _hide_headers(options: ChatParameters) -> None:
+def hide_headers(options: ChatParameters) -> None:
     """Keep a call's own headers, cookies perhaps, out of tracebacks that show local variables."""
     if options.get("extra_headers"):
         options["extra_headers"] = hide(options["extra_headers"])

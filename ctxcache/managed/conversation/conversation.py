@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Self, Unpack
 
-from ...client.resources.chat import ChatParameters
+from ...client.resources.chat import ChatParameters, hide_headers
 from ...client.session import AsyncSession
 from ...config import UNSET, Unset, read_timeouts
 from ...errors import CtxCacheError, InvalidInputError
@@ -125,6 +125,7 @@ class Conversation:
             ContextBusyError: this task itself holds a stream of this conversation open.
             CtxCacheError: any other of the family: the turn did not run.
         """
+        hide_headers(options)
         messages = read_question(question)
         prepared = self._prepare(messages, options)
         total = self._total(prepared)
@@ -153,6 +154,7 @@ class Conversation:
             InvalidInputError: an argument is out of range. All other errors come from entering or iterating:
                 those of `ask`, and those of a stream.
         """
+        hide_headers(options)
         messages = read_question(question)
         own: ChatParameters = {"stream_options": {"include_usage": True}, **options}
         prepared = self._prepare(messages, own, stream=True)

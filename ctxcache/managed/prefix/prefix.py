@@ -9,7 +9,7 @@ from typing import Final, TypeVar, Unpack
 
 from ... import codec
 from ...client.hooks import RetryEvent
-from ...client.resources.chat import ChatParameters
+from ...client.resources.chat import ChatParameters, hide_headers
 from ...client.session import AsyncSession
 from ...config import UNSET, Retry, Unset, read_retry, read_timeouts
 from ...errors import CtxCacheError, InvalidInputError
@@ -98,6 +98,7 @@ class Prefix:
             InvalidInputError: an argument is out of range; nothing was sent.
             CtxCacheError: any other of the family, from creating the context or from the call.
         """
+        hide_headers(options)
         return await self._ask(self._prepare(read_question(question), options))
 
     async def _ask(self, prepared: PreparedChat) -> ChatCompletion:
@@ -121,6 +122,7 @@ class Prefix:
         Raises:
             InvalidInputError: an argument is out of range.
         """
+        hide_headers(options)
         own: ChatParameters = {"stream_options": {"include_usage": True}, **options}
         prepared = self._prepare(read_question(question), own, stream=True)
         send = partial(self._session.chat.open_stream, prepared)
@@ -145,6 +147,7 @@ class Prefix:
         Raises:
             InvalidInputError: an argument is out of range.
         """
+        hide_headers(options)
         prepared = self._prepare((), options)  # the questions are read when they are asked
 
         async def ask(question: QuestionT, *, retry: Retry) -> ChatCompletion:
@@ -169,6 +172,7 @@ class Prefix:
         Raises:
             InvalidInputError: an argument is out of range.
         """
+        hide_headers(options)
         self._prepare((), options)
 
     def _prepare(self, messages: tuple[Message, ...], options: ChatParameters, *, stream: bool = False) -> PreparedChat:
