@@ -1,4 +1,4 @@
-"""Errors for keyword arguments that a function does not have: they name the nearest that it has."""
+"""Errors for unknown keyword arguments, with a suggestion: the nearest argument that the function has."""
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -10,7 +10,7 @@ __all__ = ["suggest_keywords", "unknown_keyword"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Names that openai-python and others have for what is meant.
+# Names in other SDKs, and the argument here.
 _ELSEWHERE: Final = {
     "timeout": "timeouts",
     "max_retries": "retry",
@@ -28,14 +28,14 @@ _ELSEWHERE: Final = {
 
 
 def unknown_keyword(function: str, name: str, known: Iterable[str]) -> str:
-    """Return the message for a keyword argument that a function does not have."""
+    """Return the message for a keyword argument that a function does not have, with the nearest name, if any."""
     known = list(known)
     nearest = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else get_close_matches(name, known, 1)
     return f"{function} has no argument {name!r}" + (f": did you mean {nearest[0]!r}?" if nearest else "")
 
 
 def suggest_keywords(function: Callable[P, T]) -> Callable[P, T]:
-    """Let a function or constructor name the nearest keyword argument where it does not have the given one."""
+    """Make a function or constructor suggest the nearest keyword argument in place of an unknown argument."""
     code = function.__code__
     known = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]  # without self
     name = function.__qualname__.removesuffix(".__init__")
