@@ -51,6 +51,8 @@ _SHORTEST: Final = math.ulp(0.0)  # seconds: the smallest number above 0
 _REDACTED_FROM: Final = 4  # shorter keys are not redacted: they would match ordinary text
 _PART: Final = 8  # as many characters in a row of a long key are redacted, too: others cut texts before this package
 _LONG_KEY: Final = 16
+_SHORTEST_CUT: Final = 400  # shorter texts were not cut by this package
+_SHORTEST_END: Final = 4
 _SEARCHED: Final = 64 * 1024  # of a longer text, both ends are searched for parts
 
 
@@ -97,13 +99,23 @@ class Secret:
     def _redact_text(self, text: str) -> str:
         if len(self._value) < _REDACTED_FROM:
             return text
-        text = text.replace(self._value, "…")
+        text = self._redact_end(text.replace(self._value, "…"))
         if self._runs is None:
             return text
         if len(text) <= 2 * _SEARCHED:
             return self._runs.sub(self._redact_run, text)
         head, middle, tail = text[:_SEARCHED], text[_SEARCHED:-_SEARCHED], text[-_SEARCHED:]
         return self._runs.sub(self._redact_run, head) + middle + self._runs.sub(self._redact_run, tail)
+
+    def _redact_end(self, text: str) -> str:
+        """Replace the beginning of the secret that a cut for display left at the end of a text."""
+        if len(text) < _SHORTEST_CUT:
+            return text
+        shown = text.removesuffix("…")
+        for length in range(len(self._value) - 1, _SHORTEST_END - 1, -1):
+            if shown.endswith(self._value[:length]):
+                return shown[:-length] + "…"
+        return text
 
     def _redact_run(self, match: "re.Match[str]") -> str:
         """Replace the parts in a run of characters that all occur in the secret."""

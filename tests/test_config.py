@@ -153,6 +153,15 @@ def test_short_keys():
     assert Secret("sk-012345678").redact("sk-012345678 sk-01234567") == "… sk-01234567"
 
 
+@pytest.mark.parametrize("key", [KEY, "sk-012345678"])
+@pytest.mark.parametrize("ending", ["", "…"])
+@pytest.mark.parametrize("kept", range(4, 12))
+def test_end_of_a_cut_text(key, ending, kept):
+    """The first characters of a key at the end of a text that was cut are redacted, however few the cut left."""
+    assert Secret(key).redact("x" * 480 + key[:kept] + ending) == "x" * 480 + "…"
+    assert Secret(key).redact("x" * 480 + key[:3]) == "x" * 480 + key[:3]
+
+
 def test_hidden():
     """Hidden strings are strings whose repr does not show them, in mappings as well; anything else stays as it is."""
     hidden = hide({"Cookie": "secret", "n": 1})
