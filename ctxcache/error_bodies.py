@@ -89,7 +89,10 @@ def _validation(problems: list[Any]) -> dict[str, str]:
 
 
 def is_error(parsed: Any) -> bool:
-    """Whether JSON that came in place of an answer is an error, in any of the shapes above."""
+    """Whether JSON that came in place of an answer is an error, in any of the shapes above.
+
+    An object that holds a message and nothing else is an error; with other fields, a code or status must say so.
+    """
     if isinstance(parsed, list):
         return bool(parsed) and isinstance(parsed[0], dict) and is_error(parsed[0])
     if not isinstance(parsed, dict) or parsed.get("choices"):
@@ -100,6 +103,8 @@ def is_error(parsed: Any) -> bool:
     if isinstance(metadata, dict) and metadata.get("Error"):
         return True
     fields = _fields(parsed)
+    if parsed and all(name.lower().replace("_", "") in _MESSAGES for name in parsed):
+        return any(_string(fields.get(name)) for name in _MESSAGES)
     told = any(_string(fields.get(name)) for name in _NAMES["message"])
     code = next((text for name in _NAMES["code"] if (text := _string(fields.get(name)))), "")
     status = _string(fields.get("status") or fields.get("statuscode"))

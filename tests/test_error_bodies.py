@@ -154,6 +154,23 @@ def test_what_is_no_error(body):
     assert error_in(json.dumps(body).encode()) is None
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"detail": "Internal Server Error"},
+        {"detail": [{"loc": ["body", "model"], "msg": "unknown", "type": "value_error"}]},
+        {"message": "no Route matched with those values"},
+        {"Message": "Forbidden", "error_description": "no access"},
+    ],
+)
+def test_message_alone(body):
+    """An object that holds a message and nothing else is an error, whatever the status."""
+    assert is_error(body)
+    assert isinstance(error_in(json.dumps(body).encode()), InternalServerError)
+    assert not is_error({**body, "choices": [{}]})
+    assert not is_error(dict.fromkeys(body, ""))
+
+
 def test_what_is_no_json_is_no_error_in_an_answer():
     """Text is an error only where the status says so."""
     assert error_in(b"it broke") is None
