@@ -171,9 +171,10 @@ def prepare_chat(
     )
 
 
-# RFC 9110: a field name is a token; a field value has no control characters but the tab.
+# RFC 9110: a field name is a token; a field value has no control characters but the tab. Of a lone surrogate aiohttp
+# would send nothing.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 _FRAMING = frozenset({"content-length", "transfer-encoding", "host", "connection", "content-encoding", "expect"})
 
 
@@ -191,9 +192,8 @@ def check_headers(headers: object, field: str = "extra_headers") -> dict[str, st
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower() in _FRAMING:
             raise InvalidInputError.of(field, name, "a header name, and not of a header that frames the message")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
-            raise InvalidInputError(
-                f"{field}[{name!r}] must be a string without control characters", field=f"{field}[{name!r}]"
-            )
+            name, allowed = f"{field}[{name!r}]", "a string without control characters and lone surrogates"
+            raise InvalidInputError(f"{name} must be {allowed}", field=name, allowed=allowed)
     return {name.title(): HiddenText(value) for name, value in headers.items()}
 
 

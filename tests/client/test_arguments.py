@@ -46,6 +46,7 @@ BAD_CREATE = [
     ("truncation_strategy.rolling_tokens", {"type": "rolling_tokens", "rolling_tokens": 1}),
     ("truncation_strategy: key", {"type": "rolling_tokens", "rolling": True}),
     ("extra_headers", {"a b": "c"}),
+    *[("extra_headers['X-A']", {"X-A": bad}) for bad in ("a\ud800", "\udcff", "a\0", "a\nb", 7)],
     *[("timeouts", bad) for bad in ("5", [], True)],
     *[("retry", bad) for bad in (-1, 1.5, "1", True)],
 ]
@@ -80,6 +81,7 @@ BAD_CHAT = [
     *[("repeatable", bad) for bad in ("yes", 1)],
     *[("serialize", bad) for bad in ("yes", 1)],
     ("extra_headers", {"a b": "c"}),
+    *[("extra_headers['X-A']", {"X-A": bad}) for bad in ("a\ud800", "\udcff", "a\0", "a\nb", 7)],
     *[("extra_body", bad) for bad in (7, [], "{}")],
     *[("extra_body['stream']", {"stream": given}) for given in (True, False, None)],
     ("extra_body['context_id']", {"context_id": "ctx-2"}),

@@ -103,6 +103,7 @@ def test_trailing_slashes(url):
         ({"retry": -1}, "retry"),
         ({"headers": "X: y"}, "headers"),
         ({"headers": {"X": 7}}, "headers['X']"),
+        ({"headers": {"X": "a\ud800"}}, "headers['X']"),
         ({"headers": {"X": "sk-secret\n"}}, "headers['X']"),
         ({"headers": {"X Y": "z"}}, "headers"),
         ({"headers": {"": "z"}}, "headers"),
