@@ -70,9 +70,9 @@ class Gateway:
         _body_limits: BodyLimits = _BODY_LIMITS,
         _leave_seconds: float = _LEAVE_SECONDS,
     ) -> None:
-        key = Secret(f"sk-{secrets.token_hex(24)}" if api_key is None else api_key)
+        key = Secret(_new_key() if api_key is None else api_key if isinstance(api_key, str) else "")
         api_key = None  # tracebacks may show local variables
-        if not _is_key(key.reveal()):
+        if not _is_key(key.reveal()):  # such as "", in place of what is no string
             allowed = "printable ASCII without spaces"
             raise InvalidInputError(f"api_key must be {allowed}", field="api_key", allowed=allowed)
         self._host: Final = checks.string("host", host)
@@ -164,8 +164,12 @@ class Gateway:
         return None if context is None else context.window.messages()
 
 
-def _is_key(value: Any) -> bool:
-    return isinstance(value, str) and value != "" and value.isascii() and value.isprintable() and " " not in value
+def _new_key() -> str:
+    return f"sk-{secrets.token_hex(24)}"
+
+
+def _is_key(value: str) -> bool:
+    return value != "" and value.isascii() and value.isprintable() and " " not in value
 
 
 def _windows(models: Any) -> dict[str, int]:
