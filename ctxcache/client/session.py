@@ -21,7 +21,7 @@ from .environment import Environment
 from .hooks import Hooks
 from .keywords import suggest_keywords
 from .resources import ChatEndpoint, ContextEndpoint
-from .resources.chat import ChatParameters
+from .resources.chat import ChatParameters, hide_headers
 
 if TYPE_CHECKING:
     import aiohttp
@@ -87,6 +87,7 @@ class AsyncSession:
         self._key = _secret(os.environ.get("CTXCACHE_API_KEY", "") if api_key is None else api_key)
         url = hide(base_url or os.environ.get("CTXCACHE_BASE_URL") or DEFAULT_BASE_URL)
         given_headers = hide(headers)
+        chat_defaults = _hidden_defaults(chat_defaults)
         api_key = base_url = headers = None
         _check_key(self._key)
         self.base_url = _url(url)
@@ -106,7 +107,7 @@ class AsyncSession:
             client_request_id=self._headers.pop("X-Client-Request-Id", None),
             environment=self._environment,
         )
-        self._make_endpoints(chat_defaults or {})
+        self._make_endpoints(chat_defaults)
         self._closed = False
 
     def _make_endpoints(self, chat_defaults: ChatParameters) -> None:
@@ -134,13 +135,14 @@ class AsyncSession:
             chat_defaults: further parameters of every chat, beside this session's.
 
         Raises:
-            InvalidInputError: a setting out of its range.
+            InvalidInputError: a setting out of range.
         """
+        headers, chat_defaults = hide(headers), _hidden_defaults(chat_defaults)  # from tracebacks with local variables
         other = copy.copy(self)
         other._timeouts, other._retry = read_timeouts(timeouts, self._timeouts), read_retry(retry, self._retry)
         more = check_headers(headers, "headers")
         other._calls = self._calls.with_options(other._timeouts, other._retry, more)
-        other._make_endpoints({**self._chat_defaults, **(chat_defaults or {})})
+        other._make_endpoints({**self._chat_defaults, **chat_defaults})
         other._owner = self
         return other
 
@@ -235,6 +237,15 @@ def _checked(name: str, value: object, kind: type[T]) -> T:
     if not isinstance(value, kind):
         raise InvalidInputError.of(name, value, f"a {kind.__name__}")
     return value
+
+
+def _hidden_defaults(chat_defaults: ChatParameters | None) -> ChatParameters:
+    """Return a copy of the defaults whose headers do not show where local variables are shown."""
+    if chat_defaults is not None and not isinstance(chat_defaults, Mapping):
+        raise InvalidInputError.of("chat_defaults", type(chat_defaults), "a mapping of chat parameters, or None")
+    defaults: ChatParameters = {**(chat_defaults or {})}
+    hide_headers(defaults)
+    return defaults
 
 
 def _secret(api_key: object) -> Secret:

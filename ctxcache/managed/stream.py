@@ -99,7 +99,7 @@ class ManagedStream:
     `async with` the stream, and `async for` inside; or just `async for`: a stream closes at the end, at an error, or
     when garbage-collected. Nothing is sent before the stream is entered or iterated. A single task reads at a time.
 
-    A context that turns out to be gone before the first chunk is renewed, and the call repeated once. After the first
+    A context that turns out to be gone before the first chunk is renewed, and the call repeated. After the first
     chunk nothing is ever repeated.
 
     Raises, from iterating: the errors of a `ChatStream`.

@@ -98,6 +98,7 @@ async def test_chat_defaults(hostile, session_for):
     [
         ({"chat_defaults": {"temperature": 9}}, InvalidInputError),
         ({"chat_defaults": {"temprature": 1}}, TypeError),
+        *[({"chat_defaults": bad}, InvalidInputError) for bad in (5, "temperature", [("temperature", 1)])],
         ({"timeouts": "5"}, InvalidInputError),
         ({"retry": -1}, InvalidInputError),
         ({"headers": {"a b": "c"}}, InvalidInputError),

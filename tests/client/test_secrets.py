@@ -161,6 +161,7 @@ async def test_headers_of_a_call_in_tracebacks(hostile, session, how):
         {"api_key": "sk-0123456789abcdef", "base_url": "ftp://h"},
         {"api_key": "k", "base_url": "http://me:sk-0123456789abcdef@h/v1"},
         {"api_key": "k", "headers": {"X": "sk-0123456789abcdef\nsk-"}},
+        {"api_key": "k", "chat_defaults": {"extra_headers": {"X": "sk-0123456789abcdef"}, "temperature": 9}},
         {"api_key": "k", "headers": {"Cookie": "sk-0123456789abcdef", "X Y": "z"}},
     ],
     ids=str,

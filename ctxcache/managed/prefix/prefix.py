@@ -41,7 +41,7 @@ class Prefix:
     """A long prompt kept in a `common_prefix` context, which exists whenever a call needs it.
 
     Nothing is sent before the first use, which creates the context. The context is replaced shortly before its TTL
-    ends, or when the service reports it gone; then the call is repeated once. Any number of tasks may call at once:
+    ends, or when the service reports it gone; then the call is repeated. Any number of tasks may call at once:
     concurrent first uses create one context; if that fails, each gets the error. Nothing needs to be closed.
 
     Args:
