@@ -30,7 +30,12 @@ from .errors import (
     ReplyTimeoutError,
 )
 
-__all__ = ["final_error", "may_repeat", "next_delay", "parse_retry_after"]
+__all__ = ["final_error", "may_repeat", "next_delay", "parse_retry_after", "unreachable"]
+
+
+def unreachable(error: CtxCacheError) -> bool:
+    """Whether no connection could be made, though another attempt may help: the call provably did not run."""
+    return isinstance(error, APIConnectionError) and not error.sent and not error.hopeless
 
 
 def may_repeat(error: CtxCacheError, *, repeatable: bool) -> bool:

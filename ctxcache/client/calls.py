@@ -4,6 +4,7 @@ import asyncio
 import copy
 import logging
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from itertools import count
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
     from .transport.exchange import Exchange
     from .transport.transport import Transport
 
-__all__ = ["Calls"]
+__all__ = ["Calls", "outage_awaited"]
 
 T = TypeVar("T")
+
+# Whether the caller waits for a service that cannot be reached, with other calls in view: then no call waits by itself.
+outage_awaited: Final = ContextVar("outage_awaited", default=False)
+
 _NO_STREAM: Final = ("application/json", "application/problem+json", "text/html")
 
 
@@ -204,7 +209,7 @@ class Calls:
             if isinstance(failure, ContextBusyError) and call.request.context_id is not None:
                 self.queues.mark_serial(call.request.context_id)
             delay = None
-            if retry.may_repeat(failure, repeatable=call.request.repeatable) and not self._root._closed:
+            if self._may_repeat(call, failure):
                 delay = retry.next_delay(
                     call.policy,
                     failure,
@@ -217,6 +222,11 @@ class Calls:
             self._announce_retry(call, failure, delay)
             call.evidence = Evidence()  # nothing of the next attempt was sent yet
             await environment.sleep(delay)
+
+    def _may_repeat(self, call: Call, failure: CtxCacheError) -> bool:
+        if self._root._closed or (outage_awaited.get() and retry.unreachable(failure)):
+            return False
+        return retry.may_repeat(failure, repeatable=call.request.repeatable)
 
     async def _refuse(self, exchange: "Exchange", declared: str) -> NoReturn:
         body = await exchange.read_all(self.limits.body_bytes)

@@ -22,9 +22,24 @@ from ctxcache import (
     Retry,
     SessionError,
 )
+from ctxcache.client.calls import outage_awaited
 from ctxcache.client.environment import Environment
 
-from ..hostile import CHAT, CLOSE, CONTEXT, CREATE, SSE, STALL, STORY, STORY_TEXT, answer, piece, refusal, streamed
+from ..hostile import (
+    CHAT,
+    CLOSE,
+    CONTEXT,
+    CREATE,
+    SSE,
+    STALL,
+    STORY,
+    STORY_TEXT,
+    Hostile,
+    answer,
+    piece,
+    refusal,
+    streamed,
+)
 
 DOCUMENTED = [
     # status, code, class, repeated: "always", "harmless" (where repeating is harmless) or "never"
@@ -253,6 +268,34 @@ async def test_back_off(hostile, paused):
     hostile.plays(*[[refusal(429)]] * 5, [answer()])
     await session.chat.create(**CHAT)
     assert pauses == [0.75, 1.5, 3, 3.75, 3.75]
+
+
+async def test_an_outage_that_the_caller_awaits(paused):
+    """Where the caller waits for the service itself, a call that finds no connection is not retried; others are."""
+    async with Hostile() as server:
+        session, pauses = paused(server=server)
+    with pytest.raises(APIConnectionError) as caught:
+        await session.chat.create(**CHAT)
+    assert (caught.value.attempts, len(pauses)) == (3, 2)
+    token = outage_awaited.set(True)
+    try:
+        with pytest.raises(APIConnectionError) as caught:
+            await session.context.create(**CREATE)
+    finally:
+        outage_awaited.reset(token)
+    assert (caught.value.attempts, len(pauses)) == (1, 2)
+
+
+async def test_a_lost_reply_while_the_caller_awaits_outages(hostile, paused):
+    """There, a reply that got lost is requested again as usual."""
+    session, pauses = paused()
+    hostile.plays([CLOSE], [answer(CONTEXT)])
+    token = outage_awaited.set(True)
+    try:
+        await session.context.create(**CREATE)
+    finally:
+        outage_awaited.reset(token)
+    assert (len(pauses), len(hostile.posts)) == (1, 2)
 
 
 async def test_max_elapsed(hostile, paused):

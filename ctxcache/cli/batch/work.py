@@ -1,8 +1,9 @@
 """One start of a batch: asks the questions without an answer, and counts."""
 
+import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ...config import Retry
@@ -93,13 +94,22 @@ class Work:
         """
         from ...managed import Map
 
-        await self._warm(terminal)
+        begun = asyncio.Event()
+
+        async def ask(question: NumberedQuestion, /, *, retry: Retry) -> ChatCompletion:
+            if not begun.is_set():
+                await self._warm(terminal)
+                begun.set()
+            return await self._ask(question, retry)
+
         try:
             async with (
                 show_progress(terminal, self.total, bar=bar) as progress,
-                Map(self._ask, self._open(), concurrency=concurrency, retry=retry) as answers,
+                Map(ask, self._open(begun), concurrency=concurrency, retry=retry) as answers,
             ):
                 async for answer in answers:
+                    if answer.error is not None and not begun.is_set():
+                        raise answer.error  # no context, so no question can be asked
                     self._note(answer, progress)
         except WriteError as error:
             raise CtxCacheError(str(error)) from None
@@ -116,15 +126,16 @@ class Work:
                 f"{hours:.1f} h more. With --store FILE the next start finds the context again"
             )
 
-    def _open(self) -> Iterator[NumberedQuestion]:
-        """Yield the questions without an answer, until the batch is stopped."""
+    async def _open(self, begun: asyncio.Event) -> AsyncIterator[NumberedQuestion]:
+        """Yield the questions without an answer, until the batch is stopped; only the first before it has begun."""
         for question in self._questions:
             if self.stopped:
                 return
             if isinstance(question, NumberedQuestion) and question not in self.journal.answered:
                 yield question
+                await begun.wait()
 
-    async def _ask(self, question: NumberedQuestion, /, *, retry: Retry) -> ChatCompletion:
+    async def _ask(self, question: NumberedQuestion, retry: Retry) -> ChatCompletion:
         options = {**self._sampling, **question.options}
         answer = await self._prefix.ask(question.messages, retry=retry, **options)
         context = self._prefix.context

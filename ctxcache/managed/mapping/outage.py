@@ -18,7 +18,7 @@ from ...config import Retry
 from ...errors import APIConnectionError, APIStatusError, CtxCacheError, OutcomeUnknownError, StreamInterruptedError
 from ...retry import next_delay
 
-__all__ = ["Outage", "State", "answers", "unreachable"]
+__all__ = ["Outage", "State", "answers"]
 
 
 class State(Enum):
@@ -27,11 +27,6 @@ class State(Enum):
     UP = "up"
     AWAY = "away"
     GIVEN_UP = "given up"
-
-
-def unreachable(error: CtxCacheError) -> bool:
-    """Whether no connection could be made, though another attempt may help: the call provably did not run."""
-    return isinstance(error, APIConnectionError) and not error.sent and not error.hopeless
 
 
 def answers(error: CtxCacheError) -> bool:

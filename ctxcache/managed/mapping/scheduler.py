@@ -21,14 +21,15 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import attrs
 
+from ...client.calls import outage_awaited
 from ...config import Retry
 from ...errors import CtxCacheError, RateLimitError, SessionError
 from ...log import log
 from ...models import ChatCompletion
-from ...retry import may_repeat, next_delay
+from ...retry import may_repeat, next_delay, unreachable
 from .answers import Answer, Answers
 from .limiter import Call, Limiter
-from .outage import Outage, State, answers, unreachable
+from .outage import Outage, State, answers
 from .source import Job, Source
 
 __all__ = ["AskOne", "Scheduler"]
@@ -233,6 +234,7 @@ class Scheduler(Generic[QuestionT]):
     async def _attempt(self, job: Job[QuestionT], call: Call, *, probe: bool) -> None:
         """Ask once; deliver the answer, or queue the question again."""
         job.attempts += 1
+        outage_awaited.set(True)  # for this task, and the create of a context if the question needs one
         try:
             completion = await self._ask(job.question, retry=self._once)
         except CtxCacheError as error:

@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,7 @@ import pytest
 from ctxcache.gateway import Gateway, Prompt
 
 from ...hostile import CONTEXT, Hostile, answer, refusal
-from ..conftest import SOURCE, Files
+from ..conftest import KEY, PATIENCE, SOURCE, Files
 
 Run = Callable[..., Any]
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -32,6 +33,54 @@ def test_does_the_rest(service: Any, run: Run, files: Files) -> None:
     assert files.out.read_text().startswith(kept)
     assert [one["line"] for one in files.answers()] == [1, 3, 4, 5]
     assert f"4 of 4 answers in {files.out} (3 new)\n" in done.err
+
+
+def closed_port(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Lead the command to a port where nobody listens; return the port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    for name, value in (("BASE_URL", f"http://127.0.0.1:{port}/v1"), ("API_KEY", KEY), ("MODEL", gateway_model())):
+        monkeypatch.setenv(f"CTXCACHE_{name}", value)
+    return port
+
+
+def test_a_service_that_starts_late(thread: Any, spawn: Spawn, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The create of the context waits for the service: a line when the wait begins, one when it ends."""
+    gateway = Gateway(api_key=KEY, port=closed_port(monkeypatch))
+    process = spawn(*files.argv)
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    assert first.startswith("ctxcache: map: no connection, all questions wait for up to 120 s: cannot connect")
+    thread.run(gateway.start())
+    try:
+        _, rest = process.communicate(timeout=PATIENCE)
+    finally:
+        thread.run(gateway.aclose())
+    again, count, _ = rest.splitlines()
+    assert again.startswith("ctxcache: map: connected again after ")
+    assert (process.returncode, count) == (0, f"3 of 3 answers in {files.out} (3 new)")
+
+
+def test_a_service_that_never_starts(run: Run, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `--retry-for` the command ends with the one error."""
+    closed_port(monkeypatch)
+    failed = run(*files.argv, "--retry-for", "0")
+    _, given_up, error = failed.err.splitlines()
+    assert failed.code == 1
+    assert given_up.startswith("ctxcache: map: no connection for ")
+    assert error.startswith("ctxcache: cannot connect: 127.0.0.1:")
+    assert files.answers() == []
+
+
+def test_a_create_that_fails(peer: Hostile, run: Run, files: Files) -> None:
+    """A create that is refused for good ends the command: sent once, and no question after."""
+    files.ask_many(500)
+    peer.plays(*[[refusal(400, "InvalidParameter", "no such model")]] * 3)
+    failed = run(*files.argv)
+    assert (failed.code, len(peer.posts)) == (1, 1)
+    assert failed.err.startswith("ctxcache: 400 InvalidParameter: no such model")
+    assert failed.err.count("\n") == 1
 
 
 class KillingEngine:

@@ -1,5 +1,6 @@
 """`outage`: where no connection can be made, the questions wait, and one of them tries."""
 
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -24,7 +25,8 @@ from ctxcache import (
 from ctxcache.client.hooks import Hooks, RetryEvent
 from ctxcache.gateway import Gateway
 from ctxcache.managed.mapping import Map
-from ctxcache.managed.mapping.outage import Outage, State, answers, unreachable
+from ctxcache.managed.mapping.outage import Outage, State, answers
+from ctxcache.retry import unreachable
 
 from .asking import Time, collect, completion, settle
 
@@ -187,6 +189,35 @@ async def test_hopeless_errors_fail_at_once(time: Time, timed: Callable[..., Map
     answered = await collect(timed(ask, range(100)))
     assert [answer.ok for answer in answered] == [False] * 100
     assert time.slept == []
+
+
+async def test_a_server_that_starts_late(quiet_loop: None, key: str, log_lines: Callable[[str], list[str]]) -> None:
+    """The create of the context waits as the questions do: a line at the begin, one at the end, all are answered."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    async with AsyncExitStack() as servers:
+        gateway = Gateway(api_key=key, port=port)
+        lost: list[RetryEvent] = []
+
+        async def begin(event: RetryEvent) -> None:
+            lost.append(event)
+            if len(lost) == 12:
+                await servers.enter_async_context(gateway)
+
+        quick = Retry(first_delay=0.01, max_delay=0.05)
+        async with AsyncSession(key, gateway_url(port), retry=quick, hooks=Hooks(on_retry=begin)) as session:
+            prefix = Prefix(session, model="Doubao-1.5-pro-32k", messages=[system("Be brief")])
+            answered = await collect(prefix.map(f"Question {number}?" for number in range(100)))
+        assert [answer.ok for answer in answered] == [True] * 100
+        first, last = log_lines("WARNING")
+        assert first.startswith("map: no connection, all questions wait for up to 120 s: cannot connect")
+        assert last.startswith("map: connected again after ")
+
+
+def gateway_url(port: int) -> str:
+    """The base URL of a gateway on a port."""
+    return f"http://127.0.0.1:{port}/v1"
 
 
 async def test_a_server_that_restarts(quiet_loop: None, key: str) -> None:
