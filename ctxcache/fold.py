@@ -7,7 +7,7 @@ from typing import Any
 from .models import AssistantMessage, ChatCompletion, ChatCompletionChunk, Choice, FunctionCall, ToolCall, Usage
 from .tool_calls import merge_fragments, merge_objects
 
-__all__ = ["Fold"]
+__all__ = ["Fold", "read_tool_call"]
 
 
 class _Reply:
@@ -28,7 +28,7 @@ class _Reply:
             role=self.role,
             content="".join(self.content) if self.content else None,
             reasoning_content="".join(self.reasoning) if self.reasoning else None,
-            tool_calls=tuple(map(_tool_call, merge_fragments(self.tool_calls))) if self.tool_calls else None,
+            tool_calls=tuple(map(read_tool_call, merge_fragments(self.tool_calls))) if self.tool_calls else None,
         )
         logprobs = merge_objects(self.logprobs) if self.logprobs else None
         return Choice(index=index, message=message, finish_reason=self.finish_reason, logprobs=logprobs)
@@ -130,7 +130,8 @@ class Fold:
         )
 
 
-def _tool_call(merged: dict[str, Any]) -> ToolCall:
+def read_tool_call(merged: dict[str, Any]) -> ToolCall:
+    """Read a whole call; fields that are missing or of another type become ""."""
     function = merged.get("function")
     name, arguments = (function.get(key) for key in ("name", "arguments")) if isinstance(function, dict) else ("", "")
     if isinstance(arguments, dict | list):

@@ -10,13 +10,24 @@
     streaming   a streamed answer on its way to the client              │ live here
     bodies      request bodies within limits, JSON responses            │
     generation  the engine at work on one chat                          │
-    engines/    Engine (write your own), ScriptedEngine                ─┘
+    engines/    Engine and Piece (write your own), ScriptedEngine      ─┘
     ── below: pure, clock and randomness are parameters ──
     rules/      contexts, their window and ttl, replies, tokens, the JSON of answers, refusals
 """
 
-from .engines import Engine, Prompt, ScriptedEngine
+from .engines import Engine, ManagedEngine, NewContext, Piece, Prompt, ScriptedEngine
 from .rules.tokens import count_tokens
 from .server import MODELS, WINDOW, Gateway
 
-__all__ = ["MODELS", "WINDOW", "Engine", "Gateway", "Prompt", "ScriptedEngine", "count_tokens"]
+__all__ = [
+    "MODELS",
+    "WINDOW",
+    "Engine",
+    "Gateway",
+    "ManagedEngine",
+    "NewContext",
+    "Piece",
+    "Prompt",
+    "ScriptedEngine",
+    "count_tokens",
+]

@@ -8,10 +8,10 @@ from aiohttp import web
 
 from ..models import ChatRequest, ContextRequest
 from .bodies import BodyLimits, Headers, json_response, read_request
-from .engines import Engine
+from .engines import Engine, NewContext
 from .generation import Generation
 from .rules import answers
-from .rules.table import AcceptedChat, ContextTable
+from .rules.table import AcceptedChat, ContextTable, ServedContext
 from .streaming import StreamedAnswer
 
 __all__ = ["Endpoints"]
@@ -26,6 +26,7 @@ class Endpoints:
         clock: the wall clock, Unix seconds.
         limits: the limits of a request body.
         chunks_per_write: the most chunks of a stream in one write to the socket.
+        client: the name of the clients' key for the engine, `Prompt.client`.
 
     Raises:
         APIStatusError: from every method, for a request that is refused and an engine that failed.
@@ -38,12 +39,14 @@ class Endpoints:
         clock: Callable[[], float],
         limits: BodyLimits,
         chunks_per_write: int,
+        client: str = "",
     ) -> None:
         self._table: Final = table
         self._engine: Final = engine
         self._clock: Final = clock
         self._limits: Final = limits
         self._chunks_per_write: Final = chunks_per_write
+        self._client: Final = client
 
     async def models(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
         """List the models."""
@@ -51,13 +54,32 @@ class Endpoints:
 
     async def create(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
         """Create a context."""
-        template = await read_request(ContextRequest, request, self._limits)
-        return json_response(answers.context(self._table.create(template)), headers)
+        created = self._table.create(await read_request(ContextRequest, request, self._limits))
+        try:
+            await self._prepare(created)
+        except BaseException:
+            self._table.expire(created.id)  # no client knows the id
+            raise
+        return json_response(answers.context(created), headers)
+
+    async def _prepare(self, created: ServedContext) -> None:
+        prepare = getattr(self._engine, "prepare", None)
+        if prepare is not None:
+            await prepare(
+                NewContext(
+                    id=created.id,
+                    model=created.model,
+                    mode=created.mode,
+                    messages=created.window.initial,
+                    tokens=created.window.initial_tokens,
+                    client=self._client,
+                )
+            )
 
     async def chat(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
         """Chat on a context, answered whole or in a stream."""
         chat = self._table.begin(await read_request(ChatRequest, request, self._limits))
-        async with Generation(self._engine, chat, self._chunks_per_write) as generation:
+        async with Generation(self._engine, chat, self._chunks_per_write, self._client) as generation:
             try:
                 if chat.request.stream is True:
                     return await self._stream(request, headers, chat, generation)
@@ -68,7 +90,7 @@ class Endpoints:
     async def _complete(self, headers: Headers, chat: AcceptedChat, generation: Generation) -> web.StreamResponse:
         while not generation.done:
             await generation.take()
-        usage = chat.complete()
+        usage = generation.usage(chat.complete())
         body = answers.completion(_answer_id(), int(self._clock()), chat.context.model, chat.replies, usage)
         return json_response(body, headers)
 

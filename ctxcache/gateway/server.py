@@ -1,5 +1,7 @@
 """The Gateway object: settings, start and end."""
 
+import hashlib
+import hmac
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -42,7 +44,7 @@ class Gateway:
         host: the address to listen on; "" listens on all.
         port: the port, 0 for a free one.
         api_key: the bearer key clients must send, printable ASCII; None makes a random one.
-        engine: writes the answers; None is `ScriptedEngine()`.
+        engine: writes the answers; None is `ScriptedEngine()`. Started and closed with the gateway.
         models: the models served: ids, or a mapping from ids to context windows in tokens (default 32,768).
         clock: the wall clock, Unix seconds. Ids, `created` and every ttl follow this clock: set it forward to let
             contexts expire.
@@ -79,13 +81,16 @@ class Gateway:
         self._port = checks.whole("port", port, 0, 65535)
         self._api_key: Final = key
         self._leave_seconds: Final = _leave_seconds
-        self._contexts: Final = ContextTable(_windows(models), clock, randbelow)
+        self._engine: Final = ScriptedEngine() if engine is None else engine
+        ended = getattr(self._engine, "forget", _nothing_to_forget)
+        self._contexts: Final = ContextTable(_windows(models), clock, randbelow, ended=ended)
         endpoints = Endpoints(
             self._contexts,
-            ScriptedEngine() if engine is None else engine,
+            self._engine,
             clock,
             _body_limits,
             checks.whole("chunks_per_write", chunks_per_write, 1, _MAX_CHUNKS),
+            _client_name(key),
         )
         self._app: Final = App(endpoints, key, clock)
 
@@ -123,12 +128,14 @@ class Gateway:
         """
         if self._running is not None:
             raise SessionError("the gateway is running already")
+        await self._call_engine("start")
         # handler_cancellation: a client that leaves ends its answer at once, and so frees its context.
         server = web.Server(self._app.handle, handler_cancellation=True)
         try:
             listener = await Listener.open(self._host, self._port, lambda: Connection(server, self._app))
         except (OSError, ValueError) as error:  # ValueError: a host that cannot be encoded
             problem = getattr(error, "strerror", None) or str(error)
+            await self._call_engine("aclose")
         else:
             if self._running is not None:  # by another task, meanwhile
                 await listener.aclose()
@@ -146,6 +153,13 @@ class Gateway:
         listener, server = running
         await listener.aclose()
         await server.shutdown(self._leave_seconds)
+        await self._call_engine("aclose")
+
+    async def _call_engine(self, method: str) -> None:
+        """Call an optional method of the engine."""
+        call = getattr(self._engine, method, None)
+        if call is not None:
+            await call()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -166,6 +180,15 @@ class Gateway:
 
 def _new_key() -> str:
     return f"sk-{secrets.token_hex(24)}"
+
+
+def _client_name(key: Secret) -> str:
+    """Name the client of a key for the engine: a keyed hash, from which the key cannot be told."""
+    return hmac.new(key.reveal().encode(), b"ctxcache client", hashlib.sha256).hexdigest()
+
+
+def _nothing_to_forget(context_id: str) -> None:
+    """Stand for the `forget` that an engine lacks."""
 
 
 def _is_key(value: str) -> bool:

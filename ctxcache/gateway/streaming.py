@@ -86,7 +86,7 @@ class StreamedAnswer:
                 break
             await self._response.write(last)
         # The turn is stored and the context free before the client learns that the answer is complete.
-        usage = self._chat.complete()
+        usage = self._generation.usage(self._chat.complete())
         *writes, last = self._join([last, *([self._chunks.usage(usage)] if self._with_usage else []), answers.DONE])
         for data in writes:
             await self._response.write(data)

@@ -6,7 +6,8 @@ from typing import Any, Final
 from ... import codec
 from ...config import UNSET
 from ...models import TruncationStrategy, Usage
-from .reply import Fragment, Reply
+from .pieces import Fragment
+from .reply import Reply
 from .table import ServedContext
 
 __all__ = ["DONE", "Chunks", "completion", "context", "error_event", "models"]
@@ -34,14 +35,25 @@ def completion(answer_id: str, created: int, model: str, replies: Iterable[Reply
     choices = [
         {
             "index": index,
-            "message": {"role": "assistant", "content": reply.text},
-            "logprobs": None,
+            "message": _message(reply),
+            "logprobs": reply.logprobs,
             "finish_reason": reply.finish_reason,
         }
         for index, reply in enumerate(replies)
     ]
     answer = {"id": answer_id, "object": "chat.completion", "created": created, "model": model, "choices": choices}
     return codec.encode({**answer, "usage": _usage(usage)})
+
+
+def _message(reply: Reply) -> dict[str, Any]:
+    """Return the message of a plain answer; `content` is null where there are tool calls alone."""
+    calls = reply.tool_calls
+    message: dict[str, Any] = {"role": "assistant", "content": reply.text or (None if calls else "")}
+    if reasoning := reply.reasoning:
+        message["reasoning_content"] = reasoning
+    if calls:
+        message["tool_calls"] = calls
+    return message
 
 
 def error_event(envelope: dict[str, Any]) -> bytes:
@@ -63,8 +75,10 @@ class Chunks:
         same = {"id": answer_id, "object": "chat.completion.chunk", "created": created, "model": model}
         self._head: Final = b"data: " + codec.encode(same)[:-1] + b',"choices":['
         self._end: Final = b'],"usage":null}\n\n' if usage else b"]}\n\n"
-        self._text: Final = [self._head + b'{"index":%d,"delta":{"content":' % index for index in range(len(replies))]
-        self._text_end: Final = b'},"finish_reason":null}' + self._end
+        self._choice: Final = [self._head + b'{"index":%d,' % index for index in range(len(replies))]
+        self._text: Final = [choice + b'"delta":{"content":' for choice in self._choice]
+        self._unfinished: Final = b',"finish_reason":null}' + self._end
+        self._text_end: Final = b"}" + self._unfinished
 
     def events(self, fragments: Iterable[Fragment]) -> list[bytes]:
         """Encode fragments, one event each; the first of a reply has an event for the role before it."""
@@ -72,16 +86,15 @@ class Chunks:
         for index, text in fragments:
             if index not in self._begun:
                 self._begun.add(index)
-                events.append(self._choice(index, b'{"role":"assistant","content":""}', None))
-            if text is None:
-                events.append(self._choice(index, b"{}", self._replies[index].finish_reason))
-            else:  # the hot path
+                events.append(self._choice[index] + b'"delta":{"role":"assistant","content":""}' + self._unfinished)
+            if isinstance(text, str):  # the hot path
                 events.append(self._text[index] + codec.encode(text) + self._text_end)
+            elif text is None:
+                reason = codec.encode(self._replies[index].finish_reason)
+                events.append(b'%b"delta":{},"finish_reason":%b}%b' % (self._choice[index], reason, self._end))
+            else:
+                events.append(self._choice[index] + text + self._unfinished)
         return events
-
-    def _choice(self, index: int, delta: bytes, finish_reason: str | None) -> bytes:
-        choice = b'{"index":%d,"delta":%b,"finish_reason":%b}' % (index, delta, codec.encode(finish_reason))
-        return self._head + choice + self._end
 
     def usage(self, usage: Usage) -> bytes:
         """Encode the usage as the last chunk."""
@@ -89,9 +102,14 @@ class Chunks:
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
-    return {
+    """Return the JSON of a usage: details only where there are any, since 0 cached tokens is a claim, too."""
+    counts: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
+    if usage.prompt_tokens_details is not None:
+        counts["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.completion_tokens_details is not None:
+        counts["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return counts

@@ -1,20 +1,23 @@
 """One reply while the engine writes: where the reply ends, and which text may be shown already.
 
-The engine's text is cut first at the token limit, then before the first stop string completed in the rest. Text that
+Text that comes as `str` is cut and counted here; a `Piece` is passed on as it is, since its engine does that itself.
+Such text is cut first at the token limit, then before the first stop string completed in the rest. Text that
 may still become a stop string is held back until that is decided. The reply does not depend on how the engine cuts the
 text into pieces. Each stop string has a Knuth-Morris-Pratt automaton, whose table is built only as far as a match has
 come: linear time, and a stop string of a megabyte costs nothing until a match has come far.
 """
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Final, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
-from .tokens import TokenCounter
+from ...fold import read_tool_call
+from ...models import Message, ToolCall, assistant
+from ...tool_calls import merge_fragments, merge_objects
+from .pieces import Piece, encode_delta
+from .tokens import TokenCounter, count_tokens
 
-__all__ = ["Fragment", "Reply"]
-
-Fragment: TypeAlias = tuple[int, str | None]  # index of the reply, and its next text; None: the reply has ended
+__all__ = ["Reply"]
 
 
 class _Stop:
@@ -49,7 +52,8 @@ class Reply:
     """One reply of an answer.
 
     Attributes:
-        finish_reason: `stop` (the engine ended, or a stop string came) or `length` (no token left); None until then.
+        finish_reason: the engine's, or `stop` (the engine ended, or a stop string came), `length` (no token left) or
+            `tool_calls`; None until then.
     """
 
     def __init__(self, stops: Iterable[str], limit: int) -> None:
@@ -62,6 +66,11 @@ class Reply:
         self._parts: list[str] = []
         self._held: deque[str] = deque()
         self._held_length = 0
+        self._reasoning: list[str] = []
+        self._logprobs: list[Mapping[str, Any]] = []
+        self._calls: list[list[dict[str, Any]]] = []  # the fragments of each piece
+        self._calls_begun = 0
+        self._counted = True  # whether `_shown` has counted all of the text
 
     @property
     def text(self) -> str:
@@ -69,9 +78,66 @@ class Reply:
         return "".join(self._parts)
 
     @property
+    def reasoning(self) -> str:
+        """The reasoning so far."""
+        return "".join(self._reasoning)
+
+    @property
+    def logprobs(self) -> dict[str, Any] | None:
+        """The log probabilities so far, None if the engine told none."""
+        return merge_objects(self._logprobs) if self._logprobs else None
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The tool calls so far, whole, in OpenAI's form; fields beyond that form are kept."""
+        calls = [{**call, **read_tool_call(call).to_dict()} for call in merge_fragments(self._calls)]
+        return [{name: value for name, value in call.items() if name != "index"} for call in calls]
+
+    @property
+    def message(self) -> Message:
+        """The reply as a message of the conversation: text and tool calls, without the reasoning."""
+        calls = self.tool_calls
+        return assistant(self.text or None, calls) if calls else assistant(self.text)
+
+    @property
     def tokens(self) -> int:
-        """The number of tokens of `text`."""
-        return self._shown.tokens
+        """The number of tokens of text and reasoning."""
+        return self._shown.tokens if self._counted else count_tokens(self.text + self.reasoning)
+
+    def take(self, piece: Piece) -> Iterable[str | bytes]:
+        """Take a piece of an engine that cuts and counts itself; return what may be shown now.
+
+        Raises:
+            InvalidInputError: for a value that JSON cannot express.
+        """
+        shown: list[str | bytes] = []
+        if self._held_length:
+            shown.append(self._show(self._release(self._held_length)))
+        if piece.finish_reason:
+            self.finish_reason = piece.finish_reason
+        if piece.text:
+            self._parts.append(piece.text)
+            self._counted = False
+        if not (piece.reasoning or piece.tool_calls or piece.logprobs):
+            return [*shown, piece.text] if piece.text else shown
+        fragments = [self._indexed(call) for call in piece.tool_calls]
+        shown.append(encode_delta(piece, fragments))
+        if piece.reasoning:
+            self._reasoning.append(piece.reasoning)
+            self._counted = False
+        if fragments:
+            self._calls.append(fragments)
+        if piece.logprobs:
+            self._logprobs.append(piece.logprobs)
+        return shown
+
+    def _indexed(self, call: ToolCall | Mapping[str, Any]) -> dict[str, Any]:
+        """Return a fragment of a tool call, with the index that names the call."""
+        given = call.to_dict() if isinstance(call, ToolCall) else call
+        fragment = {"index": self._calls_begun, **given}
+        if isinstance(fragment["index"], int):
+            self._calls_begun = max(self._calls_begun, fragment["index"] + 1)
+        return fragment
 
     def feed(self, piece: str) -> str:
         """Take the engine's next piece; return the text that may be shown now, or ""."""
@@ -89,7 +155,7 @@ class Reply:
         """End the reply with the engine's last piece taken; return the text that was held back."""
         if self.finish_reason:
             return ""
-        self.finish_reason = "stop"
+        self.finish_reason = "tool_calls" if self._calls else "stop"
         return self._show(self._release(self._held_length))
 
     def _show(self, text: str) -> str:

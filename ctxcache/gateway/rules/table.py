@@ -26,7 +26,6 @@ from ...models import (
     Message,
     PromptTokensDetails,
     Usage,
-    assistant,
 )
 from .refusals import bad_request, busy, context_not_found, full, model_not_found
 from .reply import Reply
@@ -77,6 +76,8 @@ class AcceptedChat:
         context: the context of the call.
         held: the context's messages that the engine sees.
         plan: how the call fits the window.
+        max_tokens: the most tokens of a reply: what the request allows, within the room of the window.
+        stops: the stop strings.
         replies: `n` replies, to be fed.
     """
 
@@ -84,6 +85,8 @@ class AcceptedChat:
     context: ServedContext
     held: tuple[Message, ...]
     plan: Plan
+    max_tokens: int
+    stops: tuple[str, ...]
     replies: tuple[Reply, ...]
     _clock: Callable[[], float]
     _open: bool = attrs.field(default=True, init=False)
@@ -94,10 +97,14 @@ class AcceptedChat:
         return self.request.messages
 
     def complete(self) -> Usage:
-        """End the call with every reply ended: a session stores the turn, with the first of `n` replies as answer."""
+        """End the call with every reply ended: a session stores the turn, with the first of `n` replies as answer.
+
+        Returns:
+            The usage by the gateway's own count, as if every token of the context had been cached.
+        """
         rolled = False
         if self.context.mode == "session" and self.plan.room:  # without room there was no reply
-            rolled = self.context.window.store((*self.question, assistant(self.replies[0].text)))
+            rolled = self.context.window.store((*self.question, self.replies[0].message))
         self.abandon()
         prompt = self.plan.kept + message_tokens(self.question)
         completion = sum(reply.tokens for reply in self.replies)
@@ -119,6 +126,7 @@ class ContextTable:
         clock: the wall clock, Unix seconds.
         randbelow: randomness for ids, as `secrets.randbelow`.
         max_contexts: the most contexts at once.
+        ended: called with the id of each context that ends.
     """
 
     def __init__(
@@ -127,11 +135,13 @@ class ContextTable:
         clock: Callable[[], float],
         randbelow: Callable[[int], int],
         max_contexts: int = MAX_CONTEXTS,
+        ended: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.models: Final = dict(models)
         self._clock: Final = clock
         self._randbelow: Final = randbelow
         self._max_contexts: Final = max_contexts
+        self._ended: Final = ended
         self._live: dict[str, ServedContext] = {}
         self._due: list[tuple[float, str]] = []
         self._second = ""
@@ -182,12 +192,15 @@ class ContextTable:
         plan = context.window.plan(message_tokens(request.messages))
         context.running += 1
         limit = min(plan.room, _or(request.max_tokens, plan.room))
+        stops = _stops(request)
         return AcceptedChat(
             request=request,
             context=context,
             held=context.window.messages(plan.dropped),
             plan=plan,
-            replies=tuple(Reply(_stops(request), limit) for _ in range(replies)),
+            max_tokens=limit,
+            stops=stops,
+            replies=tuple(Reply(stops, limit) for _ in range(replies)),
             clock=self._clock,
         )
 
@@ -198,7 +211,10 @@ class ContextTable:
 
     def expire(self, context_id: str) -> bool:
         """Remove a context now, as the ttl would; False if unknown. A running call still gets an answer."""
-        return self._live.pop(context_id, None) is not None
+        if self._live.pop(context_id, None) is None:
+            return False
+        self._ended(context_id)
+        return True
 
     def _window_of(self, model: str) -> int:
         if model not in self.models:
@@ -216,7 +232,7 @@ class ContextTable:
             elif context.deadline > now:
                 heapq.heappush(self._due, (context.deadline, context_id))
             else:
-                del self._live[context_id]
+                self.expire(context_id)
 
     def _new_id(self, now: float) -> str:
         """Make `ctx-<yyyymmddHHMMSS>-<5 characters>` (API reference), unique even if randomness repeats itself."""

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ctxcache.gateway.rules.pieces import Piece
 from ctxcache.gateway.rules.reply import Reply
 from ctxcache.gateway.rules.tokens import count_tokens
 
@@ -86,6 +87,31 @@ def test_no_token_left_ends_it_at_once() -> None:
     """A reply of no tokens is empty and ends with `length`."""
     assert Reply([], 0).finish_reason == "length"
     assert written(["text"], [], 0) == ("", "length", 0)
+
+
+def test_a_piece_lets_held_text_out() -> None:
+    """Text held for a stop string comes before a piece that the engine answers for, and the order is kept."""
+    reply = Reply(["END"], 100)
+    assert reply.feed("so EN") == "so "
+    assert reply.take(Piece(text="D")) == ["EN", "D"]
+    assert reply.feed("END") == ""
+    assert (reply.text, reply.finish_reason, reply.end()) == ("so END", "stop", "")
+
+
+def test_a_piece_counts_as_its_text_and_reasoning() -> None:
+    """Without an engine's report, text and reasoning are counted by the gateway's rule, beyond any limit."""
+    reply = Reply((), 1)
+    assert reply.take(Piece(text="abcd")) == ["abcd"]
+    assert reply.take(Piece(text="efgh", finish_reason="content_filter")) == ["efgh"]
+    assert len(list(reply.take(Piece(reasoning="ijkl")))) == 1
+    assert (reply.tokens, reply.text, reply.reasoning) == (3, "abcdefgh", "ijkl")
+    assert (reply.end(), reply.finish_reason) == ("", "content_filter")
+
+
+def test_a_piece_that_shows_nothing_is_no_fragment() -> None:
+    """A finish reason, a usage or nothing at all makes no chunk of its own."""
+    reply = Reply((), 1)
+    assert list(reply.take(Piece())) == list(reply.take(Piece(finish_reason="stop"))) == []
 
 
 @pytest.mark.parametrize("size", [20_000])
