@@ -13,17 +13,17 @@ imports from lower floors only)::
     models/         requests and answers                structs     a fast layout for models on the hot path
     checks          argument checks                     config      settings
     errors          the error tree                      hosts       public hosts, proxies
-    log             the logger
+    keywords        arguments that do not exist         log         the logger
 
 Public names are loaded at first use, so `import ctxcache` costs next to nothing.
 """
 
 from importlib import import_module
 
-TYPE_CHECKING = False  # as in typing, whose import would take longer than all others here
+TYPE_CHECKING = __name__ == ""  # never; not False, or static completion skips what follows; `typing` loads slowly
 if TYPE_CHECKING:
     from .client.hooks import CallEvent, CreateEvent, Hooks, RecreateEvent, RetryEvent, WarningEvent
-    from .client.resources.chat import ChatOptions, ChatParameters
+    from .client.resources.parameters import ChatOptions, ChatParameters
     from .client.session import AsyncSession
     from .client.stream import ChatStream
     from .config import UNSET, Limits, Retry, Timeouts, Unset, __version__
@@ -74,15 +74,27 @@ if TYPE_CHECKING:
         ChoiceDelta,
         ChunkChoice,
         CompletionTokensDetails,
+        ContentPartDict,
         Context,
         FinishReason,
         FunctionCall,
+        FunctionCallDict,
+        FunctionDict,
+        JSONSchemaDict,
         Message,
+        MessageDict,
         MessageLike,
         MessageObject,
         PromptTokensDetails,
+        ResponseFormatDict,
+        StreamOptionsDict,
+        ThinkingDict,
         ToolCall,
+        ToolCallDict,
+        ToolChoiceDict,
+        ToolDict,
         TruncationStrategy,
+        TruncationStrategyDict,
         Usage,
         assistant,
         system,
@@ -92,6 +104,18 @@ if TYPE_CHECKING:
 
 # The module of each public name.
 _PLACES = {
+    "ContentPartDict": ".models",
+    "FunctionCallDict": ".models",
+    "FunctionDict": ".models",
+    "JSONSchemaDict": ".models",
+    "MessageDict": ".models",
+    "ResponseFormatDict": ".models",
+    "StreamOptionsDict": ".models",
+    "ThinkingDict": ".models",
+    "ToolCallDict": ".models",
+    "ToolChoiceDict": ".models",
+    "ToolDict": ".models",
+    "TruncationStrategyDict": ".models",
     "UNSET": ".config",
     "APIConnectionError": ".errors",
     "APIStatusError": ".errors",
@@ -104,8 +128,8 @@ _PLACES = {
     "CallEvent": ".client.hooks",
     "ChatCompletion": ".models",
     "ChatCompletionChunk": ".models",
-    "ChatOptions": ".client.resources.chat",
-    "ChatParameters": ".client.resources.chat",
+    "ChatOptions": ".client.resources.parameters",
+    "ChatParameters": ".client.resources.parameters",
     "ChatStream": ".client.stream",
     "Choice": ".models",
     "ChoiceDelta": ".models",
@@ -186,6 +210,7 @@ __all__ = [
     "ChoiceDelta",
     "ChunkChoice",
     "CompletionTokensDetails",
+    "ContentPartDict",
     "Context",
     "ContextBusyError",
     "ContextGoneError",
@@ -196,15 +221,19 @@ __all__ = [
     "EventTooLargeError",
     "FinishReason",
     "FunctionCall",
+    "FunctionCallDict",
+    "FunctionDict",
     "Hooks",
     "InternalServerError",
     "InvalidInputError",
+    "JSONSchemaDict",
     "Limits",
     "MalformedStreamError",
     "ManagedStream",
     "Map",
     "MemoryStore",
     "Message",
+    "MessageDict",
     "MessageLike",
     "MessageObject",
     "NotFoundError",
@@ -220,6 +249,7 @@ __all__ = [
     "RedisStore",
     "ReplyLostError",
     "ReplyTimeoutError",
+    "ResponseFormatDict",
     "Retry",
     "RetryEvent",
     "SQLiteStore",
@@ -227,10 +257,16 @@ __all__ = [
     "Store",
     "StoredContext",
     "StreamInterruptedError",
+    "StreamOptionsDict",
+    "ThinkingDict",
     "Timeouts",
     "ToolCall",
+    "ToolCallDict",
+    "ToolChoiceDict",
+    "ToolDict",
     "TranscriptTurn",
     "TruncationStrategy",
+    "TruncationStrategyDict",
     "Unset",
     "Usage",
     "WarningEvent",

@@ -10,6 +10,7 @@ import attrs
 
 from . import checks
 from .errors import InvalidInputError
+from .keywords import suggest_fields
 
 __all__ = [
     "DEFAULT_BASE_URL",
@@ -178,6 +179,7 @@ def _count(field: str, default: int, least: int) -> Any:
     return attrs.field(default=default, converter=lambda value: checks.whole(field, value, least))
 
 
+@suggest_fields
 @attrs.frozen(kw_only=True, cache_hash=True)
 class Timeouts:
     """Time limits, in seconds; None means no limit.
@@ -213,6 +215,7 @@ class Timeouts:
         return attrs.evolve(base, **named) if named else base
 
 
+@suggest_fields
 @attrs.frozen(kw_only=True)
 class Limits:
     """Limits on connections and memory.
@@ -232,6 +235,7 @@ class Limits:
     answer_bytes: int = _count("Limits.answer_bytes", 64 * 1024 * 1024, 1)
 
 
+@suggest_fields
 @attrs.frozen(kw_only=True)
 class Retry:
     """When to repeat a call. Only errors that are safe to repeat are retried: `ctxcache.retry` has the list.

@@ -11,7 +11,7 @@ import pytest
 
 import ctxcache
 from ctxcache import errors
-from ctxcache.client.resources.chat import ChatEndpoint, ChatOptions
+from ctxcache.client.resources.chat import ChatEndpoint
 from ctxcache.client.resources.context import ContextEndpoint
 from ctxcache.client.session import AsyncSession
 from ctxcache.config import Limits, Retry, Timeouts
@@ -26,6 +26,8 @@ NAMES = """
     RetryEvent SessionError SQLiteStore Store StoredContext StreamInterruptedError system Timeouts TranscriptTurn
     TruncationStrategy UNSET Unset Usage user __version__ WarningEvent
     ReplyLostError ReplyTimeoutError ToolCall FunctionCall tool MessageObject FinishReason ChatOptions ChatParameters
+    ContentPartDict FunctionCallDict FunctionDict JSONSchemaDict MessageDict ResponseFormatDict StreamOptionsDict
+    ThinkingDict ToolCallDict ToolChoiceDict ToolDict TruncationStrategyDict
 """.split()
 
 
@@ -68,6 +70,28 @@ def test_names_are_loaded_when_they_are_asked_for() -> None:
         ctxcache.Nothing  # noqa: B018
 
 
+def completions(source: str) -> set[str]:
+    """What static completion offers at the end of a program."""
+    jedi = pytest.importorskip("jedi")
+    return {found.name for found in jedi.Script(source).complete()}
+
+
+def test_static_completion_lists_the_public_names() -> None:
+    """Jedi, as editors and notebooks use it, offers every public name, though the names are loaded lazily."""
+    assert set(NAMES) <= completions("import ctxcache; ctxcache.")
+    assert {"AsyncSession"} == completions("from ctxcache import AsyncS")
+
+
+def test_static_completion_knows_arguments_and_answers() -> None:
+    """Jedi offers the arguments of a call, and the attributes of an answer."""
+    program = (
+        "from ctxcache import AsyncSession, Prefix\nasync def main():\n    async with AsyncSession() as session:\n"
+    )
+    assert "temperature=" in completions(f"{program}        session.chat.stream(temp")
+    assert "tool_choice=" in completions(f"{program}        await Prefix(session).ask('?', tool")
+    assert {"text", "usage"} <= completions(f"{program}        reply = await session.chat.create()\n        reply.")
+
+
 def test_every_error_is_public() -> None:
     """Whatever can be raised can be caught by name."""
     assert set(errors.__all__) <= set(ctxcache.__all__)
@@ -87,17 +111,14 @@ def test_the_tests_run_on_the_installed_package() -> None:
 
 
 def parameters(function: object) -> list[str]:
-    """The names of a function's parameters, those of a TypedDict spelled out."""
+    """The names of a function's parameters."""
     assert callable(function)
-    names = [name for name in inspect.signature(function).parameters if name != "self"]
-    if "options" in names:
-        names.remove("options")
-        names += list(inspect.get_annotations(ChatOptions))
-    return names
+    return [name for name in inspect.signature(function).parameters if name != "self"]
 
 
+REQUIRED = "context_id model messages".split()
 CHAT = """
-    context_id model messages temperature top_p n stop max_tokens presence_penalty frequency_penalty repetition_penalty
+    temperature top_p n stop max_tokens presence_penalty frequency_penalty repetition_penalty
     tools tool_choice parallel_tool_calls response_format thinking stream_options user logprobs top_logprobs logit_bias
     service_tier repeatable serialize extra_headers extra_body timeouts retry
 """.split()
@@ -114,8 +135,8 @@ CHAT = """
             ContextEndpoint.create,
             "model messages mode ttl truncation_strategy extra_headers extra_body timeouts retry".split(),
         ),
-        (ChatEndpoint.create, ["stream", *CHAT]),
-        (ChatEndpoint.stream, CHAT),
+        (ChatEndpoint.create, [*REQUIRED, "stream", *CHAT]),
+        (ChatEndpoint.stream, [*REQUIRED, *CHAT]),
         (Timeouts, "connect pool head idle total".split()),
         (Limits, "connections keepalive event_bytes body_bytes answer_bytes".split()),
         (Retry, "attempts first_delay max_delay max_elapsed max_retry_after".split()),

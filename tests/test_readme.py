@@ -66,7 +66,7 @@ def test_every_error_is_in_the_table() -> None:
 
 def test_every_parameter_is_in_the_tables() -> None:
     """Every parameter of both endpoints stands in the README."""
-    from ctxcache.client.resources.chat import ChatOptions
+    from ctxcache import ChatOptions
 
     for name in [*ChatOptions.__required_keys__, *ChatOptions.__optional_keys__, "ttl", "mode", "truncation_strategy"]:
         assert f"`{name}`" in README, name

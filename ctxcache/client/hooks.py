@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import attrs
 
 from ..errors import CtxCacheError, InvalidInputError
+from ..keywords import suggest_fields
 from ..log import log
 from ..models import Context, Usage
 
@@ -104,6 +105,7 @@ class WarningEvent:
     error: BaseException | None = None
 
 
+@suggest_fields
 @attrs.frozen(kw_only=True)
 class Hooks:
     """Functions that are called on events, sync or async; each takes the event.

@@ -13,15 +13,15 @@ from urllib.parse import urlsplit
 from ..config import DEFAULT_BASE_URL, Limits, Retry, Secret, Timeouts, hide, read_retry, read_timeouts
 from ..errors import InvalidInputError
 from ..hosts import is_public
+from ..keywords import suggest_keywords, unknown_keyword
 from ..log import log
 from ..models import Usage
 from ..wire import check_headers
 from .calls import Calls
 from .environment import Environment
 from .hooks import Hooks
-from .keywords import suggest_keywords
 from .resources import ChatEndpoint, ContextEndpoint
-from .resources.chat import ChatParameters, hide_headers
+from .resources.parameters import ChatParameters, hide_headers
 
 if TYPE_CHECKING:
     import aiohttp
@@ -44,14 +44,14 @@ class AsyncSession:
         api_key: the key; default: the environment's `CTXCACHE_API_KEY`. The key never prints.
         base_url: the gateway's URL, up to and with the version; default: the environment's `CTXCACHE_BASE_URL`, else
             `https://gateway.serevixai.ai/v1`.
-        timeouts: see `Timeouts`; a number is the limit of a whole call, in seconds.
-        limits: see `Limits`.
-        retry: see `Retry`; a number is that of retries after the first attempt, 0 for none.
+        timeouts: seconds for a whole call, or a `Timeouts`. Default: `Timeouts()`.
+        limits: limits on connections and memory. Default: `Limits()`.
+        retry: the number of retries after the first attempt, 0 for none, or a `Retry`. Default: `Retry()`.
         headers: further headers of every request.
         http: your own `aiohttp.ClientSession`, for TLS settings, proxies, tracing or middlewares. The pool of that
             session applies as well, the time-outs do not, and closing is up to you. By default the proxies of the
             environment are used (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`), never for this machine.
-        hooks: functions that are called on events, see `Hooks`.
+        hooks: functions that are called on events, see `Hooks`. Default: none.
         chat_defaults: parameters of every chat that does not give its own, see `ChatParameters`. `UNSET` in a call
             leaves a default out.
         allow_insecure: whether the key may go to a public host over plain http. By default only hosts of this machine
@@ -74,12 +74,12 @@ class AsyncSession:
         api_key: str | None = None,
         base_url: str | None = None,
         *,
-        timeouts: Timeouts | float = _TIMEOUTS,
-        limits: Limits = _LIMITS,
-        retry: Retry | int = _RETRY,
+        timeouts: Timeouts | float | None = None,
+        limits: Limits | None = None,
+        retry: Retry | int | None = None,
         headers: Mapping[str, str] | None = None,
         http: "aiohttp.ClientSession | None" = None,
-        hooks: Hooks = _HOOKS,
+        hooks: Hooks | None = None,
         chat_defaults: ChatParameters | None = None,
         allow_insecure: bool = False,
     ) -> None:
@@ -94,15 +94,15 @@ class AsyncSession:
         self._allow_insecure = _checked_insecure(self.base_url, allow_insecure)
         self._timeouts = timeouts if isinstance(timeouts, Timeouts) else read_timeouts(timeouts, _TIMEOUTS)
         self._retry = read_retry(retry, _RETRY)
-        self._limits, self._hooks = _checked("limits", limits, Limits), _checked("hooks", hooks, Hooks)
+        self._limits, self._hooks = _checked("limits", limits, _LIMITS), _checked("hooks", hooks, _HOOKS)
         self._headers, self._http = check_headers(given_headers, "headers"), http
         self._calls = Calls(
             self._connect,
             self._key,
             timeouts=self._timeouts,
-            limits=limits,
+            limits=self._limits,
             policy=self._retry,
-            hooks=hooks,
+            hooks=self._hooks,
             headers=self._headers,
             client_request_id=self._headers.pop("X-Client-Request-Id", None),
             environment=self._environment,
@@ -116,6 +116,7 @@ class AsyncSession:
         ChatEndpoint(self._calls, {}).prepare(model="-", **chat_defaults)  # checks
         self.chat = ChatEndpoint(self._calls, dict(chat_defaults))
 
+    @suggest_keywords
     def with_options(
         self,
         *,
@@ -129,8 +130,8 @@ class AsyncSession:
         The new session needs no closing: it ends with this one.
 
         Args:
-            timeouts: limits that replace this session's: those that are named, or a number for the whole call.
-            retry: when to try again, in place of this session's.
+            timeouts: seconds for a whole call, or a `Timeouts`, whose named limits replace this session's.
+            retry: the number of retries after the first attempt, or a `Retry`, in place of this session's.
             headers: further headers, beside this session's.
             chat_defaults: further parameters of every chat, beside this session's.
 
@@ -233,9 +234,11 @@ class AsyncSession:
             )
 
 
-def _checked(name: str, value: object, kind: type[T]) -> T:
-    if not isinstance(value, kind):
-        raise InvalidInputError.of(name, value, f"a {kind.__name__}")
+def _checked(name: str, value: T | None, default: T) -> T:
+    if value is None:
+        return default
+    if not isinstance(value, type(default)):
+        raise InvalidInputError.of(name, value, f"a {type(default).__name__}")
     return value
 
 
@@ -245,6 +248,9 @@ def _hidden_defaults(chat_defaults: ChatParameters | None) -> ChatParameters:
         raise InvalidInputError.of("chat_defaults", type(chat_defaults), "a mapping of chat parameters, or None")
     defaults: ChatParameters = {**(chat_defaults or {})}
     hide_headers(defaults)
+    for name in defaults:
+        if name not in ChatParameters.__annotations__:
+            raise TypeError(unknown_keyword("chat_defaults", name, ChatParameters.__annotations__))
     return defaults
 
 

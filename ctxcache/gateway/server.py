@@ -12,6 +12,7 @@ from aiohttp import web
 from .. import checks
 from ..config import Secret
 from ..errors import APIConnectionError, InvalidInputError, SessionError
+from ..keywords import suggest_keywords
 from ..models import Message
 from .app import BASE_PATH, App
 from .bodies import BodyLimits
@@ -58,6 +59,7 @@ class Gateway:
 
     _running: tuple[Listener, web.Server] | None = None  # on the class: a failed constructor leaves a repr that works
 
+    @suggest_keywords
     def __init__(
         self,
         *,

@@ -16,6 +16,7 @@ from typing import Any, Final
 import attrs
 
 from ..errors import InvalidInputError
+from ..keywords import suggest_fields
 from ..models import Usage
 
 __all__ = ["Cost", "Ledger", "Prices"]
@@ -34,6 +35,7 @@ def _price(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None
         raise InvalidInputError.of(f"{type(instance).__name__}.{attribute.name}", value, "a number from 0 up")
 
 
+@suggest_fields
 @attrs.frozen
 class Prices:
     """Prices of a million tokens, in any currency.

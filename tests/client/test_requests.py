@@ -10,7 +10,7 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from ctxcache import UNSET, AsyncSession, ProtocolError, TruncationStrategy, __version__, assistant, system, user
-from ctxcache.client.resources.chat import ChatParameters
+from ctxcache.client.resources.parameters import ChatParameters
 
 from ..hostile import CHAT, COMPLETION, CONTEXT, CREATE
 

@@ -2,95 +2,29 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NotRequired, TypedDict, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 from ... import wire
 from ...config import UNSET, Retry, Timeouts, Unset, hide
 from ...errors import InvalidInputError
-from ...models import ChatCompletion, Message, MessageLike, read_messages
+from ...keywords import suggest_keywords, unknown_keyword
+from ...models import (
+    ChatCompletion,
+    Message,
+    MessageLike,
+    ResponseFormatDict,
+    StreamOptionsDict,
+    ThinkingDict,
+    ToolChoiceDict,
+    ToolDict,
+    read_messages,
+)
 from ..call import Call
 from ..calls import Calls
-from ..keywords import unknown_keyword
 from ..stream import ChatStream
+from .parameters import ChatOptions, ChatParameters, given, hide_headers
 
-__all__ = ["ChatEndpoint", "ChatOptions", "ChatParameters", "hide_headers"]
-
-
-class ChatParameters(TypedDict):
-    """The optional parameters of a chat. A parameter that is left out, or None, is not sent.
-
-    Attributes:
-        temperature: randomness, in [0, 2].
-        top_p: the share of the probability mass to sample from, in [0, 1].
-        n: how many replies, from 1 up.
-        stop: a string, or up to 4; generation stops before a match.
-        max_tokens: the most tokens of a reply, from 1 up.
-        presence_penalty: in [-2, 2]; positive values bring in new topics.
-        frequency_penalty: in [-2, 2]; positive values make repetition rarer.
-        repetition_penalty: above 0; values above 1 make repetition rarer.
-        tools: functions that the model may call: mappings in OpenAI's form, or objects with such fields.
-        tool_choice: `none`, `auto`, `required`, or a mapping that names a function.
-        parallel_tool_calls: whether the model may ask for several calls at once.
-        response_format: `{"type": "json_object"}`, or a JSON schema.
-        thinking: `{"type": "enabled"}`, `disabled` or `auto`, for models that reason.
-        stream_options: `{"include_usage": True}` asks a stream for its usage.
-        user: your own id of the end user.
-        logprobs, top_logprobs: whether to return log probabilities, and of how many candidates (0 to 20).
-        logit_bias: token id to bias in [-100, 100].
-        service_tier: the tier to be served by: `auto`, `default`, …
-        repeatable: whether sending the chat twice is harmless, as on a `common_prefix` context: then a lost reply is
-            retried, too. Default False: only a turn that provably did not run is sent again.
-        serialize: whether to wait for this session's other calls on the context. Default: only on a known session
-            context, which this session created or the service called busy.
-        extra_headers: further headers of this call.
-        extra_body: further body fields, sent unchanged, in place of a parameter of the same name.
-        timeouts: the limits of this call: a `Timeouts`, whose named limits replace the session's, or a number of
-            seconds for the whole call.
-        retry: when to try this call again: a `Retry`, or a number of retries after the first attempt.
-    """
-
-    temperature: NotRequired[float | Unset | None]
-    top_p: NotRequired[float | Unset | None]
-    n: NotRequired[int | Unset | None]
-    stop: NotRequired[str | Iterable[str] | Unset | None]
-    max_tokens: NotRequired[int | Unset | None]
-    presence_penalty: NotRequired[float | Unset | None]
-    frequency_penalty: NotRequired[float | Unset | None]
-    repetition_penalty: NotRequired[float | Unset | None]
-    tools: NotRequired[Sequence[Mapping[str, Any] | object] | Unset | None]
-    tool_choice: NotRequired[str | Mapping[str, Any] | Unset | None]
-    parallel_tool_calls: NotRequired[bool | Unset | None]
-    response_format: NotRequired[Mapping[str, Any] | Unset | None]
-    thinking: NotRequired[Mapping[str, Any] | Unset | None]
-    stream_options: NotRequired[Mapping[str, Any] | Unset | None]
-    user: NotRequired[str | Unset | None]
-    logprobs: NotRequired[bool | Unset | None]
-    top_logprobs: NotRequired[int | Unset | None]
-    logit_bias: NotRequired[Mapping[str, float] | Unset | None]
-    service_tier: NotRequired[str | Unset | None]
-    repeatable: NotRequired[bool | None]
-    serialize: NotRequired[bool | Unset | None]
-    extra_headers: NotRequired[Mapping[str, str] | None]
-    extra_body: NotRequired[Mapping[str, Any] | None]
-    timeouts: NotRequired[Timeouts | float | None]
-    retry: NotRequired[Retry | int | None]
-
-
-class _Required(TypedDict):
-    context_id: str
-    model: str
-    messages: Iterable[MessageLike]
-
-
-class ChatOptions(_Required, ChatParameters):
-    """The parameters of `chat.create` and `chat.stream`: `ChatParameters`, and the required parameters.
-
-    Attributes:
-        context_id: the id of a context.
-        model: the model the context was made for.
-        messages: `Message` objects or mappings with `role` and `content`: on a session context the newest turn only,
-            on a prefix every message after the prefix.
-    """
+__all__ = ["ChatEndpoint"]
 
 
 class ChatEndpoint:
@@ -101,46 +35,199 @@ class ChatEndpoint:
         self._defaults = defaults
 
     @overload
-    async def create(self, *, stream: Literal[False] = False, **options: Unpack[ChatOptions]) -> ChatCompletion: ...
+    async def create(
+        self,
+        *,
+        context_id: str,
+        model: str,
+        messages: Iterable[MessageLike],
+        stream: Literal[False] = False,
+        temperature: float | Unset | None = None,
+        top_p: float | Unset | None = None,
+        n: int | Unset | None = None,
+        stop: str | Iterable[str] | Unset | None = None,
+        max_tokens: int | Unset | None = None,
+        presence_penalty: float | Unset | None = None,
+        frequency_penalty: float | Unset | None = None,
+        repetition_penalty: float | Unset | None = None,
+        tools: Sequence[ToolDict | Mapping[str, Any] | object] | Unset | None = None,
+        tool_choice: str | ToolChoiceDict | Mapping[str, Any] | Unset | None = None,
+        parallel_tool_calls: bool | Unset | None = None,
+        response_format: ResponseFormatDict | Mapping[str, Any] | Unset | None = None,
+        thinking: ThinkingDict | Mapping[str, Any] | Unset | None = None,
+        stream_options: StreamOptionsDict | Mapping[str, Any] | Unset | None = None,
+        user: str | Unset | None = None,
+        logprobs: bool | Unset | None = None,
+        top_logprobs: int | Unset | None = None,
+        logit_bias: Mapping[str, float] | Unset | None = None,
+        service_tier: str | Unset | None = None,
+        repeatable: bool | Unset | None = None,
+        serialize: bool | Unset | None = None,
+        extra_headers: Mapping[str, str] | Unset | None = None,
+        extra_body: Mapping[str, Any] | Unset | None = None,
+        timeouts: Timeouts | float | Unset | None = None,
+        retry: Retry | int | Unset | None = None,
+    ) -> ChatCompletion: ...
     @overload
     async def create(self, *, stream: Literal[True], **options: Unpack[ChatOptions]) -> ChatStream: ...
     @overload
     async def create(self, *, stream: bool, **options: Unpack[ChatOptions]) -> ChatCompletion | ChatStream: ...
-    async def create(self, *, stream: bool = False, **options: Unpack[ChatOptions]) -> ChatCompletion | ChatStream:
+    @suggest_keywords
+    async def create(
+        self,
+        *,
+        context_id: str,
+        model: str,
+        messages: Iterable[MessageLike],
+        stream: bool = False,
+        temperature: float | Unset | None = None,
+        top_p: float | Unset | None = None,
+        n: int | Unset | None = None,
+        stop: str | Iterable[str] | Unset | None = None,
+        max_tokens: int | Unset | None = None,
+        presence_penalty: float | Unset | None = None,
+        frequency_penalty: float | Unset | None = None,
+        repetition_penalty: float | Unset | None = None,
+        tools: Sequence[ToolDict | Mapping[str, Any] | object] | Unset | None = None,
+        tool_choice: str | ToolChoiceDict | Mapping[str, Any] | Unset | None = None,
+        parallel_tool_calls: bool | Unset | None = None,
+        response_format: ResponseFormatDict | Mapping[str, Any] | Unset | None = None,
+        thinking: ThinkingDict | Mapping[str, Any] | Unset | None = None,
+        stream_options: StreamOptionsDict | Mapping[str, Any] | Unset | None = None,
+        user: str | Unset | None = None,
+        logprobs: bool | Unset | None = None,
+        top_logprobs: int | Unset | None = None,
+        logit_bias: Mapping[str, float] | Unset | None = None,
+        service_tier: str | Unset | None = None,
+        repeatable: bool | Unset | None = None,
+        serialize: bool | Unset | None = None,
+        extra_headers: Mapping[str, str] | Unset | None = None,
+        extra_body: Mapping[str, Any] | Unset | None = None,
+        timeouts: Timeouts | float | Unset | None = None,
+        retry: Retry | int | Unset | None = None,
+    ) -> ChatCompletion | ChatStream:
         """Chat on a context and wait for the whole answer; with `stream=True`, for the head only.
 
+        A parameter that is left out, or None, is not sent; `chat_defaults` of the session stand in. `UNSET` leaves out
+        such a default, too.
+
         Args:
+            context_id: the id of a context.
+            model: the id of the model that the context was made for.
+            messages: on a session context the newest turn only, on a prefix all messages after the prefix.
             stream: return the opened `ChatStream` instead of the answer; `async with` closes the stream.
-            **options: see `ChatOptions` and `ChatParameters`.
+            temperature: randomness, in [0, 2].
+            top_p: the share of the probability mass to sample from, in [0, 1].
+            n: how many replies, from 1 up.
+            stop: a string, or up to 4; generation stops before the first match.
+            max_tokens: the most tokens of a reply, from 1 up.
+            presence_penalty: in [-2, 2]; positive values favour new topics.
+            frequency_penalty: in [-2, 2]; positive values make repetition rarer.
+            repetition_penalty: above 0; values above 1 make repetition rarer.
+            tools: functions that the model may call: see `ToolDict`; objects with such fields do, too.
+            tool_choice: `none`, `auto`, `required`, or a mapping that names a function.
+            parallel_tool_calls: whether the model may ask for several calls at once.
+            response_format: `{"type": "json_object"}`, or a JSON schema: see `ResponseFormatDict`.
+            thinking: `{"type": "enabled"}`, `disabled` or `auto`, for models that reason.
+            stream_options: `{"include_usage": True}` asks a stream for its usage.
+            user: your own id of the end user.
+            logprobs: whether to return log probabilities.
+            top_logprobs: for how many candidates at each place, 0 to 20.
+            logit_bias: token id to bias in [-100, 100].
+            service_tier: the tier to be served by: `auto`, `default`, …
+            repeatable: whether a repeat does no harm, as on a prefix: then lost replies are retried, too. Default: no.
+            serialize: whether to wait for this session's other calls on the context. Default: on session contexts.
+            extra_headers: further headers of this call.
+            extra_body: further body fields, sent unchanged, in place of a parameter of the same name.
+            timeouts: seconds for the whole call, or a `Timeouts`, whose named limits replace the session's.
+            retry: the number of retries after the first attempt, or a `Retry`. Default: the session's.
 
         Raises:
             InvalidInputError: for an argument out of range; nothing was sent.
             OutcomeUnknownError: the request was sent and no answer came: the turn may have been stored.
             CtxCacheError: any other of the family.
         """
-        hide_headers(options)
+        extra_headers = hide(extra_headers)  # tracebacks may show local variables
+        options = given(locals())
         if stream is True:
-            return await self.stream(**options).open()
+            return await self._stream(self._prepare(model, messages, options, stream=True), context_id).open()
         if stream is not False:
             raise InvalidInputError.of("stream", stream, "True or False")
-        context_id, prepared = self._prepare(options, stream=False)
-        return await self.send(prepared, context_id)
+        return await self.send(self._prepare(model, messages, options, stream=False), context_id)
 
-    def stream(self, **options: Unpack[ChatOptions]) -> ChatStream:
+    @suggest_keywords
+    def stream(
+        self,
+        *,
+        context_id: str,
+        model: str,
+        messages: Iterable[MessageLike],
+        temperature: float | Unset | None = None,
+        top_p: float | Unset | None = None,
+        n: int | Unset | None = None,
+        stop: str | Iterable[str] | Unset | None = None,
+        max_tokens: int | Unset | None = None,
+        presence_penalty: float | Unset | None = None,
+        frequency_penalty: float | Unset | None = None,
+        repetition_penalty: float | Unset | None = None,
+        tools: Sequence[ToolDict | Mapping[str, Any] | object] | Unset | None = None,
+        tool_choice: str | ToolChoiceDict | Mapping[str, Any] | Unset | None = None,
+        parallel_tool_calls: bool | Unset | None = None,
+        response_format: ResponseFormatDict | Mapping[str, Any] | Unset | None = None,
+        thinking: ThinkingDict | Mapping[str, Any] | Unset | None = None,
+        stream_options: StreamOptionsDict | Mapping[str, Any] | Unset | None = None,
+        user: str | Unset | None = None,
+        logprobs: bool | Unset | None = None,
+        top_logprobs: int | Unset | None = None,
+        logit_bias: Mapping[str, float] | Unset | None = None,
+        service_tier: str | Unset | None = None,
+        repeatable: bool | Unset | None = None,
+        serialize: bool | Unset | None = None,
+        extra_headers: Mapping[str, str] | Unset | None = None,
+        extra_body: Mapping[str, Any] | Unset | None = None,
+        timeouts: Timeouts | float | Unset | None = None,
+        retry: Retry | int | Unset | None = None,
+    ) -> ChatStream:
         """Chat on a context and stream the answer: `async with` or `async for` the result.
 
         Nothing is sent before. Failures up to the head of the answer are retried as in `create`; a stream that has
-        begun is never asked for again.
+        begun is never asked for again. Parameters that are left out: as in `create`.
 
         Args:
-            **options: see `ChatOptions` and `ChatParameters`.
+            context_id: the id of a context.
+            model: the id of the model that the context was made for.
+            messages: on a session context the newest turn only, on a prefix all messages after the prefix.
+            temperature: randomness, in [0, 2].
+            top_p: the share of the probability mass to sample from, in [0, 1].
+            n: how many replies, from 1 up.
+            stop: a string, or up to 4; generation stops before the first match.
+            max_tokens: the most tokens of a reply, from 1 up.
+            presence_penalty: in [-2, 2]; positive values favour new topics.
+            frequency_penalty: in [-2, 2]; positive values make repetition rarer.
+            repetition_penalty: above 0; values above 1 make repetition rarer.
+            tools: functions that the model may call: see `ToolDict`; objects with such fields do, too.
+            tool_choice: `none`, `auto`, `required`, or a mapping that names a function.
+            parallel_tool_calls: whether the model may ask for several calls at once.
+            response_format: `{"type": "json_object"}`, or a JSON schema: see `ResponseFormatDict`.
+            thinking: `{"type": "enabled"}`, `disabled` or `auto`, for models that reason.
+            stream_options: `{"include_usage": True}` asks a stream for its usage.
+            user: your own id of the end user.
+            logprobs: whether to return log probabilities.
+            top_logprobs: for how many candidates at each place, 0 to 20.
+            logit_bias: token id to bias in [-100, 100].
+            service_tier: the tier to be served by: `auto`, `default`, …
+            repeatable: whether a repeat does no harm, as on a prefix: then lost replies are retried, too. Default: no.
+            serialize: whether to wait for this session's other calls on the context. Default: on session contexts.
+            extra_headers: further headers of this call.
+            extra_body: further body fields, sent unchanged, in place of a parameter of the same name.
+            timeouts: seconds for the whole call, or a `Timeouts`, whose named limits replace the session's.
+            retry: the number of retries after the first attempt, or a `Retry`. Default: the session's.
 
         Raises:
             InvalidInputError: for an argument out of range.
         """
-        hide_headers(options)
-        context_id, prepared = self._prepare(options, stream=True)
-        return self._stream(prepared, context_id)
+        extra_headers = hide(extra_headers)  # tracebacks may show local variables
+        return self._stream(self._prepare(model, messages, given(locals()), stream=True), context_id)
 
     # --- checked once, sent on any context
 
@@ -163,9 +250,10 @@ class ChatEndpoint:
         Raises:
             InvalidInputError: for an argument out of range.
         """
-        checked = () if messages is None else read_messages(messages)
         hide_headers(options)
-        return _prepared(model, checked, self._with_defaults(options), stream=stream)
+        if messages is None:
+            return _prepared(model, (), self._with_defaults(options), stream=stream)
+        return self._prepare(model, messages, options, stream=stream)
 
     async def send(
         self,
@@ -211,14 +299,13 @@ class ChatEndpoint:
         """
         return await self._stream(prepared, context, before, waited, urgent).open()
 
-    def _prepare(self, given: Mapping[str, Any], *, stream: bool) -> tuple[str, wire.PreparedChat]:
-        options = self._with_defaults(given)
-        context_id, model, messages = [_taken(options, name) for name in _REQUIRED]
-        return context_id, _prepared(model, read_messages(messages), options, stream=stream)
+    def _prepare(
+        self, model: str, messages: Iterable[MessageLike], options: ChatParameters, *, stream: bool
+    ) -> wire.PreparedChat:
+        return _prepared(model, read_messages(messages), self._with_defaults(options), stream=stream)
 
     def _with_defaults(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        said = {name: value for name, value in given.items() if value is not None or name in _REQUIRED}
-        options = {**self._defaults, **said}
+        options = {**self._defaults, **{name: value for name, value in given.items() if value is not None}}
         if self._calls.further_headers:
             options["extra_headers"] = self._calls.with_headers(options.get("extra_headers"))
         return options
@@ -258,24 +345,6 @@ class ChatEndpoint:
         return call
 
 
-def hide_headers(options: ChatParameters) -> None:
-    """Keep a call's own headers, cookies perhaps, out of tracebacks that show local variables."""
-    if options.get("extra_headers"):
-        options["extra_headers"] = hide(options["extra_headers"])
-
-
-def _taken(options: dict[str, Any], name: str) -> Any:
-    try:
-        return options.pop(name)
-    except KeyError:
-        pass
-    for given in options:
-        if given not in ChatOptions.__annotations__:
-            raise TypeError(unknown_keyword("a chat", given, ChatOptions.__annotations__))
-    raise TypeError(f"a chat needs the keyword argument {name!r}")
-
-
-_REQUIRED = ("context_id", "model", "messages")
 _SETTINGS = ("repeatable", "serialize", "extra_headers", "extra_body", "timeouts", "retry")
 
 

@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any, Literal
 
 from ... import checks, wire
-from ...config import UNSET, Retry, Timeouts, Unset, hide
-from ...models import Context, ContextRequest, MessageLike, TruncationStrategy, read_messages
+from ...config import Retry, Timeouts, Unset, hide
+from ...keywords import suggest_keywords
+from ...models import Context, ContextRequest, MessageLike, TruncationStrategy, TruncationStrategyDict, read_messages
 from ..call import Call
 from ..calls import Calls
 
@@ -20,14 +21,15 @@ class ContextEndpoint:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
+    @suggest_keywords
     async def create(
         self,
         *,
         model: str,
         messages: Iterable[MessageLike],
         mode: Literal["session", "common_prefix"] = "session",
-        ttl: int | timedelta | Unset = UNSET,
-        truncation_strategy: TruncationStrategy | Mapping[str, Any] | Unset = UNSET,
+        ttl: int | timedelta | Unset | None = None,
+        truncation_strategy: TruncationStrategy | TruncationStrategyDict | Mapping[str, Any] | Unset | None = None,
         extra_headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         timeouts: Timeouts | float | None = None,
@@ -47,12 +49,12 @@ class ContextEndpoint:
                 number of calls at once).
             ttl: idle time after which the context is removed: seconds in [3600, 604800] or a timedelta; the service's
                 default is 86400. Every use starts the time anew.
-            truncation_strategy: for `session`: what to do when the history outgrows the window.
+            truncation_strategy: for `session`: what to do when the history outgrows the model's window: see
+                `TruncationStrategyDict`.
             extra_headers: further headers of this call.
             extra_body: further body fields, sent unchanged.
-            timeouts: the limits of this call: a `Timeouts`, whose named limits replace the session's, or a number of
-                seconds for the whole call.
-            retry: when to try this call again: a `Retry`, or a number of retries after the first attempt.
+            timeouts: seconds for the whole call, or a `Timeouts`, whose named limits replace the session's.
+            retry: the number of retries after the first attempt, or a `Retry`. Default: the session's.
 
         Raises:
             InvalidInputError: for an argument out of range; nothing was sent.

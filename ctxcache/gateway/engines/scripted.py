@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 
 from ... import checks
+from ...keywords import suggest_fields
 from .protocol import Prompt
 
 __all__ = ["ScriptedEngine"]
@@ -31,6 +32,7 @@ def _delay(value: float) -> float:
     return checks.number("first_token_delay", value, 0)
 
 
+@suggest_fields
 @attrs.frozen(kw_only=True)
 class ScriptedEngine:
     """Answers by a script: the same question on the same context gives the same answer. No language model.

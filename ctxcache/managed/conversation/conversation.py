@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Any, Self, Unpack
+from typing import Any, Self
 
-from ...client.resources.chat import ChatParameters, hide_headers
+from ...client.resources.parameters import ChatParameters
 from ...client.session import AsyncSession
 from ...config import UNSET, Unset, read_timeouts
 from ...errors import CtxCacheError, InvalidInputError
+from ...keywords import suggest_keywords
 from ...log import one_line
 from ...models import (
     ChatCompletion,
@@ -22,10 +23,12 @@ from ...models import (
     Message,
     MessageLike,
     TruncationStrategy,
+    TruncationStrategyDict,
     Usage,
     read_messages,
 )
 from ...wire import PreparedChat
+from ..calls import ManagedCalls
 from ..costs import Cost, Prices
 from ..deadline import Deadline
 from ..keeper import ContextKeeper
@@ -39,7 +42,7 @@ from .transcript import Transcript, TranscriptTurn
 __all__ = ["Conversation"]
 
 
-class Conversation:
+class Conversation(ManagedCalls):
     """A conversation on a context of mode `session`, created on first use and rebuilt when the service has lost it.
 
     Turns are made one at a time, first come, first served: a question asked during another turn waits. A task that asks
@@ -77,23 +80,26 @@ class Conversation:
         is_gone: which errors say that the context is gone, and that the turn did not run; default:
             `ContextGoneError`. If it raises, that is logged and counts as no.
         clock: Unix seconds.
+        chat_defaults: parameters of every turn that does not give its own, in addition to the session's.
 
     Raises:
         InvalidInputError: an argument is out of range.
     """
 
+    @suggest_keywords
     def __init__(
         self,
         session: AsyncSession,
         *,
         model: str,
         messages: Iterable[MessageLike] = (),
-        ttl: int | timedelta | Unset = UNSET,
-        truncation_strategy: TruncationStrategy | Mapping[str, Any] | Unset = UNSET,
+        ttl: int | timedelta | Unset | None = None,
+        truncation_strategy: TruncationStrategy | TruncationStrategyDict | Mapping[str, Any] | Unset | None = None,
         keep_turns: int = 200,
         margin: float = DEFAULT_MARGIN,
         is_gone: Callable[[CtxCacheError], bool] | None = None,
         clock: Callable[[], float] = time.time,
+        chat_defaults: ChatParameters | None = None,
     ) -> None:
         transcript = Transcript(messages=_initial(messages), keep_turns=keep_turns)
         template = ContextRequest(
@@ -104,28 +110,13 @@ class Conversation:
             truncation_strategy=truncation_strategy,
         )
         self._keeper = ContextKeeper(session, template, margin=margin, is_gone=is_gone, clock=clock)
-        self._session = session
+        self._session = session if chat_defaults is None else session.with_options(chat_defaults=chat_defaults)
         self._session_total = session.timeouts.total
         self._dialogue = Dialogue(self._keeper, transcript)
 
     # --- turns
 
-    async def ask(self, question: Question, **options: Unpack[ChatParameters]) -> ChatCompletion:
-        """Make one turn and wait for the whole answer.
-
-        Args:
-            question: a string (a user message), a `Message` or mapping, or a list of those.
-            **options: see `ChatParameters`. `n` above 1, `repeatable` and `serialize` are refused: a turn has one
-                answer, is never sent twice, and the conversation itself keeps the turns in order.
-
-        Raises:
-            InvalidInputError: an argument is out of range; nothing was sent.
-            OutcomeUnknownError: the question was sent and no answer came; see `resync`.
-            SessionError: the outcome of the last turn is unknown; see `resync`.
-            ContextBusyError: this task itself holds a stream of this conversation open.
-            CtxCacheError: any other of the family: the turn did not run.
-        """
-        hide_headers(options)
+    async def _ask(self, question: Question, options: ChatParameters) -> ChatCompletion:
         messages = read_question(question)
         prepared = self._prepare(messages, options)
         total = self._total(prepared)
@@ -141,23 +132,9 @@ class Conversation:
         finally:
             turn.release()
 
-    def stream(self, question: Question, **options: Unpack[ChatParameters]) -> ManagedStream:
-        """Make one turn and stream the answer: `async with` the result, or iterate it directly.
-
-        Nothing is sent before that. Then the turn is held until the stream ends, is closed or forgotten. The stream
-        includes its usage, unless `stream_options` says otherwise.
-
-        Args:
-            question, **options: as in `ask`.
-
-        Raises:
-            InvalidInputError: an argument is out of range. All other errors come from entering or iterating:
-                those of `ask`, and those of a stream.
-        """
-        hide_headers(options)
+    def _stream(self, question: Question, options: ChatParameters) -> ManagedStream:
         messages = read_question(question)
-        own: ChatParameters = {"stream_options": {"include_usage": True}, **options}
-        prepared = self._prepare(messages, own, stream=True)
+        prepared = self._prepare(messages, options, stream=True)
         open_stream = partial(self._session.chat.open_stream, prepared)
         return ManagedStream(StreamedTurn(self._dialogue, messages, open_stream, self._total(prepared)))
 
@@ -169,10 +146,10 @@ class Conversation:
     def _prepare(self, question: tuple[Message, ...], options: ChatParameters, *, stream: bool = False) -> PreparedChat:
         """Check and encode a turn, which has one answer and is never sent twice."""
         refuse_own_options(options, "serialize")
-        if options.get("repeatable", False) is not False:
+        if options.get("repeatable", UNSET) not in (False, UNSET):
             allowed = "False (a turn sent twice may be stored twice)"
             raise InvalidInputError.of("repeatable", options["repeatable"], allowed)
-        own: ChatParameters = {"serialize": True, **options}
+        own: ChatParameters = {"serialize": True, **options, "repeatable": False}  # also where a default says True
         prepared = self._session.chat.prepare(
             model=self._keeper.template.model, messages=question, stream=stream, **own
         )
@@ -273,6 +250,7 @@ class Conversation:
         ).dumps()
 
     @classmethod
+    @suggest_keywords
     def load(
         cls,
         session: AsyncSession,
@@ -280,6 +258,7 @@ class Conversation:
         *,
         is_gone: Callable[[CtxCacheError], bool] | None = None,
         clock: Callable[[], float] = time.time,
+        chat_defaults: ChatParameters | None = None,
     ) -> Self:
         """Make a conversation from the JSON of `save`.
 
@@ -289,7 +268,7 @@ class Conversation:
         Args:
             session: makes the calls.
             text: the JSON of `save`.
-            is_gone, clock: as for a new conversation.
+            is_gone, clock, chat_defaults: as for a new conversation.
 
         Raises:
             InvalidInputError: the text is not a saved conversation; `field` says where.
@@ -305,6 +284,7 @@ class Conversation:
             margin=saved.margin,
             is_gone=is_gone,
             clock=clock,
+            chat_defaults=chat_defaults,
         )
         loaded._dialogue.transcript = saved.transcript
         loaded._dialogue.doubtful = saved.doubtful

@@ -2,20 +2,35 @@
 
 import json
 import time
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Final, TypeVar, Unpack
+from typing import Any, Final, TypeVar, Unpack
 
 from ... import codec
 from ...client.hooks import RetryEvent
-from ...client.resources.chat import ChatParameters, hide_headers
+from ...client.resources.parameters import ChatParameters, given, hide_headers
 from ...client.session import AsyncSession
-from ...config import UNSET, Retry, Unset, read_retry, read_timeouts
+from ...config import Retry, Timeouts, Unset, hide, read_retry, read_timeouts
 from ...errors import CtxCacheError, InvalidInputError
+from ...keywords import refusing, suggest_keywords
 from ...log import one_line
-from ...models import ChatCompletion, Context, ContextRequest, Message, MessageLike, Usage, read_messages
+from ...models import (
+    ChatCompletion,
+    Context,
+    ContextRequest,
+    Message,
+    MessageLike,
+    ResponseFormatDict,
+    StreamOptionsDict,
+    ThinkingDict,
+    ToolChoiceDict,
+    ToolDict,
+    Usage,
+    read_messages,
+)
 from ...wire import CHAT_PATH, PreparedChat
+from ..calls import ManagedCalls
 from ..costs import Cost, Prices
 from ..keeper import ContextKeeper
 from ..live import DEFAULT_MARGIN
@@ -37,7 +52,7 @@ _TIMING: Final = Timing()
 QuestionT = TypeVar("QuestionT")
 
 
-class Prefix:
+class Prefix(ManagedCalls):
     """A long prompt kept in a `common_prefix` context, which exists whenever a call needs it.
 
     Nothing is sent before the first use, which creates the context. The context is replaced shortly before its TTL
@@ -57,29 +72,32 @@ class Prefix:
         is_gone: which errors say that the context is gone; default: `ContextGoneError`. If it raises, that is logged
             and counts as no.
         clock: Unix seconds.
+        chat_defaults: parameters of every call that does not give its own, in addition to the session's.
 
     Raises:
         InvalidInputError: an argument is out of range.
     """
 
+    @suggest_keywords
     def __init__(
         self,
         session: AsyncSession,
         *,
         model: str,
         messages: Iterable[MessageLike],
-        ttl: int | timedelta | Unset = UNSET,
+        ttl: int | timedelta | Unset | None = None,
         store: Store | None = None,
         margin: float = DEFAULT_MARGIN,
         is_gone: Callable[[CtxCacheError], bool] | None = None,
         clock: Callable[[], float] = time.time,
+        chat_defaults: ChatParameters | None = None,
         _timing: Timing = _TIMING,
     ) -> None:
         template = ContextRequest(model=model, messages=read_messages(messages), mode="common_prefix", ttl=ttl)
         self._keeper = ContextKeeper(session, template, margin=margin, is_gone=is_gone, clock=clock)
         if store is not None and not all(callable(getattr(store, name, None)) for name in _STORE):
             raise InvalidInputError.of("store", type(store), "a Store, or None")
-        self._session = session
+        self._session = session if chat_defaults is None else session.with_options(chat_defaults=chat_defaults)
         self._session_total = session.timeouts.total
         self._model = model
         access = StoreAccess(store, _key(session, template), session.notify, _timing)
@@ -87,54 +105,53 @@ class Prefix:
 
     # --- calls
 
-    async def ask(self, question: Question, **options: Unpack[ChatParameters]) -> ChatCompletion:
-        """Ask one question over the prefix, and wait for the whole answer.
+    async def _ask(self, question: Question, options: ChatParameters) -> ChatCompletion:
+        return await self._send(self._prepare(read_question(question), options))
 
-        Args:
-            question: a string (a user message), a `Message` or mapping, or a list of those.
-            **options: see `ChatParameters`; `repeatable` is True by default: a lost reply is requested again.
-
-        Raises:
-            InvalidInputError: an argument is out of range; nothing was sent.
-            CtxCacheError: any other of the family, from creating the context or from the call.
-        """
-        hide_headers(options)
-        return await self._ask(self._prepare(read_question(question), options))
-
-    async def _ask(self, prepared: PreparedChat) -> ChatCompletion:
+    async def _send(self, prepared: PreparedChat) -> ChatCompletion:
         send = partial(self._session.chat.send, prepared)
         call = PrefixCall(self._keeper, self._renewal, send, self._total(prepared))
         answer = await call.begin()
         await call.answered(answer.usage)
         return answer
 
-    def stream(self, question: Question, **options: Unpack[ChatParameters]) -> ManagedStream:
-        """Ask one question over the prefix, and stream the answer: `async with` the result, or iterate it directly.
-
-        Nothing is sent before that. If the context turns out to be gone before the first chunk, the call is repeated
-        on a new context; after the first chunk the error is raised, and the next call creates a new context. The
-        stream includes its usage, unless `stream_options` says otherwise.
-
-        Args:
-            question: as in `ask`.
-            **options: as in `ask`.
-
-        Raises:
-            InvalidInputError: an argument is out of range.
-        """
-        hide_headers(options)
-        own: ChatParameters = {"stream_options": {"include_usage": True}, **options}
-        prepared = self._prepare(read_question(question), own, stream=True)
+    def _stream(self, question: Question, options: ChatParameters) -> ManagedStream:
+        prepared = self._prepare(read_question(question), options, stream=True)
         send = partial(self._session.chat.open_stream, prepared)
         return ManagedStream(PrefixCall(self._keeper, self._renewal, send, self._total(prepared)))
 
+    @refusing(refuse_own_options)
     def map(
         self,
         questions: Iterable[QuestionT] | AsyncIterable[QuestionT],
         *,
         concurrency: int = 64,
         ordered: bool = False,
-        **options: Unpack[ChatParameters],
+        temperature: float | Unset | None = None,
+        top_p: float | Unset | None = None,
+        n: int | Unset | None = None,
+        stop: str | Iterable[str] | Unset | None = None,
+        max_tokens: int | Unset | None = None,
+        presence_penalty: float | Unset | None = None,
+        frequency_penalty: float | Unset | None = None,
+        repetition_penalty: float | Unset | None = None,
+        tools: Sequence[ToolDict | Mapping[str, Any] | object] | Unset | None = None,
+        tool_choice: str | ToolChoiceDict | Mapping[str, Any] | Unset | None = None,
+        parallel_tool_calls: bool | Unset | None = None,
+        response_format: ResponseFormatDict | Mapping[str, Any] | Unset | None = None,
+        thinking: ThinkingDict | Mapping[str, Any] | Unset | None = None,
+        stream_options: StreamOptionsDict | Mapping[str, Any] | Unset | None = None,
+        user: str | Unset | None = None,
+        logprobs: bool | Unset | None = None,
+        top_logprobs: int | Unset | None = None,
+        logit_bias: Mapping[str, float] | Unset | None = None,
+        service_tier: str | Unset | None = None,
+        repeatable: bool | Unset | None = None,
+        serialize: bool | Unset | None = None,
+        extra_headers: Mapping[str, str] | Unset | None = None,
+        extra_body: Mapping[str, Any] | Unset | None = None,
+        timeouts: Timeouts | float | Unset | None = None,
+        retry: Retry | int | Unset | None = None,
     ) -> Map[QuestionT]:
         """Ask many questions over the prefix: iterate the result for one `Answer` a question, success or error.
 
@@ -142,16 +159,49 @@ class Prefix:
             questions: an iterable or async iterable of questions as in `ask`, read no faster than they are asked.
             concurrency: upper limit of concurrent calls; the actual number follows the service's rate limit.
             ordered: deliver the answers in the order of the questions, not as they complete.
-            **options: as in `ask`, for all questions. `retry` is for the map as a whole: see `Map`.
+            temperature: randomness, in [0, 2].
+            top_p: the share of the probability mass to sample from, in [0, 1].
+            n: how many replies, from 1 up.
+            stop: a string, or up to 4; generation stops before the first match.
+            max_tokens: the most tokens of a reply, from 1 up.
+            presence_penalty: in [-2, 2]; positive values favour new topics.
+            frequency_penalty: in [-2, 2]; positive values make repetition rarer.
+            repetition_penalty: above 0; values above 1 make repetition rarer.
+            tools: functions that the model may call: see `ToolDict`; objects with such fields do, too.
+            tool_choice: `none`, `auto`, `required`, or a mapping that names a function.
+            parallel_tool_calls: whether the model may ask for several calls at once.
+            response_format: `{"type": "json_object"}`, or a JSON schema: see `ResponseFormatDict`.
+            thinking: `{"type": "enabled"}`, `disabled` or `auto`, for models that reason.
+            stream_options: `{"include_usage": True}` asks a stream for its usage.
+            user: your own id of the end user.
+            logprobs: whether to return log probabilities.
+            top_logprobs: for how many candidates at each place, 0 to 20.
+            logit_bias: token id to bias in [-100, 100].
+            service_tier: the tier to be served by: `auto`, `default`, …
+            repeatable: whether lost replies are retried. Default: yes.
+            serialize: whether to wait for this session's other calls on the context. Default: no.
+            extra_headers: further headers of this call.
+            extra_body: further body fields, sent unchanged, in place of a parameter of the same name.
+            timeouts: seconds for the whole call, or a `Timeouts`, whose named limits replace the session's.
+            retry: the number of retries of a question, or a `Retry`, for the map as a whole: see `Map`.
 
         Raises:
             InvalidInputError: an argument is out of range.
         """
-        hide_headers(options)
+        extra_headers = hide(extra_headers)  # tracebacks may show local variables
+        return self._map(questions, concurrency, ordered, given(locals()))
+
+    def _map(
+        self,
+        questions: Iterable[QuestionT] | AsyncIterable[QuestionT],
+        concurrency: int,
+        ordered: bool,
+        options: ChatParameters,
+    ) -> Map[QuestionT]:
         prepared = self._prepare((), options)  # the questions are read when they are asked
 
         async def ask(question: QuestionT, *, retry: Retry) -> ChatCompletion:
-            return await self._ask(prepared.asking(read_question(question), retry=retry))
+            return await self._send(prepared.asking(read_question(question), retry=retry))
 
         return Map(
             ask,

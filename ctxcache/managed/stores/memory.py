@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 
 from ...errors import SessionError
+from ...keywords import suggest_keywords
 from .protocol import LONGEST_LEASE, StoredContext
 
 __all__ = ["MemoryStore"]
@@ -34,6 +35,7 @@ class MemoryStore:
         clock: monotonic seconds.
     """
 
+    @suggest_keywords
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()  # held for a few instructions only, never across an await

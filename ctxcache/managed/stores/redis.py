@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from ...errors import InvalidInputError, SessionError
+from ...keywords import suggest_keywords
 from .protocol import LONGEST_LEASE, StoredContext
 
 if TYPE_CHECKING:
@@ -75,8 +76,10 @@ class RedisStore:
         InvalidInputError: the URL is invalid, or redis is not installed (`pip install "ctxcache[redis]"`).
     """
 
+    _closed = True  # for __del__, if __init__ fails
+
+    @suggest_keywords
     def __init__(self, url: str, *, prefix: str = "ctxcache:", _step_seconds: float = _STEP_SECONDS) -> None:
-        self._closed = True  # for __del__, if __init__ fails
         if not isinstance(prefix, str):
             raise InvalidInputError.of("prefix", prefix, "a string")
         self._prefix = prefix

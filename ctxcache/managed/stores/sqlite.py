@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ...errors import CtxCacheError, InvalidInputError, SessionError
+from ...keywords import suggest_keywords
 from .protocol import LONGEST_LEASE, StoredContext
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class SQLiteStore:
         InvalidInputError: for an empty path or `:memory:`.
     """
 
+    @suggest_keywords
     def __init__(
         self,
         path: str | os.PathLike[str],
