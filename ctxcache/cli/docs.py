@@ -25,6 +25,7 @@ TOPICS: Final = (
     "costs",
     "conversations",
     "batches",
+    "tools",
     "web-service",
     "testing",
     "self-hosting",
