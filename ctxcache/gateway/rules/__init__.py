@@ -6,6 +6,8 @@
     table       all contexts of a gateway: ids, ttl, busy sessions, stored turns
     window      the context window and the strategies that truncate
     reply       one reply: stop strings, the token limit
+    sizes       the tokens and the memory of messages
+    quota       how much the contexts of one owner may take
     tokens      how tokens are counted
     refusals    every error, in the service's words
 """

@@ -25,10 +25,12 @@ __all__ = [
     "bad_key",
     "bad_request",
     "busy",
+    "context_full",
     "context_not_found",
     "engine_failed",
     "envelope",
     "full",
+    "memory_full",
     "method_not_allowed",
     "model_not_found",
     "not_json",
@@ -128,16 +130,32 @@ def busy() -> APIStatusError:
     return ContextBusyError(message, status=403, code="OperationDenied.InvalidState", param="context_id")
 
 
-def out_of_context(tokens: int, window: int) -> APIStatusError:
+def out_of_context(tokens: int, window: int, *, or_more: bool = False) -> APIStatusError:
     """Refuse messages that do not fit the window, whatever is dropped."""
-    message = f"The messages have {tokens} tokens, which leaves no room in the context window of {window}."
+    counted = f"{tokens} tokens or more" if or_more else f"{tokens} tokens"
+    message = f"The messages have {counted}, which leaves no room in the context window of {window}."
     return BadRequestError(message, status=400, code="OutofContextError", param="messages")
 
 
 def full(most: int) -> APIStatusError:
     """Refuse to create more than `most` contexts."""
-    message = f"There are {most} contexts already; contexts end by their ttl only."
-    return QuotaExceededError(message, status=429, code="QuotaExceeded")
+    return _over_quota(f"There are {most} contexts already; contexts end by their ttl only.")
+
+
+def memory_full(most: int) -> APIStatusError:
+    """Refuse messages that would let all contexts together take more than `most` bytes."""
+    message = f"All contexts together may take {most} bytes of memory, which leaves no room for these messages"
+    return _over_quota(f"{message}; contexts end by their ttl only.")
+
+
+def context_full(memory: int, most: int) -> APIStatusError:
+    """Refuse messages that would let one context take more than `most` bytes."""
+    message = f"The messages of a context may take {most} bytes of memory, and would take {memory}"
+    return _over_quota(f"{message}; every field of a message counts.", "messages")
+
+
+def _over_quota(message: str, param: str = "") -> APIStatusError:
+    return QuotaExceededError(message, status=429, code="QuotaExceeded", param=param)
 
 
 def engine_failed() -> APIStatusError:

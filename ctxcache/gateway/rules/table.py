@@ -8,11 +8,16 @@ A session context takes one call at a time: it is busy from the call's acceptanc
 `AcceptedChat.abandon`. Only `complete` stores a turn. A common prefix never changes and takes any number of calls.
 
 Expired contexts are found through a heap of due times with one entry per context. A restarted timer does not move the
-entry; an entry that comes up too early is put back. Cost: O(log n) per context and ttl, and nothing is scanned.
+entry; an entry that comes up too early is put back. Cost: O(log n) per context and ttl, and nothing is scanned. Each
+call removes a limited number, so that many contexts that expire together do not hold up one call; an expired context is
+gone for every call, removed or not.
+
+A `Quota` counts everything that stays: contexts, and the memory of their messages. A question on a session counts from
+the call's acceptance.
 """
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -27,17 +32,18 @@ from ...models import (
     PromptTokensDetails,
     Usage,
 )
-from .refusals import bad_request, busy, context_not_found, full, model_not_found
+from .quota import Quota
+from .refusals import bad_request, busy, context_not_found, model_not_found
 from .reply import Reply
-from .tokens import message_tokens
+from .sizes import SizedMessage, measure, total_memory, total_tokens
 from .window import DEFAULT_STRATEGY, Plan, Window
 
-__all__ = ["MAX_CONTEXTS", "MAX_REPLIES", "AcceptedChat", "ContextTable", "ServedContext"]
+__all__ = ["MAX_REPLIES", "AcceptedChat", "ContextTable", "ServedContext"]
 
-MAX_CONTEXTS: Final = 100_000
 MAX_REPLIES: Final = 128  # the documents give `n` no bound; this is OpenAI's
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SUFFIXES: Final = len(_DIGITS) ** 5
+_REMOVED_AT_ONCE: Final = 10_000  # some milliseconds
 
 T = TypeVar("T")
 
@@ -51,6 +57,7 @@ class ServedContext:
         window: the messages held.
         deadline: when the idle timer ends, Unix seconds by the clock of `ContextTable`.
         running: the number of calls under way.
+        live: whether the context is still in the table.
     """
 
     id: str
@@ -60,6 +67,7 @@ class ServedContext:
     window: Window
     deadline: float
     running: int = 0
+    live: bool = True
 
     @property
     def usage(self) -> Usage:
@@ -74,6 +82,7 @@ class AcceptedChat:
     Attributes:
         request: the chat request.
         context: the context of the call.
+        sized: the request's messages with their sizes.
         held: the context's messages that the engine sees.
         plan: how the call fits the window.
         max_tokens: the most tokens of a reply: what the request allows, within the room of the window.
@@ -83,12 +92,15 @@ class AcceptedChat:
 
     request: ChatRequest
     context: ServedContext
+    sized: Sequence[SizedMessage]
     held: tuple[Message, ...]
     plan: Plan
     max_tokens: int
     stops: tuple[str, ...]
     replies: tuple[Reply, ...]
     _clock: Callable[[], float]
+    _quota: Quota
+    _reserved: int  # bytes of memory
     _open: bool = attrs.field(default=True, init=False)
 
     @property
@@ -104,16 +116,26 @@ class AcceptedChat:
         """
         rolled = False
         if self.context.mode == "session" and self.plan.room:  # without room there was no reply
-            rolled = self.context.window.store((*self.question, self.replies[0].message))
+            rolled = self._store()
         self.abandon()
-        prompt = self.plan.kept + message_tokens(self.question)
+        prompt = self.plan.kept + total_tokens(self.sized)
         completion = sum(reply.tokens for reply in self.replies)
         return _usage(prompt, completion, 0 if rolled else self.plan.kept)
+
+    def _store(self) -> bool:
+        window, reply = self.context.window, self.replies[0]
+        before = window.memory
+        answer = SizedMessage.of(reply.message, None if reply.reasoning else reply.tokens)  # reasoning is not stored
+        rolled = window.store([*self.sized, answer])
+        if self.context.live:
+            self._quota.memory += window.memory - before
+        return rolled
 
     def abandon(self) -> None:
         """Free the context and store nothing. No effect after `complete`."""
         if self._open:
             self._open = False
+            self._quota.memory -= self._reserved
             self.context.running -= 1
             _start_timer(self.context, self._clock())
 
@@ -125,8 +147,9 @@ class ContextTable:
         models: the context window of each served model, in tokens.
         clock: the wall clock, Unix seconds.
         randbelow: randomness for ids, as `secrets.randbelow`.
-        max_contexts: the most contexts at once.
+        quota: how much all contexts may take.
         ended: called with the id of each context that ends.
+        removed_at_once: how many expired contexts and messages one call removes, about.
     """
 
     def __init__(
@@ -134,34 +157,47 @@ class ContextTable:
         models: Mapping[str, int],
         clock: Callable[[], float],
         randbelow: Callable[[int], int],
-        max_contexts: int = MAX_CONTEXTS,
+        quota: Quota | None = None,
         ended: Callable[[str], object] = lambda _: None,
+        removed_at_once: int = _REMOVED_AT_ONCE,
     ) -> None:
         self.models: Final = dict(models)
         self._clock: Final = clock
         self._randbelow: Final = randbelow
-        self._max_contexts: Final = max_contexts
+        self._quota: Final = Quota() if quota is None else quota
         self._ended: Final = ended
+        self._removed_at_once: Final = removed_at_once
         self._live: dict[str, ServedContext] = {}
         self._due: list[tuple[float, str]] = []
         self._second = ""
         self._given: set[str] = set()  # ids given in that second
 
-    def create(self, request: ContextRequest) -> ServedContext:
-        """Create a context.
+    def measure(self, request: ContextRequest | ChatRequest) -> tuple[SizedMessage, ...]:
+        """Measure a request's messages for `create` or `begin`. May run in a thread.
 
         Raises:
-            APIStatusError: for an unknown model, messages that fill the window, or one context too many.
+            APIStatusError: for an unknown model, and messages that fill the window by the number of characters alone.
+        """
+        return measure(request.messages, self._window_of(request.model))
+
+    def create(self, request: ContextRequest, sized: Sequence[SizedMessage] | None = None) -> ServedContext:
+        """Create a context.
+
+        Args:
+            request: the request.
+            sized: what `measure` returned for the request; None: measured here.
+
+        Raises:
+            APIStatusError: for an unknown model, messages that fill the window, and a quota that is used up.
         """
         now = self._clock()
         self._remove_expired(now)
         size = self._window_of(request.model)
-        if len(self._live) >= self._max_contexts:
-            raise full(self._max_contexts)
         mode = _or(request.mode, "session")
         ttl = _or(request.ttl, DEFAULT_TTL)
         strategy = _or(request.truncation_strategy, DEFAULT_STRATEGY) if mode == "session" else None
-        window = Window(size, strategy, request.messages)
+        window = Window(size, strategy, self.measure(request) if sized is None else sized)
+        self._quota.add_context(window.memory)
         context = ServedContext(
             id=self._new_id(now), model=request.model, mode=mode, ttl=ttl, window=window, deadline=now + ttl
         )
@@ -169,17 +205,21 @@ class ContextTable:
         heapq.heappush(self._due, (context.deadline, context.id))
         return context
 
-    def begin(self, request: ChatRequest) -> AcceptedChat:
+    def begin(self, request: ChatRequest, sized: Sequence[SizedMessage] | None = None) -> AcceptedChat:
         """Accept a chat, or refuse it.
 
+        Args:
+            request: the request.
+            sized: what `measure` returned for the request; None: measured here.
+
         Raises:
-            APIStatusError: for an unknown model or context, another model than the context's, a busy session, and a
-                question that does not fit the window; in this order.
+            APIStatusError: for an unknown model or context, another model than the context's, a busy session, a
+                question that does not fit the window, and a quota that is used up; in this order.
         """
         now = self._clock()
         self._remove_expired(now)
         self._window_of(request.model)
-        context = self._live.get(request.context_id)
+        context = self._find(request.context_id, now)
         if context is None:
             raise context_not_found(request.context_id)
         if request.model != context.model:
@@ -189,32 +229,48 @@ class ContextTable:
             raise bad_request("n", f"The parameter n must be a whole number in [1, {MAX_REPLIES}], got {replies}.")
         if context.mode == "session" and context.running:
             raise busy()
-        plan = context.window.plan(message_tokens(request.messages))
+        if sized is None:
+            sized = self.measure(request)
+        plan = context.window.plan(total_tokens(sized))
+        reserved = total_memory(sized) if context.mode == "session" else 0
+        self._quota.grow(context.window.memory, reserved)
         context.running += 1
         limit = min(plan.room, _or(request.max_tokens, plan.room))
         stops = _stops(request)
         return AcceptedChat(
             request=request,
             context=context,
+            sized=sized,
             held=context.window.messages(plan.dropped),
             plan=plan,
             max_tokens=limit,
             stops=stops,
             replies=tuple(Reply(stops, limit) for _ in range(replies)),
             clock=self._clock,
+            quota=self._quota,
+            reserved=reserved,
         )
 
     def get(self, context_id: str) -> ServedContext | None:
         """Return a context; None if unknown or expired. This is no use: the timer runs on."""
-        self._remove_expired(self._clock())
-        return self._live.get(context_id)
+        now = self._clock()
+        self._remove_expired(now)
+        return self._find(context_id, now)
 
     def expire(self, context_id: str) -> bool:
         """Remove a context now, as the ttl would; False if unknown. A running call still gets an answer."""
-        if self._live.pop(context_id, None) is None:
+        context = self._live.pop(context_id, None)
+        if context is None:
             return False
+        context.live = False
+        self._quota.remove_context(context.window.memory)
         self._ended(context_id)
         return True
+
+    def _find(self, context_id: str, now: float) -> ServedContext | None:
+        context = self._live.get(context_id)
+        expired = context is not None and not context.running and context.deadline <= now
+        return None if expired else context
 
     def _window_of(self, model: str) -> int:
         if model not in self.models:
@@ -222,7 +278,9 @@ class ContextTable:
         return self.models[model]
 
     def _remove_expired(self, now: float) -> None:
-        while self._due and self._due[0][0] <= now:
+        left = self._removed_at_once
+        while self._due and self._due[0][0] <= now and left > 0:
+            left -= 1
             _, context_id = heapq.heappop(self._due)
             context = self._live.get(context_id)
             if context is None:
@@ -232,6 +290,7 @@ class ContextTable:
             elif context.deadline > now:
                 heapq.heappush(self._due, (context.deadline, context_id))
             else:
+                left -= len(context.window.initial) + len(context.window.history)
                 self.expire(context_id)
 
     def _new_id(self, now: float) -> str:

@@ -19,7 +19,7 @@ In every case a question is refused that leaves no room for a reply beside the i
 are the vendor documentation's; the sizes of blocks and the dropping of whole messages are this gateway's choice.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -27,7 +27,7 @@ import attrs
 from ...config import UNSET
 from ...models import Message, TruncationStrategy
 from .refusals import out_of_context
-from .tokens import message_tokens
+from .sizes import SizedMessage, total_memory, total_tokens
 
 __all__ = ["DEFAULT_STRATEGY", "Plan", "Window"]
 
@@ -51,7 +51,6 @@ class Plan:
     room: int
 
 
-@attrs.define(eq=False)
 class Window:
     """The messages of one context.
 
@@ -60,23 +59,24 @@ class Window:
         strategy: the strategy with every default filled in; None for a common prefix.
         initial: the messages of the create.
         initial_tokens: the tokens of `initial`.
-        history: the messages of completed turns not yet dropped, each with the number of tokens.
+        history: the messages of completed turns not yet dropped.
         history_tokens: the tokens of `history`.
+        memory: the bytes of memory that all messages take.
     """
 
-    size: int
-    strategy: TruncationStrategy | None
-    initial: tuple[Message, ...]
-    initial_tokens: int = attrs.field(init=False)
-    history: list[tuple[Message, int]] = attrs.field(init=False, factory=list)
-    history_tokens: int = attrs.field(init=False, default=0)
-
-    def __attrs_post_init__(self) -> None:
-        if self.strategy is not None:
-            self.strategy = _filled_in(self.strategy)
-            if self.strategy.max_window_tokens is not UNSET:
-                self.size = min(self.size, self.strategy.max_window_tokens)
-        self.initial_tokens = message_tokens(self.initial)
+    def __init__(self, size: int, strategy: TruncationStrategy | None, messages: Sequence[SizedMessage]) -> None:
+        """Begin with the messages of the create."""
+        self.size = size
+        self.strategy = strategy
+        if strategy is not None:
+            self.strategy = strategy = _filled_in(strategy)
+            if strategy.max_window_tokens is not UNSET:
+                self.size = min(size, strategy.max_window_tokens)
+        self.initial: Final = tuple([sized.message for sized in messages])
+        self.initial_tokens: Final = total_tokens(messages)
+        self.history: Final[list[SizedMessage]] = []
+        self.history_tokens = 0
+        self.memory = total_memory(messages)
         self._check_room(self.initial_tokens)
 
     @property
@@ -86,7 +86,7 @@ class Window:
 
     def messages(self, dropped: int = 0) -> tuple[Message, ...]:
         """Return the messages held, without the `dropped` oldest of the history."""
-        return (*self.initial, *(message for message, _ in self.history[dropped:]))
+        return (*self.initial, *[sized.message for sized in self.history[dropped:]])
 
     def plan(self, new: int) -> Plan:
         """Fit in a question of `new` tokens, without changing the window.
@@ -101,15 +101,15 @@ class Window:
         dropped, tokens = self._oldest(self._to_drop(excess, self.history_tokens))
         return Plan(dropped, self.tokens - tokens, self.size - self.initial_tokens - new)
 
-    def store(self, turn: Iterable[Message]) -> bool:
+    def store(self, turn: Sequence[SizedMessage]) -> bool:
         """Store a completed turn and drop the excess; return whether the window rolled.
 
         No less is dropped than was planned: the turn is the question and at least one token.
         """
         before = self.history_tokens
-        for message in turn:
-            self.history.append((message, message_tokens([message])))
-            self.history_tokens += self.history[-1][1]
+        self.history.extend(turn)
+        self.history_tokens += total_tokens(turn)
+        self.memory += total_memory(turn)
         if self._history_limit is not None:
             self._drop(self._oldest(self.history_tokens - self._history_limit)[0])
             return False
@@ -141,12 +141,13 @@ class Window:
         """Return how many of the oldest messages have at least `tokens` tokens, and how many tokens exactly."""
         count = total = 0
         while total < tokens:
-            total += self.history[count][1]
+            total += self.history[count].tokens
             count += 1
         return count, total
 
     def _drop(self, count: int) -> None:
-        self.history_tokens -= sum(tokens for _, tokens in self.history[:count])
+        self.history_tokens -= total_tokens(self.history[:count])
+        self.memory -= total_memory(self.history[:count])
         del self.history[:count]
 
 

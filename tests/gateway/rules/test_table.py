@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ctxcache.errors import APIStatusError
+from ctxcache.gateway.rules.quota import Quota
 from ctxcache.gateway.rules.table import MAX_REPLIES, AcceptedChat, ContextTable, ServedContext
 from ctxcache.models import ChatRequest, ContextRequest, assistant, system, user
 
@@ -96,7 +97,7 @@ def test_an_unknown_model_is_refused(table: ContextTable) -> None:
 
 def test_the_number_of_contexts_is_limited(clock: Any) -> None:
     """One context too many is refused as a quota, until another context is gone."""
-    table = ContextTable({"m": 100}, clock, random.Random(1).randrange, max_contexts=2)
+    table = ContextTable({"m": 100}, clock, random.Random(1).randrange, Quota(max_contexts=2))
     first, _ = create(table), create(table)
     with refused(429, "QuotaExceeded"):
         create(table)

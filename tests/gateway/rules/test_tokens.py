@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxcache.gateway import count_tokens
-from ctxcache.gateway.rules.tokens import TokenCounter, message_tokens
-from ctxcache.models import user
+from ctxcache.gateway.rules.tokens import TokenCounter
 
 # Texts that change between wide and narrow characters often.
 texts = st.text(alphabet=st.sampled_from("ab é你好。한글カ\U00020000"), max_size=30)
@@ -57,6 +56,12 @@ def test_a_limit_takes_the_longest_prefix_that_keeps_it(pieces: list[str], most:
     assert taken == text or count_tokens(text[: len(taken) + 1]) > most
 
 
-def test_no_message_is_free() -> None:
-    """An empty message counts as a token, so that storing messages is never free."""
-    assert message_tokens([user(""), user("abcde")]) == 1 + 2
+@pytest.mark.parametrize("period", ["a你", "abcd你好", "é", "你", "ab你好cdefg\U00020000"])
+@pytest.mark.parametrize("begin", ["", "a", "abc你"])
+def test_slices_of_a_long_text_change_nothing(begin: str, period: str) -> None:
+    """A text longer than a slice has as many tokens as its pieces in turn."""
+    text = begin + period * 40_000
+    counter = TokenCounter()
+    for start in range(0, len(text), 1000):
+        counter.add(text[start : start + 1000])
+    assert count_tokens(text) == counter.tokens

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ctxcache.config import UNSET
 from ctxcache.errors import APIStatusError
+from ctxcache.gateway.rules.sizes import SizedMessage
 from ctxcache.gateway.rules.window import DEFAULT_STRATEGY, Window
 from ctxcache.models import Message, TruncationStrategy, assistant, user
 
@@ -22,19 +23,24 @@ def answered(tokens: int) -> Message:
     return assistant("y" * 4 * tokens)
 
 
+def made(size: int, strategy: TruncationStrategy | None, initial: int) -> Window:
+    """Return a window whose initial message has so many tokens."""
+    return Window(size, strategy, [SizedMessage.of(said(initial))])
+
+
 def window(size: int, initial: int = 2, **strategy: Any) -> Window:
     """Return a session's window."""
-    return Window(size, TruncationStrategy(**strategy) if strategy else DEFAULT_STRATEGY, (said(initial),))
+    return made(size, TruncationStrategy(**strategy) if strategy else DEFAULT_STRATEGY, initial)
 
 
 def turn(window: Window, question: int, answer: int) -> bool:
     """Store a turn; return whether the window rolled."""
-    return window.store([said(question), answered(answer)])
+    return window.store([SizedMessage.of(said(question)), SizedMessage.of(answered(answer))])
 
 
 def held(window: Window) -> list[int]:
     """Return the tokens of each message of the history."""
-    return [tokens for _, tokens in window.history]
+    return [sized.tokens for sized in window.history]
 
 
 def test_what_fits_is_kept_and_cached() -> None:
@@ -145,7 +151,7 @@ def test_a_full_session_without_rolling_has_no_room() -> None:
 
 def test_a_prefix_leaves_the_rest_of_the_window() -> None:
     """A common prefix has no strategy: the reply stops at the end of the window."""
-    prefix = Window(20, None, (said(5),))
+    prefix = made(20, None, 5)
     assert (prefix.plan(3).kept, prefix.plan(3).room, prefix.plan(14).room) == (5, 12, 1)
 
 
@@ -153,9 +159,9 @@ def test_a_prefix_leaves_the_rest_of_the_window() -> None:
 def test_what_fits_in_no_way_is_refused(strategy: TruncationStrategy | None) -> None:
     """Initial messages or a question without room for a reply are refused with 400 `OutofContextError`."""
     with pytest.raises(APIStatusError) as refused:
-        Window(20, strategy, (said(20),))
+        made(20, strategy, 20)
     assert (refused.value.status, refused.value.code, refused.value.param) == (400, "OutofContextError", "messages")
-    nearly = Window(20, strategy, (said(10),))
+    nearly = made(20, strategy, 10)
     assert nearly.plan(9).room == 1
     with pytest.raises(APIStatusError, match="20 tokens"):
         nearly.plan(10)
@@ -181,7 +187,7 @@ def test_what_fits_in_no_way_is_refused(strategy: TruncationStrategy | None) -> 
 )
 def test_a_strategy_is_filled_in(given: TruncationStrategy, shown: TruncationStrategy) -> None:
     """A strategy gets the service's defaults, and loses the fields of other types."""
-    assert Window(100, given, (said(1),)).strategy == shown
+    assert made(100, given, 1).strategy == shown
 
 
 strategies = st.one_of(
@@ -203,7 +209,7 @@ strategies = st.one_of(
 @given(strategies, st.lists(st.tuples(st.integers(1, 12), st.integers(0, 40)), max_size=12))
 def test_whatever_is_said_the_window_holds(strategy: TruncationStrategy, turns: list[tuple[int, int]]) -> None:
     """The messages held fit the window, are the first and the last of the conversation, and match the plan."""
-    session = Window(30, strategy, (said(2),))
+    session = made(30, strategy, 2)
     everything: list[int] = []
     for question, length in turns:
         if question + 2 >= session.size:
@@ -224,3 +230,4 @@ def test_whatever_is_said_the_window_holds(strategy: TruncationStrategy, turns: 
         assert session.tokens == 2 + sum(held(session))
         assert held(session) == everything[len(everything) - len(session.history) :]
         assert session.messages()[0] == said(2)
+        assert session.memory == sum(SizedMessage.of(message).memory for message in session.messages())

@@ -1,0 +1,55 @@
+"""How much the contexts of one owner may take. Every key will have a quota of its own; today there is one for all."""
+
+import attrs
+
+from .refusals import context_full, full, memory_full
+
+__all__ = ["Quota"]
+
+
+@attrs.define(eq=False, kw_only=True)
+class Quota:
+    """Bounds on contexts, and what is taken of each bound.
+
+    Nothing is thrown away to make room: contexts end by their ttl, and a request beyond a bound is refused.
+
+    Attributes:
+        max_contexts: the most contexts at once.
+        max_memory: the most bytes of memory that the messages of all contexts may take.
+        max_context_memory: the most bytes that the messages of one context may take.
+        contexts, memory: what is taken.
+    """
+
+    max_contexts: int = 100_000
+    max_memory: int = 512 * 1024 * 1024
+    max_context_memory: int = 32 * 1024 * 1024
+    contexts: int = attrs.field(default=0, init=False)
+    memory: int = attrs.field(default=0, init=False)
+
+    def add_context(self, memory: int) -> None:
+        """Take what a new context needs.
+
+        Raises:
+            APIStatusError: a bound would be passed; nothing is taken.
+        """
+        if self.contexts >= self.max_contexts:
+            raise full(self.max_contexts)
+        self.grow(0, memory)
+        self.contexts += 1
+
+    def grow(self, held: int, more: int) -> None:
+        """Take `more` bytes for a context that holds so many already.
+
+        Raises:
+            APIStatusError: a bound would be passed; nothing is taken.
+        """
+        if held + more > self.max_context_memory:
+            raise context_full(held + more, self.max_context_memory)
+        if self.memory + more > self.max_memory:
+            raise memory_full(self.max_memory)
+        self.memory += more
+
+    def remove_context(self, memory: int) -> None:
+        """Give back what a context took."""
+        self.contexts -= 1
+        self.memory -= memory

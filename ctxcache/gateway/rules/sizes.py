@@ -1,0 +1,79 @@
+"""The sizes of messages, each measured once: the tokens of the window, and the bytes of memory.
+
+Tokens are those of the text. Everything else of a message (parts without text, `name`, `tool_calls`, any further field)
+has no tokens but takes memory, so both are bounded: the window bounds tokens, a `Quota` memory.
+"""
+
+from collections.abc import Iterable, Sequence
+from sys import getsizeof
+from typing import Any, Final
+
+import attrs
+
+from ...models import Message
+from .refusals import out_of_context
+from .tokens import NARROW, count_tokens
+
+__all__ = ["SizedMessage", "measure", "total_memory", "total_tokens"]
+
+_OBJECTS: Final = 256  # bytes of a message's own objects
+
+
+@attrs.frozen
+class SizedMessage:
+    """A message and its sizes.
+
+    Attributes:
+        message: the message.
+        tokens: the tokens of the text, at least 1: no message is free to store.
+        memory: the bytes of memory that the message takes, about.
+    """
+
+    message: Message
+    tokens: int
+    memory: int
+
+    @classmethod
+    def of(cls, message: Message, tokens: int | None = None) -> "SizedMessage":
+        """Measure a message whose tokens may be known."""
+        content, extra = message.content, message.extra
+        counted = count_tokens(message.text) if tokens is None else tokens
+        memory = getsizeof(content) if isinstance(content, str) else _memory(content)
+        return cls(message, max(1, counted), _OBJECTS + memory + (_memory(extra) if extra else 0))
+
+
+def measure(messages: Sequence[Message], window: int) -> tuple[SizedMessage, ...]:
+    """Measure the messages of a request.
+
+    Raises:
+        APIStatusError: the messages alone fill a window of so many tokens. Where the number of characters tells, no
+            token is counted.
+    """
+    least = max(len(messages), sum([len(message.text) for message in messages]) // NARROW)
+    if least >= window:
+        raise out_of_context(least, window, or_more=True)
+    return tuple([SizedMessage.of(message) for message in messages])
+
+
+def total_tokens(messages: Iterable[SizedMessage]) -> int:
+    """Add up the tokens."""
+    return sum([message.tokens for message in messages])
+
+
+def total_memory(messages: Iterable[SizedMessage]) -> int:
+    """Add up the memory."""
+    return sum([message.memory for message in messages])
+
+
+def _memory(value: Any) -> int:
+    """Add up the memory of a JSON value, without recursion."""
+    total, waiting = 0, [value]
+    while waiting:
+        item = waiting.pop()
+        total += getsizeof(item)
+        if isinstance(item, dict):
+            waiting += item.keys()
+            waiting += item.values()
+        elif isinstance(item, list | tuple):
+            waiting += item
+    return total

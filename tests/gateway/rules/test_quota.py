@@ -1,0 +1,32 @@
+"""How much contexts may take."""
+
+import pytest
+
+from ctxcache.errors import QuotaExceededError
+from ctxcache.gateway.rules.quota import Quota
+
+
+def test_each_bound_is_refused_by_name() -> None:
+    """A refusal is a 429 `QuotaExceeded` that names the bound, and takes nothing."""
+    quota = Quota(max_contexts=2, max_memory=100, max_context_memory=60)
+    with pytest.raises(QuotaExceededError, match="The messages of a context may take 60 bytes of memory, and would ta"):
+        quota.add_context(61)
+    quota.add_context(60)
+    with pytest.raises(QuotaExceededError, match="All contexts together may take 100 bytes"):
+        quota.add_context(41)
+    quota.add_context(40)
+    with pytest.raises(QuotaExceededError, match="There are 2 contexts already") as refused:
+        quota.add_context(0)
+    assert (refused.value.status, refused.value.code) == (429, "QuotaExceeded")
+    assert (quota.contexts, quota.memory) == (2, 100)
+
+
+def test_a_context_may_grow_to_its_bound() -> None:
+    """What a context holds and what comes count together."""
+    quota = Quota(max_contexts=2, max_memory=100, max_context_memory=60)
+    quota.add_context(50)
+    quota.grow(50, 10)
+    with pytest.raises(QuotaExceededError, match="would take 61"):
+        quota.grow(60, 1)
+    quota.remove_context(60)
+    assert (quota.contexts, quota.memory) == (0, 0)
