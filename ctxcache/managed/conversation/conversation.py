@@ -51,8 +51,10 @@ class Conversation(ManagedCalls):
     The conversation keeps a transcript, since the service cannot be asked for one: the initial messages, and the newest
     `keep_turns` turns. From it the context is rebuilt shortly before its TTL ends, or when the service reports it gone;
     then the turn is sent once on the new context. A context cannot be created with an answer as its last message, so
-    the last answer is sent in front of the next question. An answer without text (tool calls alone) cannot be rebuilt,
-    and is left out.
+    the last answer is sent in front of the next question.
+
+    Tool calls and results are part of the transcript. The results are the next question: a list of `tool` messages.
+    A rebuilt context has no call without results, and no results without their call.
 
     A turn with unknown outcome is not repeated: the question was sent and no text came, because the call ended in an
     `OutcomeUnknownError` or, before any text, in a `StreamInterruptedError`, or because its task was cancelled or its
@@ -75,7 +77,8 @@ class Conversation(ManagedCalls):
         ttl: idle time after which the service drops a context: seconds in [3600, 604800] or a timedelta; the service's
             default is 86400.
         truncation_strategy: what the service does when the history outgrows the model's window.
-        keep_turns: how many turns to keep, from 1 up; more than fit the model's window cannot be rebuilt.
+        keep_turns: how many turns to keep, from 1 up; more than fit the model's window cannot be rebuilt. A turn that
+            brings tool results is kept together with the turn that asked for them.
         margin: seconds before the end of a context from which it is no longer used; at most a tenth of the ttl.
         is_gone: which errors say that the context is gone, and that the turn did not run; default:
             `ContextGoneError`. If it raises, that is logged and counts as no.

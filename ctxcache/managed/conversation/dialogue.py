@@ -127,7 +127,7 @@ class Dialogue:
         self.question_in_flight, self._sent_at = question, self.keeper.clock()
         try:
             waited = 0.0 if deadline is None else deadline.waited
-            return await call(live.context.id, before=self.context.carried, waited=waited)
+            return await call(live.context.id, before=self.context.in_front_of(question), waited=waited)
         except BaseException as error:
             self.failed(error)
             raise
@@ -146,7 +146,7 @@ class Dialogue:
         if question is None:
             return
         finished = finished and not _is_blank(answer)
-        self.transcript = self.transcript.added(question, answer.text, finished=finished)
+        self.transcript = self.transcript.added(question, answer.text, answer.tool_calls, finished=finished)
         self.context.used(answer.usage, self._sent_at)
         if not finished:
             gone = isinstance(error, CtxCacheError) and self.keeper.is_gone(error)

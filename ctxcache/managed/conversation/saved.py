@@ -12,14 +12,13 @@ import attrs
 
 from ...config import UNSET, Unset
 from ...errors import InvalidInputError
-from ...models import ContextRequest, Message, TruncationStrategy
+from ...models import ContextRequest, FunctionCall, Message, ToolCall, TruncationStrategy
 from .transcript import Transcript, TranscriptTurn
 
 __all__ = ["SavedContext", "SavedConversation"]
 
 FORMAT: Final = "ctxcache.conversation"
 VERSION: Final = 1
-_ROLES: Final = ("system", "user", "assistant")
 _STRATEGY_FIELDS: Final = (
     "type",
     "last_history_tokens",
@@ -84,10 +83,7 @@ class SavedConversation:
             "margin": self.margin,
             "keep_turns": self.transcript.keep_turns,
             "messages": _messages_json(self.transcript.messages),
-            "turns": [
-                {"question": _messages_json(turn.question), "answer": turn.answer, "finished": turn.finished}
-                for turn in self.transcript.turns
-            ],
+            "turns": [_turn_json(turn) for turn in self.transcript.turns],
             "context": None if self.context is None else attrs.asdict(self.context),
             "doubtful": None if self.doubtful is None else _messages_json(self.doubtful),
         }
@@ -128,6 +124,15 @@ def _messages_json(messages: Iterable[Message]) -> list[dict[str, Any]]:
     return [{"role": message.role, "content": message.content, **message.extra} for message in messages]
 
 
+def _turn_json(turn: TranscriptTurn) -> dict[str, Any]:
+    return {
+        "question": _messages_json(turn.question),
+        "answer": turn.answer,
+        "finished": turn.finished,
+        "tool_calls": [call.to_dict() for call in turn.tool_calls],
+    }
+
+
 def _strategy_json(strategy: TruncationStrategy | Unset) -> dict[str, Any] | None:
     if strategy is UNSET:
         return None
@@ -140,12 +145,26 @@ def _unset_if_none(value: Any) -> Any:
 
 
 def _read_transcript(saved: "_Reader") -> Transcript:
-    turns = [
-        TranscriptTurn(turn.messages("question", least=1), turn.text_or_none("answer"), turn.flag("finished"))
-        for turn in saved.inner_list("turns")
-    ]
-    messages = saved.messages("messages")
-    return Transcript(messages=messages, turns=tuple(turns), keep_turns=saved.whole("keep_turns"))
+    turns = tuple([_read_turn(turn) for turn in saved.inner_list("turns")])
+    return Transcript(messages=saved.messages("messages"), turns=turns, keep_turns=saved.whole("keep_turns"))
+
+
+def _read_turn(turn: "_Reader") -> TranscriptTurn:
+    return TranscriptTurn(
+        turn.messages("question", least=1),
+        turn.text_or_none("answer"),
+        turn.flag("finished"),
+        tuple([_read_call(call) for call in turn.inner_list("tool_calls")] if "tool_calls" in turn.data else []),
+    )
+
+
+def _read_call(call: "_Reader") -> ToolCall:
+    function = call.inner("function")
+    return ToolCall(
+        id=call.string("id"),
+        type=call.string("type"),
+        function=FunctionCall(name=function.string("name"), arguments=function.string("arguments")),
+    )
 
 
 def _read_context(saved: "_Reader") -> SavedContext:
@@ -194,6 +213,10 @@ class _Reader:
             raise _wrong(self.path + name, value, allowed)
         return value
 
+    def string(self, name: str) -> str:
+        value: str = self._get(name, str, "a string")
+        return value
+
     def text(self, name: str) -> str:
         value: str = self._get(name, str, "a non-empty string")
         if not value:
@@ -233,11 +256,9 @@ class _Reader:
 
     def message(self) -> Message:
         role = self.text("role")
-        if role not in _ROLES:
-            raise _wrong(f"{self.path}role", role, " or ".join(_ROLES))
-        content: str = self._get("content", str, "a string")
+        extra = {name: value for name, value in self.data.items() if name not in ("role", "content")}
         try:
-            return Message(role, content, extra={k: v for k, v in self.data.items() if k not in ("role", "content")})
+            return Message(role, self.data.get("content"), extra)
         except InvalidInputError as error:
             field, allowed = f"{self.path}{error.field}", error.allowed
         raise InvalidInputError(f"{field} must be {allowed}", field=field, allowed=allowed)  # the value may be content

@@ -9,7 +9,7 @@ from ...models import Context, Message, Usage
 from ..keeper import ContextKeeper, Loss, Replaced
 from ..live import LiveContext
 from .saved import SavedContext
-from .transcript import Transcript
+from .transcript import Transcript, answered_part
 
 __all__ = ["SessionContext"]
 
@@ -57,6 +57,11 @@ class SessionContext:
         self.live = self._keeper.watch(context, saved.ttl, saved.expires_at - saved.ttl)
         self.carried = transcript.split()[1] if saved.behind else ()
         self.lost = saved.lost
+
+    def in_front_of(self, question: tuple[Message, ...]) -> tuple[Message, ...]:
+        """Return the messages to send in front of a question: without the tool calls that the question ignores."""
+        carried = self.carried
+        return (*carried[:-1], *answered_part(carried[-1], question)) if carried else ()
 
     async def ready(self, transcript: Transcript) -> LiveContext:
         """Return a context that may be used: the present one, or a new one if that is lost or expired."""

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from ctxcache import Message, system, user
+from ctxcache import FunctionCall, Message, ToolCall, system, tool, user
 from ctxcache.managed.conversation.transcript import Transcript, TranscriptTurn
 
 QUESTION = (user("Who?"),)
@@ -22,11 +22,25 @@ any_text = st.text(st.characters(codec=None))  # lone surrogates, too
 
 extras = st.dictionaries(st.text(min_size=1).filter(lambda name: name not in ("role", "content")), json_values)
 
-messages = st.builds(Message, st.sampled_from(["system", "user", "assistant"]), any_text, extra=extras)
+contents = any_text | st.lists(st.fixed_dictionaries({"type": st.text(), "text": st.text()}), min_size=1, max_size=2)
+
+messages = st.builds(Message, st.sampled_from(["system", "user", "assistant"]), contents, extra=extras)
+
+call_ids = st.sampled_from("ab")
+
+calls = st.builds(ToolCall, id=call_ids, function=st.builds(FunctionCall, name=st.text(), arguments=st.text()))
+
+results = st.builds(tool, any_text, tool_call_id=call_ids)
 
 questions = st.lists(messages, min_size=1, max_size=3).map(tuple)
 
-turns = st.builds(TranscriptTurn, questions, st.none() | any_text.filter(bool), st.booleans())
+turns = st.builds(
+    TranscriptTurn,
+    questions | st.lists(results, min_size=1, max_size=2).map(tuple),
+    st.none() | any_text.filter(bool),
+    st.booleans(),
+    st.lists(calls, max_size=2, unique_by=lambda call: call.id).map(tuple),
+)
 
 transcripts = st.builds(
     Transcript,

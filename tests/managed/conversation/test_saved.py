@@ -2,12 +2,14 @@
 
 import json
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxcache import UNSET, InvalidInputError, TruncationStrategy, user
+from ctxcache import UNSET, FunctionCall, InvalidInputError, ToolCall, TruncationStrategy, user
 from ctxcache.managed.conversation.saved import SavedContext, SavedConversation
+from ctxcache.managed.conversation.transcript import Transcript
 
 from .said_things import BEGUN, questions, transcripts
 
@@ -50,7 +52,10 @@ def test_round_trip(saved):
 
 SAVED = SavedConversation(
     model="m",
-    transcript=BEGUN,
+    transcript=Transcript(
+        messages=BEGUN.messages,
+        turns=(attrs.evolve(BEGUN.turns[0], tool_calls=(ToolCall(id="call-1", function=FunctionCall(name="f")),)),),
+    ),
     margin=30.0,
     context=SavedContext(id="ctx-1", ttl=3600.0, expires_at=1e9, account="f", behind=True),
     doubtful=(user("Why?"),),
@@ -69,12 +74,18 @@ WRONG = {
     "margin": [-1, None, "30", True, 1e300, 10**400, REMOVED],
     "keep_turns": [0, 1.5, None, True, REMOVED],
     "messages": [None, "text", [], [5], [{"role": "assistant", "content": "x"}], REMOVED],
-    "messages.0.role": ["tool", 5, REMOVED],
-    "messages.0.content": [None, ["x"], REMOVED],
+    "messages.0.role": ["", 5, REMOVED],
+    "messages.0.content": [None, ["x"], {}, REMOVED],
     "turns": [None, {}, [5], REMOVED],
     "turns.0.question": [None, [], ["x"], REMOVED],
     "turns.0.answer": [5, ["x"]],
     "turns.0.finished": [None, 1, REMOVED],
+    "turns.0.tool_calls": [None, {}, ["x"]],
+    "turns.0.tool_calls.0.id": [None, 5, REMOVED],
+    "turns.0.tool_calls.0.type": [None, REMOVED],
+    "turns.0.tool_calls.0.function": [None, "f", REMOVED],
+    "turns.0.tool_calls.0.function.name": [5, REMOVED],
+    "turns.0.tool_calls.0.function.arguments": [{}, REMOVED],
     "context": ["ctx-1", []],
     "context.id": [None, "", REMOVED],
     "context.ttl": [None, -1, REMOVED],
@@ -122,7 +133,7 @@ def test_errors_show_no_content():
     data = json.loads(SAVED.dumps())
     data["turns"][0]["question"][0]["content"] = ["secret"]
     with pytest.raises(
-        InvalidInputError, match=r"turns\[0\]\.question\[0\]\.content must be a string, got a list"
+        InvalidInputError, match=r"turns\[0\]\.question\[0\]\.content must be a string, a list of parts, or None"
     ) as caught:
         SavedConversation.loads(json.dumps(data))
     assert "secret" not in str(caught.value)
@@ -159,6 +170,14 @@ def test_an_error_says_where_a_file_is_spoilt(text, place):
     with pytest.raises(InvalidInputError, match=place) as caught:
         SavedConversation.loads(text)
     assert "secret" not in str(caught.value)
+
+
+def test_a_file_without_tool_calls():
+    """A conversation that was saved before turns had tool calls is read; its turns have none."""
+    data = json.loads(SAVED.dumps())
+    del data["turns"][0]["tool_calls"]
+    [turn] = SavedConversation.loads(json.dumps(data)).transcript.turns
+    assert turn.tool_calls == ()
 
 
 def test_a_file_cut_anywhere_is_refused():
