@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         ReplyTimeoutError,
         SessionError,
         StreamInterruptedError,
+        TurnInDoubtError,
     )
     from .managed import (
         Answer,
@@ -180,6 +181,7 @@ _PLACES = {
     "ToolCall": ".models",
     "TranscriptTurn": ".managed",
     "TruncationStrategy": ".models",
+    "TurnInDoubtError": ".errors",
     "Unset": ".config",
     "Usage": ".models",
     "WarningEvent": ".client.hooks",
@@ -267,6 +269,7 @@ __all__ = [
     "TranscriptTurn",
     "TruncationStrategy",
     "TruncationStrategyDict",
+    "TurnInDoubtError",
     "Unset",
     "Usage",
     "WarningEvent",

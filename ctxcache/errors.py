@@ -5,6 +5,7 @@ Errors are grouped by what the caller can do::
     CtxCacheError                       the root: everything this package raises on purpose
     ├── InvalidInputError (ValueError)  fix the argument: nothing was sent
     ├── SessionError (RuntimeError)     fix the code: session closed, wrong event loop, stream misused
+    │   └── TurnInDoubtError            the outcome of a conversation's last turn is unknown: call `resync`
     ├── APIConnectionError              no connection, or (where a repeat is harmless) no answer: try later
     │   ├── APITimeoutError (TimeoutError)  … because a time limit passed
     │   │   └── ReplyTimeoutError
@@ -58,6 +59,7 @@ __all__ = [
     "ReplyTimeoutError",
     "SessionError",
     "StreamInterruptedError",
+    "TurnInDoubtError",
 ]
 
 
@@ -135,6 +137,19 @@ class InvalidInputError(CtxCacheError, ValueError):
 
 class SessionError(CtxCacheError, RuntimeError):
     """The session or stream is closed, or belongs to another event loop or another reading task."""
+
+
+class TurnInDoubtError(SessionError):
+    """A turn was refused, since the outcome of the conversation's last turn is unknown. Nothing was sent.
+
+    No `OutcomeUnknownError`: such an error told of the last turn, which may have run; the refused turn did not. `cause`
+    is that error; None where the last turn was cancelled, or its stream left, or the conversation was loaded since.
+
+    Attributes:
+        context_id: the context that may hold the last turn; None if that is another account's.
+    """
+
+    context_id: str | None = None
 
 
 class APIConnectionError(CtxCacheError):

@@ -24,6 +24,7 @@ DETAILS = {
     "code": "X.y",
     "type": "t",
     "param": "p",
+    "context_id": "ctx-1",
     "body": {"error": {"message": "no", "more": [1, None, {"a": "b"}]}},
     "retry_after": 1.5,
     "sent": True,

@@ -24,7 +24,7 @@ NAMES = """
     ManagedStream Map MemoryStore Message MessageLike NotFoundError OutcomeUnknownError PermissionDeniedError Prefix
     Prices PromptTokensDetails ProtocolError QuotaExceededError RateLimitError RecreateEvent RedisStore Retry
     RetryEvent SessionError SQLiteStore Store StoredContext StreamInterruptedError system Timeouts TranscriptTurn
-    TruncationStrategy UNSET Unset Usage user __version__ WarningEvent
+    TruncationStrategy TurnInDoubtError UNSET Unset Usage user __version__ WarningEvent
     ReplyLostError ReplyTimeoutError ToolCall FunctionCall tool MessageObject FinishReason ChatOptions ChatParameters
     ContentPartDict FunctionCallDict FunctionDict JSONSchemaDict MessageDict ResponseFormatDict StreamOptionsDict
     ThinkingDict ToolCallDict ToolChoiceDict ToolDict TruncationStrategyDict

@@ -90,8 +90,8 @@ class ManagedCalls(ABC):
 
         Raises:
             InvalidInputError: an argument is out of range; nothing was sent.
-            OutcomeUnknownError: the question was sent and no answer came; see `Conversation.resync`.
-            SessionError: the outcome of the last turn of a `Conversation` is unknown.
+            OutcomeUnknownError: the question was sent and no answer came: a turn of a `Conversation` is in doubt.
+            TurnInDoubtError: the outcome of the last turn of a `Conversation` is unknown; see `Conversation.resync`.
             ContextBusyError: this task itself holds a stream of this `Conversation` open.
             CtxCacheError: any other of the family, from creating the context or from the call.
         """

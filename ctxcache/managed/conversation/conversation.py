@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from ...client.resources.parameters import ChatParameters
 from ...client.session import AsyncSession
@@ -36,7 +36,7 @@ from ..live import DEFAULT_MARGIN
 from ..question import Question, read_question, refuse_own_options
 from ..stream import ManagedStream
 from .dialogue import Dialogue, StreamedTurn
-from .saved import SavedConversation
+from .saved import SavedConversation, check_in_doubt
 from .transcript import Transcript, TranscriptTurn
 
 __all__ = ["Conversation"]
@@ -56,10 +56,10 @@ class Conversation(ManagedCalls):
     Tool calls and results are part of the transcript. The results are the next question: a list of `tool` messages.
     A rebuilt context has no call without results, and no results without their call.
 
-    A turn with unknown outcome is not repeated: the question was sent and no text came, because the call ended in an
+    A turn with unknown outcome is never repeated: the question was sent and no text came, because the call ended in an
     `OutcomeUnknownError` or, before any text, in a `StreamInterruptedError`, or because its task was cancelled or its
-    stream closed or forgotten. The question is then `doubtful`, and further questions raise a `SessionError` until
-    `resync()` decides whether the turn counts.
+    stream closed or forgotten. The question is then `doubtful`, and further questions raise a `TurnInDoubtError` until
+    `resync()` decides whether the turn counts; or `in_doubt` decides once and for all.
 
     A stream that breaks off after some text is recorded as an unfinished turn, and so is one that its reader leaves
     before a finish reason came. The service may have kept more or less, so the context is rebuilt with the text
@@ -79,6 +79,9 @@ class Conversation(ManagedCalls):
         truncation_strategy: what the service does when the history outgrows the model's window.
         keep_turns: how many turns to keep, from 1 up; more than fit the model's window cannot be rebuilt. A turn that
             brings tool results is kept together with the turn that asked for them.
+        in_doubt: what becomes of a turn with unknown outcome, whose own error is raised in any case. `raise`: further
+            questions raise a `TurnInDoubtError`. `drop`: the next turn is made on a context rebuilt without that turn.
+            `keep`: on a context rebuilt with its question, unanswered.
         margin: seconds before the end of a context from which it is no longer used; at most a tenth of the ttl.
         is_gone: which errors say that the context is gone, and that the turn did not run; default:
             `ContextGoneError`. If it raises, that is logged and counts as no.
@@ -99,6 +102,7 @@ class Conversation(ManagedCalls):
         ttl: int | timedelta | Unset | None = None,
         truncation_strategy: TruncationStrategy | TruncationStrategyDict | Mapping[str, Any] | Unset | None = None,
         keep_turns: int = 200,
+        in_doubt: Literal["raise", "drop", "keep"] = "raise",
         margin: float = DEFAULT_MARGIN,
         is_gone: Callable[[CtxCacheError], bool] | None = None,
         clock: Callable[[], float] = time.time,
@@ -115,7 +119,7 @@ class Conversation(ManagedCalls):
         self._keeper = ContextKeeper(session, template, margin=margin, is_gone=is_gone, clock=clock)
         self._session = session if chat_defaults is None else session.with_options(chat_defaults=chat_defaults)
         self._session_total = session.timeouts.total
-        self._dialogue = Dialogue(self._keeper, transcript)
+        self._dialogue = Dialogue(self._keeper, transcript, check_in_doubt(in_doubt))
 
     # --- turns
 
@@ -164,7 +168,7 @@ class Conversation(ManagedCalls):
         """Create the context now, unless there is one, and return it; no question is asked.
 
         Raises:
-            SessionError: the outcome of the last turn is unknown; see `resync`.
+            TurnInDoubtError: the outcome of the last turn is unknown; see `resync`.
             CtxCacheError: the create failed.
         """
         turn = await self._dialogue.take()
@@ -181,7 +185,7 @@ class Conversation(ManagedCalls):
         Args:
             keep: what becomes of the turn in doubt. False: the turn is dropped, and the question may be asked again.
                 True: the question is recorded as a turn without an answer. If no turn is doubtful but the last turn is
-                unfinished, that turn is dropped, or kept with the text received.
+                unfinished, that turn is dropped, or kept with the text received, if any.
 
         Raises:
             CtxCacheError: the create failed.
@@ -202,7 +206,7 @@ class Conversation(ManagedCalls):
 
     @property
     def doubtful(self) -> tuple[Message, ...] | None:
-        """The question of a turn with unknown outcome, until `resync()`; else None."""
+        """The question of a turn with unknown outcome, until `resync()`; else, or where `in_doubt` decides, None."""
         return self._dialogue.doubtful
 
     @property
@@ -248,6 +252,7 @@ class Conversation(ManagedCalls):
             ttl=template.ttl,
             truncation_strategy=template.truncation_strategy,
             margin=self._keeper.margin,
+            in_doubt=self._dialogue.in_doubt,
             context=self._dialogue.context.save(),
             doubtful=self._dialogue.doubtful or self._dialogue.question_in_flight,
         ).dumps()
@@ -284,15 +289,17 @@ class Conversation(ManagedCalls):
             ttl=saved.ttl,
             truncation_strategy=saved.truncation_strategy,
             keep_turns=saved.transcript.keep_turns,
+            in_doubt=saved.in_doubt,
             margin=saved.margin,
             is_gone=is_gone,
             clock=clock,
             chat_defaults=chat_defaults,
         )
         loaded._dialogue.transcript = saved.transcript
-        loaded._dialogue.doubtful = saved.doubtful
         if saved.context is not None:
             loaded._dialogue.context.load(saved.context, saved.transcript)
+        if saved.doubtful is not None:
+            loaded._dialogue.doubt(saved.doubtful)
         return loaded
 
 

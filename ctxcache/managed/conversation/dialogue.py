@@ -10,8 +10,9 @@ refused       the service, or the client before sending, refused;    nothing cha
 interrupted   the answer broke off after some text, or the reader    recorded as unfinished, with the text received; the
               left the stream before a finish reason came            context is rebuilt before the next turn, since the
                                                                      service may have kept more or less
-doubtful      the turn was sent, and no text came: an error that     not repeated; the caller decides by `resync`
-              proves nothing, or the caller was cancelled            whether the turn counts
+doubtful      the turn was sent, and no text came: an error that     not repeated; the caller decides whether the turn
+              proves nothing, or the caller was cancelled            counts: by `resync`, or once and for all by
+                                                                     `in_doubt`
 ============  =====================================================  ==================================================
 
 Which errors prove that a turn did not run is said in `ctxcache.errors`: all but `OutcomeUnknownError` and
@@ -19,16 +20,18 @@ Which errors prove that a turn did not run is said in `ctxcache.errors`: all but
 """
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from ...client.stream import ChatStream
-from ...errors import CtxCacheError, OutcomeUnknownError, SessionError, StreamInterruptedError
-from ...log import log
+from ...errors import CtxCacheError, OutcomeUnknownError, StreamInterruptedError, TurnInDoubtError
+from ...log import log, one_line
 from ...models import ChatCompletion, Context, Message
 from ..deadline import Deadline
 from ..keeper import ContextKeeper
 from ..live import LiveContext
+from .saved import InDoubt
 from .session_context import SessionContext
 from .transcript import Transcript
 from .turn_lock import TurnLock
@@ -37,8 +40,15 @@ __all__ = ["Dialogue", "StreamedTurn"]
 
 T = TypeVar("T")
 _PROVE_NOTHING: Final = (OutcomeUnknownError, StreamInterruptedError)
-_ADVICE: Final = "the turn is not repeated: call the conversation's resync()"
-_IN_DOUBT: Final = "the outcome of the last turn is unknown: call the conversation's resync() before the next question"
+_ADVICE: Final[dict[InDoubt, str]] = {
+    "raise": "the turn is not repeated: call the conversation's resync()",
+    "drop": "the turn is not repeated: the next turn is made on a context without it",
+    "keep": "the turn is not repeated: the next turn is made on a context with its question, unanswered",
+}
+_IN_DOUBT: Final = (
+    "the outcome of the last turn is unknown: call the conversation's resync() before the next question, or make the "
+    "conversation with in_doubt='drop' or 'keep'"
+)
 
 
 class Dialogue:
@@ -48,16 +58,20 @@ class Dialogue:
         keeper: creates the contexts, and decides which errors say that one is gone.
         context: the context in use.
         transcript: the turns so far.
+        in_doubt: what becomes of a turn whose outcome is unknown.
         question_in_flight: the question of the present turn, while it may have been sent and has no known outcome.
-        doubtful: the question of a turn whose outcome is unknown.
+        doubtful: the question of a turn whose outcome is unknown, until the caller decides.
     """
 
-    def __init__(self, keeper: ContextKeeper, transcript: Transcript) -> None:
+    def __init__(self, keeper: ContextKeeper, transcript: Transcript, in_doubt: InDoubt) -> None:
         self.keeper = keeper
         self.context = SessionContext(keeper)
         self.transcript = transcript
+        self.in_doubt = in_doubt
         self.question_in_flight: tuple[Message, ...] | None = None
         self.doubtful: tuple[Message, ...] | None = None
+        self._doubted: CtxCacheError | None = None  # why there is a doubt
+        self._advice = ""  # for the error of the turn that ended in doubt
         self._sent_at = 0.0
         self._lock = TurnLock()
         self._closing: set[asyncio.Task[None]] = set()
@@ -73,14 +87,16 @@ class Dialogue:
 
         Raises:
             ContextBusyError: the running task holds the turn itself, and would wait for ever.
-            SessionError: the outcome of the last turn is unknown.
+            TurnInDoubtError: the outcome of the last turn is unknown.
             APITimeoutError: the time is up.
         """
         taking = self._lock.take()
         await (taking if deadline is None else deadline.wait(taking))
         if self.doubtful is not None and not in_doubt:
             self._lock.release()
-            raise SessionError(_IN_DOUBT)
+            live, cause = self.context.live, self._doubted
+            context_id = None if live is None else live.context.id
+            raise TurnInDoubtError(_IN_DOUBT, cause=cause, context_id=context_id) from cause
         return self._lock
 
     # --- sending
@@ -104,11 +120,12 @@ class Dialogue:
         Raises:
             CtxCacheError: any of the family.
         """
+        self._advice = ""
         live = await self._ready(deadline)
         try:
             return await self._send(live, question, call, deadline)
         except CtxCacheError:
-            if self.context.lost is None or not again:
+            if self.context.lost != "gone" or not again:
                 raise
         live = await self._ready(deadline)
         return await self._send(live, question, call, deadline)
@@ -164,14 +181,25 @@ class Dialogue:
         if isinstance(error, CtxCacheError) and self.keeper.is_gone(error):
             self.context.lost = "gone"
         elif not isinstance(error, CtxCacheError) or isinstance(error, _PROVE_NOTHING):
+            self._doubted = copy.copy(error) if isinstance(error, CtxCacheError) else None  # without the traceback
+            self.doubt(question)
+
+    def doubt(self, question: tuple[Message, ...]) -> None:
+        """Note a turn whose outcome is unknown, and do with it as `in_doubt` says."""
+        self._advice = _ADVICE[self.in_doubt]
+        if self.in_doubt == "raise":
             self.doubtful = question
-            name = "?" if self.context.live is None else self.context.live.context.id
-            log.warning("the outcome of a turn on the context %s is unknown: resync() is needed", name)
+        else:
+            self.context.lost = "resync"
+        if self.in_doubt == "keep":
+            self.transcript = self.transcript.added(question, None, finished=False)
+        name = "?" if self.context.live is None else one_line(self.context.live.context.id)
+        log.warning("the outcome of a turn on the context %s is unknown; %s", name, self._advice)
 
     def advise(self, error: BaseException | None) -> None:
         """Add a note to an error that leaves a turn in doubt, just before the error reaches the caller."""
-        if self.doubtful is not None and isinstance(error, _PROVE_NOTHING):
-            error.add_note(_ADVICE)
+        if self._advice and isinstance(error, _PROVE_NOTHING):
+            error.add_note(self._advice)
 
     def close_later(self, stream: ChatStream, lock: TurnLock) -> None:
         """Close a stream that was left, which frees its context for the next call; then release the lock."""
@@ -197,7 +225,7 @@ class Dialogue:
             elif not keep and transcript.turns and not transcript.turns[-1].finished:
                 transcript = transcript.without_last()
             live = await self.context.create(transcript, "resync")
-            self.transcript, self.doubtful = transcript, None
+            self.transcript, self.doubtful, self._doubted = transcript, None, None
             return live.context
         finally:
             lock.release()

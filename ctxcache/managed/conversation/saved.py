@@ -6,7 +6,7 @@ its type only.
 
 import json
 from collections.abc import Iterable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
@@ -15,7 +15,9 @@ from ...errors import InvalidInputError
 from ...models import ContextRequest, FunctionCall, Message, ToolCall, TruncationStrategy
 from .transcript import Transcript, TranscriptTurn
 
-__all__ = ["SavedContext", "SavedConversation"]
+__all__ = ["InDoubt", "SavedContext", "SavedConversation", "check_in_doubt"]
+
+InDoubt: TypeAlias = Literal["raise", "drop", "keep"]
 
 FORMAT: Final = "ctxcache.conversation"
 VERSION: Final = 1
@@ -27,7 +29,19 @@ _STRATEGY_FIELDS: Final = (
     "rolling_window_tokens",
 )
 _LOSSES: Final[dict[str | None, Literal["gone", "resync"] | None]] = {"gone": "gone", "resync": "resync", None: None}
+_IN_DOUBT: Final[dict[object, InDoubt]] = {"raise": "raise", "drop": "drop", "keep": "keep"}
 _MOST_SECONDS: Final = 1e15  # far beyond any date, and small enough for float()
+
+
+def check_in_doubt(value: object) -> InDoubt:
+    """Return what becomes of a turn in doubt, checked.
+
+    Raises:
+        InvalidInputError: for anything but `raise`, `drop` and `keep`.
+    """
+    if isinstance(value, str) and value in _IN_DOUBT:
+        return _IN_DOUBT[value]
+    raise InvalidInputError.of("in_doubt", value, "'raise', 'drop' or 'keep'")
 
 
 @attrs.frozen(kw_only=True)
@@ -59,6 +73,7 @@ class SavedConversation:
     Attributes:
         model, ttl, truncation_strategy: the settings of its contexts.
         margin: seconds before its end from which a context is no longer used.
+        in_doubt: what becomes of a turn with unknown outcome.
         transcript: the transcript.
         context: the context in use, or None.
         doubtful: the question of a turn with unknown outcome, or None.
@@ -69,6 +84,7 @@ class SavedConversation:
     ttl: int | Unset = UNSET
     truncation_strategy: TruncationStrategy | Unset = UNSET
     margin: float
+    in_doubt: InDoubt = "raise"
     context: SavedContext | None = None
     doubtful: tuple[Message, ...] | None = attrs.field(default=None, repr=False)
 
@@ -81,6 +97,7 @@ class SavedConversation:
             "ttl": None if self.ttl is UNSET else self.ttl,
             "truncation_strategy": _strategy_json(self.truncation_strategy),
             "margin": self.margin,
+            "in_doubt": self.in_doubt,
             "keep_turns": self.transcript.keep_turns,
             "messages": _messages_json(self.transcript.messages),
             "turns": [_turn_json(turn) for turn in self.transcript.turns],
@@ -115,6 +132,7 @@ class SavedConversation:
             ttl=settings.ttl,
             truncation_strategy=settings.truncation_strategy,
             margin=saved.number("margin"),
+            in_doubt=check_in_doubt(saved.data.get("in_doubt", "raise")),
             context=None if saved.data.get("context") is None else _read_context(saved.inner("context")),
             doubtful=None if saved.data.get("doubtful") is None else saved.messages("doubtful", least=1),
         )

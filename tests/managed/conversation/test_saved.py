@@ -39,6 +39,7 @@ conversations = st.builds(
     ttl=st.just(UNSET) | st.integers(3600, 604800),
     truncation_strategy=strategies,
     margin=seconds,
+    in_doubt=st.sampled_from(["raise", "drop", "keep"]),
     context=st.none() | contexts,
     doubtful=st.none() | questions,
 )
@@ -72,6 +73,7 @@ WRONG = {
     "ttl": [1, "3600", 1e9],
     "truncation_strategy": [5, {"type": "other"}, {"type": "rolling_tokens", "more": 1}],
     "margin": [-1, None, "30", True, 1e300, 10**400, REMOVED],
+    "in_doubt": ["ask", None, 5],
     "keep_turns": [0, 1.5, None, True, REMOVED],
     "messages": [None, "text", [], [5], [{"role": "assistant", "content": "x"}], REMOVED],
     "messages.0.role": ["", 5, REMOVED],
@@ -172,12 +174,12 @@ def test_an_error_says_where_a_file_is_spoilt(text, place):
     assert "secret" not in str(caught.value)
 
 
-def test_a_file_without_tool_calls():
-    """A conversation that was saved before turns had tool calls is read; its turns have none."""
+def test_an_older_file():
+    """A conversation that was saved before there were tool calls and `in_doubt` is read, with their defaults."""
     data = json.loads(SAVED.dumps())
-    del data["turns"][0]["tool_calls"]
-    [turn] = SavedConversation.loads(json.dumps(data)).transcript.turns
-    assert turn.tool_calls == ()
+    del data["turns"][0]["tool_calls"], data["in_doubt"]
+    saved = SavedConversation.loads(json.dumps(data))
+    assert (saved.transcript.turns[0].tool_calls, saved.in_doubt) == ((), "raise")
 
 
 def test_a_file_cut_anywhere_is_refused():
