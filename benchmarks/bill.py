@@ -51,7 +51,7 @@ def bill() -> Bill:
     return Bill(
         {"manual": cost.without - questions - cost.output, "questions": questions, "answers": cost.output},
         {"manual": cost.total - questions - cost.output, "questions": questions, "answers": cost.output},
-        f"at assumed prices for a million tokens: input {PRICES.input:.2f}, cached {PRICES.cached:.2f},\n"
+        f"at assumed prices per million tokens: input {PRICES.input:.2f}, cached {PRICES.cached:.2f},\n"
         f"output {PRICES.output:.2f}, storage {PRICES.storage_per_hour} an hour",
     )
 

@@ -38,7 +38,7 @@ class Change:
     def better(self) -> bool | None:
         """Whether it changed for the better.
 
-        Beyond the noise is: the ranges of the rounds do not overlap, and the medians differ by more than 3 %. Of
+        Beyond the noise is: the ranges of the rounds do not overlap, and the medians differ by more than 3%. Of
         figures that did not change, with 5 rounds in each run that happens to one in 126; with 3 rounds, to one in 10.
         """
         apart = self.before.high < self.after.low or self.after.high < self.before.low

@@ -175,7 +175,7 @@ def _server(results: Results) -> str:
     text = (
         "## Was the server the bottleneck?\n\nIt runs in a process of its own, on other cores than the client where "
         "there are some, and each sample carries its CPU share by the operating system's accounting and how many of "
-        f"its paced chunks left late. Busier than {BUSY_SHARE:.0%} of a core, or late with more than 1 % of its "
+        f"its paced chunks left late. Busier than {BUSY_SHARE:.0%} of a core, or late with more than 1% of its "
         "chunks, and the sample is flagged. What it can do at all is above, under “The server's ceiling”.\n\n"
         + table(("scenario", "busiest", "flagged samples"), body)
     )

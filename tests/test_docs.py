@@ -1,5 +1,6 @@
 """The pages of `ctxcache/docs`: every block runs, in order, in an empty folder for each page."""
 
+import ast
 import os
 import re
 import shutil
@@ -16,9 +17,12 @@ import pytest
 
 import ctxcache
 import ctxcache.gateway
+from ctxcache import Cost
 from ctxcache.cli.docs import TOPICS, page
 
 PAGES = {path.stem: path for path in (Path(ctxcache.__file__).parent / "docs").glob("*.md")}
+README = Path(__file__).parents[1] / "README.md"
+COST = Cost(calls=100, input=0.9, cached=1.6, output=0.4, storage=0.1, without=8.4, break_even_calls=14)
 PATIENCE = 60
 
 
@@ -146,6 +150,54 @@ def test_every_block_runs(topic: str, gateway: dict[str, str], tmp_path: Path, m
             reader.read(block, number)
     finally:
         reader.end()
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The Python blocks of all pages and of the README, as files."""
+    folder = tmp_path_factory.mktemp("programs")
+    pages = {**{topic: page(topic) for topic in TOPICS}, "README": README.read_text("utf-8")}
+    for topic, text in pages.items():
+        for number, block in enumerate(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)):
+            (folder / f"{topic.replace('-', '_')}_{number}.py").write_text(block, "utf-8")
+    return sorted(folder.iterdir())
+
+
+def test_blocks_import_only_names_they_use(programs: list[Path]) -> None:
+    """No block imports a name, or a module, that the block does not use."""
+    assert len(programs) > 20
+    for program in programs:
+        tree = ast.parse(program.read_text("utf-8"))
+        imported = {
+            (name.asname or name.name).partition(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in node.names
+        }
+        assert imported <= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}, program.name
+
+
+def test_blocks_pass_a_type_checker(programs: list[Path], tmp_path: Path) -> None:
+    """A reader's type checker finds nothing in any block, whose functions need no annotations."""
+    api = pytest.importorskip("mypy.api")
+    options = [
+        "--check-untyped-defs",
+        "--ignore-missing-imports",
+        f"--cache-dir={tmp_path}",
+        "--config-file=",
+        "--strict-equality",
+    ]
+    out, err, code = api.run([*options, *map(str, programs)])
+    assert (code, err) == (0, ""), out
+
+
+def test_numbers_have_one_form() -> None:
+    """Percentages are written "47%", and prices say that they are per million tokens."""
+    texts = {topic: page(topic) for topic in TOPICS} | {"README": README.read_text("utf-8"), "cost": str(COST)}
+    for topic, text in texts.items():
+        assert not re.search(r"\d\s%", text), topic
+        assert "Prices(" not in text or "per million tokens" in text, topic
+        assert "--prices" not in text or "per million tokens" in text, topic
 
 
 def test_every_page_is_a_topic() -> None:

@@ -109,7 +109,7 @@ async def most_held(
 SCENARIO = Scenario(
     "live",
     "Live: streams one core holds",
-    f"The largest number of streams of {RATE} chunks a second with 99 % of the chunks read within {LAG_MS:g} ms of "
+    f"The largest number of streams of {RATE} chunks a second with 99% of the chunks read within {LAG_MS:g} ms of "
     f"their sending and at least {KEPT_UP:.0%} of them in the time, by a search.",
     NAMES,
     cases,

@@ -236,7 +236,7 @@ class _Demo:
         row("storage", cost.storage, None, "of the handbook, for each clock hour")
         row("sum", cost.total, cost.without, style="bold")
         prices = ", ".join(f"{name} {price}" for name, price in _PRICES.items()).replace("_per_hour", " an hour")
-        self.screen.paragraph("prices", f"assumed, for a million tokens: {prices}; see your price list", "yellow")
+        self.screen.paragraph("prices", f"assumed, per million tokens: {prices}; see your price list", "yellow")
         self.screen.paragraph("code", "print(manual.cost(prices))", "dim")
         self.screen.paragraph("prints", str(cost), "bold green")
 
@@ -263,7 +263,7 @@ class _Demo:
 
         def quarters(done: int, failed: int, cached: float | None) -> None:
             if done % max(total // 4, 1) == 0 and done < total:
-                show(f"{done} of {total} answers, {(cached or 0.0) * 100:.1f} % cached")
+                show(f"{done} of {total} answers, {cached or 0.0:.1%} cached")
 
         yield quarters
 

@@ -129,7 +129,7 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
         "--prices",
         type=_prices,
         metavar="LIST",
-        help="price of a million tokens, as input=X,cached=X,output=X and, for an hour of storage, storage=X; adds "
+        help="prices per million tokens, as input=X,cached=X,output=X and, for an hour of storage, storage=X; adds "
         "cost and saving to the summary (default: no prices)",
     )
 

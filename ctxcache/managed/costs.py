@@ -38,7 +38,7 @@ def _price(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None
 @suggest_fields
 @attrs.frozen
 class Prices:
-    """Prices of a million tokens, in any currency.
+    """Prices per million tokens, in any currency.
 
     Attributes:
         input: for prompt tokens not read from the cache.
@@ -62,7 +62,7 @@ class Cost:
 
     >>> cost = Cost(calls=100, input=0.9, cached=1.6, output=0.4, storage=0.1, without=8.4, break_even_calls=14)
     >>> print(cost)
-    100 calls cost 3.0000, without a context 8.4000: caching saved 64 %, it pays from call 14 on
+    100 calls cost 3.0000, without a context 8.4000: caching saved 64%, it pays from call 14 on
 
     Attributes:
         calls: chats on the context; creates are not among them.
@@ -103,7 +103,7 @@ class Cost:
             return f"{calls} so far; the context cost {_money(self.total)}"
         verdict = "caching saved nothing"
         if self.without > 0 and self.saved:
-            share = f"{abs(self.saved) / self.without:.0%}".replace("%", " %")
+            share = f"{abs(self.saved) / self.without:.0%}"
             verdict = f"caching saved {share}" if self.saved > 0 else f"caching cost {share} more"
         if self.break_even_calls is not None:
             verdict += f", it pays from call {self.break_even_calls:,} on"

@@ -50,7 +50,7 @@ IN_ORDER = (
     r"\d\.\d\d s +\d+ answers, [\d,]+ tokens in",
     r"5\. The bill for those questions, with the cache and without",
     r"sum +\d\.\d{4} +\d\.\d{4}",
-    r"assumed, for a million tokens",
+    r"assumed, per million tokens",
     r"\d+ calls cost",
 )
 
@@ -75,10 +75,10 @@ def test_demo(spawn: Callable[..., "subprocess.Popen[str]"], on_terminal: Callab
     assert (piped.returncode, err) == (0, "")
     assert "\x1b" not in out
     assert_shows_everything(out)
-    assert re.findall(r"s +(\d+) of 300 answers, \d+\.\d % cached", out) == ["75", "150", "225"]
+    assert re.findall(r"s +(\d+) of 300 answers, \d+\.\d% cached", out) == ["75", "150", "225"]
     terminal.expect("4. 300 questions")
     terminal.expect("/300")
-    terminal.expect(" % cached")
+    terminal.expect("% cached")
     assert terminal.wait() == 0
     assert terminal.shown.count("\x1b[1m") > 20
     assert_shows_everything(ESCAPES.sub("", terminal.shown))
@@ -187,7 +187,7 @@ def test_the_bill_follows_from_the_tokens(capsys: pytest.CaptureFixture[str]) ->
     expected["sum"] = (sum(amount for amount, _ in expected.values()), sum(other for _, other in expected.values()))
     assert bill == {label: (round(a / 1e6, 4), round(b / 1e6, 4)) for label, (a, b) in expected.items()}
     total, without = expected["sum"]
-    calls, cost, plain, saved = find(r"(\d+) calls cost (\S+) without a context (\S+): caching saved (\d+) %", text)
+    calls, cost, plain, saved = find(r"(\d+) calls cost (\S+) without a context (\S+): caching saved (\d+)%", text)
     assert (calls, float(cost), float(plain)) == ("40", *bill["sum"])
     assert int(saved) == round(100 * (1 - total / without))
     new, uncached = find(r"new tokens: (\d+); without the cache (\d+)", text)

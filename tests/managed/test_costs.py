@@ -235,17 +235,17 @@ def test_from_how_many_calls_on() -> None:
         (
             120,
             Prices(1, 0.2, 2, 0.3),
-            "120 calls cost 25.6600, without a context 120.36: caching saved 79 %, it pays from call 2 on",
+            "120 calls cost 25.6600, without a context 120.36: caching saved 79%, it pays from call 2 on",
         ),
         (
             1,
             Prices(1, 0.2, 2),
-            "1 call cost 1.2030, without a context 1.0030: caching cost 20 % more, it pays from call 2 on",
+            "1 call cost 1.2030, without a context 1.0030: caching cost 20% more, it pays from call 2 on",
         ),
         (
             2,
             Prices(1, 1, 2),
-            "2 calls cost 3.0060, without a context 2.0060: caching cost 50 % more, and further calls like these do "
+            "2 calls cost 3.0060, without a context 2.0060: caching cost 50% more, and further calls like these do "
             "not change that",
         ),
         (0, Prices(0.004, 0, 0), "0 calls so far; the context cost 0.00400"),

@@ -111,7 +111,7 @@ def _failed(failed: int) -> str:
 
 
 def _cached(cached: float | None) -> str:
-    return "" if cached is None else f", {cached * 100:.0f} % cached"
+    return "" if cached is None else f", {cached:.0%} cached"
 
 
 def _bar(console: "Console") -> "Bar":

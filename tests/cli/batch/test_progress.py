@@ -22,7 +22,7 @@ def test_a_line_now_and_then(service: Any, run: Run, files: Files) -> None:
     files.ask_many(200)
     told = run(*files.argv).err.splitlines()
     assert [line.partition(",")[0] for line in told[:9]] == [f"{done} of 200" for done in range(20, 200, 20)]
-    assert all(line.endswith(" % cached") for line in told[:9])
+    assert all(line.endswith("% cached") for line in told[:9])
     assert len(told) == 11
 
 
@@ -55,10 +55,10 @@ async def test_no_silence_longer_than_10_seconds(capsys: pytest.CaptureFixture[s
     lines = Lines(Terminal(), 200, clock=lambda: now, sleep=sleep)
     await lines.watch()
     assert shown == [
-        (10.0, "3 of 200, 1 failed, 50 % cached"),
-        (12.0, "20 of 200, 1 failed, 50 % cached"),
-        (22.0, "21 of 200, 1 failed, 50 % cached"),
-        (32.0, "21 of 200, 1 failed, 50 % cached"),
+        (10.0, "3 of 200, 1 failed, 50% cached"),
+        (12.0, "20 of 200, 1 failed, 50% cached"),
+        (22.0, "21 of 200, 1 failed, 50% cached"),
+        (32.0, "21 of 200, 1 failed, 50% cached"),
     ]
 
 
@@ -71,7 +71,7 @@ def test_a_bar_on_a_terminal(peer: Hostile, on_terminal: Callable[..., Any], fil
     command = on_terminal(*files.argv, "--concurrency", "1")
     assert command.wait() == 1
     shown = ESCAPES.sub("", command.shown)
-    for told in ("/3", "/s", "90 % cached, 1 failed", "left"):
+    for told in ("/3", "/s", "90% cached, 1 failed", "left"):
         assert told in shown
     assert "\rctxcache: map: RateLimitError, at most 1 at once, the next in " in shown
     assert re.search(r"[\r\n]ctxcache: line [34] \(id .+\): BadRequestError: 400", shown)

@@ -17,7 +17,7 @@ def check(outcomes: list[Outcome], *, share: float = 0.85, refused: float = 0.05
 @pytest.mark.parametrize("latency", LATENCIES)
 @pytest.mark.parametrize("most", [1, 3, 8])
 def test_calls_at_once(most: int, latency: float) -> None:
-    """600 questions to a service that takes a few calls at once reach 85 % of the ideal rate, with 5 % of 429s."""
+    """600 questions to a service that takes a few calls at once reach 85% of the ideal rate, with 5% of 429s."""
     check(simulate(lambda: AtOnce(most), 600, latency))
 
 

@@ -86,7 +86,7 @@ def test_starts_keep_the_spacing() -> None:
 
 
 def test_the_pace_grows_faster_and_faster() -> None:
-    """Each 30 answers without a refusal quicken the pace, by 2, 6, 18 %."""
+    """Each 30 answers without a refusal quicken the pace, by 2, 6, 18%."""
     one = paced(0.1)
     assert answer(one, 29) == pytest.approx(0.1)
     assert answer(one, 1) == pytest.approx(0.1 / 1.02)
