@@ -10,12 +10,15 @@
     streaming   a streamed answer on its way to the client              │ live here
     bodies      request bodies within limits, JSON responses            │
     generation  the engine at work on one chat                          │
+    collection  stored messages hidden from the garbage collector       │
     engines/    Engine and Piece (write your own), ScriptedEngine      ─┘
     ── below: pure, clock and randomness are parameters ──
+    limits      GatewayLimits, the bounds on clients
     rules/      contexts, their window and ttl, replies, tokens, the JSON of answers, refusals
 """
 
 from .engines import Engine, ManagedEngine, NewContext, Piece, Prompt, ScriptedEngine
+from .limits import GatewayLimits
 from .rules.tokens import count_tokens
 from .server import MODELS, WINDOW, Gateway
 
@@ -24,6 +27,7 @@ __all__ = [
     "WINDOW",
     "Engine",
     "Gateway",
+    "GatewayLimits",
     "ManagedEngine",
     "NewContext",
     "Piece",

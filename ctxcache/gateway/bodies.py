@@ -1,35 +1,50 @@
-"""The bodies of HTTP: requests read within limits, responses in JSON."""
+"""The bodies of HTTP: requests read within limits, responses in JSON.
+
+A request body is bounded before anything is made of the bytes: by size, by the number of JSON values, and together with
+all other requests by memory. Larger bodies are decoded and measured in a thread, one at a time, so that the event loop
+goes on: a call into C holds the interpreter for some milliseconds at most, and everything else lets go after five.
+"""
 
 import asyncio
-from typing import Final, TypeAlias, TypeVar
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Final, Generic, Self, TypeAlias, TypeVar
 
 import attrs
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from .. import codec
 from ..errors import APIStatusError, InvalidInputError, ProtocolError
 from ..models import ChatRequest, ContextRequest
 from .rules import refusals
+from .rules.json_items import count_items
+from .rules.sizes import SizedMessage
 
-__all__ = ["BodyLimits", "Headers", "json_response", "read_request", "refuse"]
+__all__ = ["Bodies", "Headers", "Received", "Reservation", "json_response", "refuse"]
 
 _JSON: Final = "application/json"
+_MAX_ITEMS: Final = 100_000  # decoded in 20 ms
+_IN_THREAD: Final = 32 * 1024  # bytes: smaller bodies are decoded and measured in 3 ms at most
+_SLOWEST: Final = 16 * 1024  # bytes a second of a body that takes longer than the limit
+_MEMORY_A_BYTE: Final = 4  # of text
+_MEMORY_A_CONTAINER: Final = 200
 
 RequestT = TypeVar("RequestT", ContextRequest, ChatRequest)
 Headers: TypeAlias = dict[str, str]
 
 
-@attrs.frozen(kw_only=True)
-class BodyLimits:
-    """Limits of a request body.
+@attrs.frozen
+class Received(Generic[RequestT]):
+    """A request that was read and measured.
 
     Attributes:
-        size: the most bytes.
-        seconds: the longest wait for the next bytes.
+        request: the request.
+        messages: the request's messages with their sizes.
     """
 
-    size: int = 64 * 1024 * 1024
-    seconds: float = 60.0
+    request: RequestT
+    messages: tuple[SizedMessage, ...]
 
 
 def json_response(body: bytes, headers: Headers, status: int = 200) -> web.Response:
@@ -40,52 +55,150 @@ def json_response(body: bytes, headers: Headers, status: int = 200) -> web.Respo
 def refuse(error: APIStatusError, headers: Headers) -> web.Response:
     """Make the response of an error: the service's envelope, under the error's status."""
     body = codec.encode(refusals.envelope(error, headers["X-Request-Id"]))
+    if error.retry_after is not None:
+        headers = {**headers, "Retry-After": f"{error.retry_after:.0f}"}
     return json_response(body, headers, error.status or 500)
 
 
-async def read_request(kind: type[RequestT], request: web.BaseRequest, limits: BodyLimits) -> RequestT:
-    """Read a request's JSON into a checked model.
+class Reservation:
+    """The memory that one request takes of that for all requests, given back at the end of the `with` block."""
 
-    Raises:
-        APIStatusError: 415 for another Content-Type or a compressed body, 413 for too many bytes, 408 for a body that
-            does not arrive, 400 for everything else that cannot be read.
+    __slots__ = ("_bodies", "_size")
+
+    def __init__(self, bodies: "Bodies") -> None:
+        self._bodies: Final = bodies
+        self._size = 0
+
+    def grow(self, size: int) -> None:
+        """Take some bytes more.
+
+        Raises:
+            APIStatusError: so many are not left.
+        """
+        if size > self._bodies.memory_left:
+            raise refusals.overloaded()
+        self._bodies.memory_left -= size
+        self._size += size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bodies.memory_left += self._size
+
+
+class Bodies:
+    """Reads request bodies.
+
+    Args:
+        measure: measures the messages of a request; called in a thread for larger bodies.
+        size: the most bytes of a body.
+        seconds: the time for a body to arrive; a second more for every 16 KiB received.
+        memory: the bytes of memory for all requests under way.
+
+    Attributes:
+        memory_left: how much of `memory` is not taken.
     """
-    if request.content_type != _JSON:
-        raise refusals.bad_request("Content-Type", f"The Content-Type must be {_JSON}.", status=415)
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise refusals.bad_request("Content-Encoding", "The body must not be compressed.", status=415)
-    body = await _read(request, limits)
-    try:
-        return codec.decode_request(kind, body)
-    except InvalidInputError as error:
-        refusal = refusals.bad_field(error)
-    except ProtocolError:
-        refusal = refusals.not_json("it is not a JSON object in UTF-8")
-    raise refusal  # here: the refusal has no context that could show the body
+
+    def __init__(
+        self,
+        measure: Callable[[ContextRequest | ChatRequest], tuple[SizedMessage, ...]],
+        *,
+        size: int,
+        seconds: float,
+        memory: int,
+    ) -> None:
+        self.memory_left = memory
+        self._measure: Final = measure
+        self._size: Final = size
+        self._seconds: Final = seconds
+        self._thread: ThreadPoolExecutor | None = None
+
+    def reserve(self) -> Reservation:
+        """Begin a reservation of nothing."""
+        return Reservation(self)
+
+    def close(self) -> None:
+        """End the thread, without a wait; the next large body starts another."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    async def read(
+        self, kind: type[RequestT], request: web.BaseRequest, reservation: Reservation
+    ) -> Received[RequestT]:
+        """Read a request's JSON into a checked model, and measure the messages.
+
+        Args:
+            kind: the model.
+            request: the HTTP request.
+            reservation: takes the memory, as far as the body tells.
+
+        Raises:
+            APIStatusError: 415 for another Content-Type or a compressed body, 413 for too many bytes, 408 for a body
+                that does not arrive, 429 for more memory than is left, 400 for everything else that cannot be read.
+        """
+        if request.content_type != _JSON:
+            raise refusals.bad_request("Content-Type", f"The Content-Type must be {_JSON}.", status=415)
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            raise refusals.bad_request("Content-Encoding", "The body must not be compressed.", status=415)
+        body = await self._receive(request, reservation)
+        containers = body.count(b"[") + body.count(b"{")
+        reservation.grow((_MEMORY_A_BYTE - 1) * len(body) + _MEMORY_A_CONTAINER * containers)
+        if len(body) <= _IN_THREAD:
+            return self._decode(kind, body)
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "ctxcache-bodies")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._decode, kind, body)
+
+    def _decode(self, kind: type[RequestT], body: bytes) -> Received[RequestT]:
+        if len(body) > _IN_THREAD and count_items(body) > _MAX_ITEMS:
+            raise refusals.not_json(f"it has more than {_MAX_ITEMS} values")
+        try:
+            request = codec.decode_request(kind, body)
+        except InvalidInputError as error:
+            refusal = refusals.bad_field(error)
+        except ProtocolError:
+            refusal = refusals.not_json("it is not a JSON object in UTF-8")
+        else:
+            return Received(request, self._measure(request))
+        raise refusal  # here: the refusal has no context that could show the body
+
+    async def _receive(self, request: web.BaseRequest, reservation: Reservation) -> bytes:
+        most = self._size
+        if (request.content_length or 0) > most:
+            raise refusals.too_large(most)
+        await _answer_expectation(request)
+        body = bytearray()
+        start = asyncio.get_running_loop().time()
+        try:
+            while part := await self._next_part(request, start + len(body) / _SLOWEST):
+                if len(body) + len(part) > most:
+                    raise refusals.too_large(most)
+                reservation.grow(len(part))
+                body += part
+        except TimeoutError:
+            message = f"The request body did not come within {self._seconds:g} s."
+            refusal = refusals.bad_request("", message, status=408)
+        except web.RequestPayloadError:
+            refusal = refusals.bad_http()
+        else:
+            return bytes(body)
+        raise refusal
+
+    async def _next_part(self, request: web.BaseRequest, start: float) -> bytes:
+        if request.content.is_eof():  # the usual case: everything is here
+            return await request.content.readany()
+        async with asyncio.timeout_at(start + self._seconds):
+            return await request.content.readany()
 
 
-async def _read(request: web.BaseRequest, limits: BodyLimits) -> bytes:
-    if (request.content_length or 0) > limits.size:
-        raise refusals.too_large(limits.size)
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    parts: list[bytes] = []
-    left = limits.size
-    try:
-        while part := await _next_part(request, limits.seconds):
-            parts.append(part)
-            left -= len(part)
-            if left < 0:
-                raise refusals.too_large(limits.size)
-    except TimeoutError:
-        refusal = refusals.bad_request("", f"No more of the request body came within {limits.seconds:g} s.", status=408)
-    except web.RequestPayloadError:
-        refusal = refusals.bad_http()
-    else:
-        return b"".join(parts)
-    raise refusal
-
-
-async def _next_part(request: web.BaseRequest, seconds: float) -> bytes:
-    async with asyncio.timeout(seconds):
-        return await request.content.readany()
+async def _answer_expectation(request: web.BaseRequest) -> None:
+    expected = request.headers.get("Expect")
+    if expected is None or request.version < HttpVersion11:
+        return  # RFC 9110, 10.1.1: an expectation of HTTP/1.0 is ignored
+    if expected.lower() != "100-continue":
+        raise refusals.bad_request("Expect", "The only expectation that can be met is 100-continue.", status=417)
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from ..models import ChatRequest, ContextRequest
-from .bodies import BodyLimits, Headers, json_response, read_request
+from .bodies import Bodies, Headers, json_response
 from .engines import Engine, NewContext
 from .generation import Generation
 from .rules import answers
@@ -24,7 +24,7 @@ class Endpoints:
         table: the contexts and their rules.
         engine: writes the replies.
         clock: the wall clock, Unix seconds.
-        limits: the limits of a request body.
+        bodies: reads request bodies.
         chunks_per_write: the most chunks of a stream in one write to the socket.
         client: the name of the clients' key for the engine, `Prompt.client`.
 
@@ -37,14 +37,14 @@ class Endpoints:
         table: ContextTable,
         engine: Engine,
         clock: Callable[[], float],
-        limits: BodyLimits,
+        bodies: Bodies,
         chunks_per_write: int,
         client: str = "",
     ) -> None:
         self._table: Final = table
         self._engine: Final = engine
         self._clock: Final = clock
-        self._limits: Final = limits
+        self._bodies: Final = bodies
         self._chunks_per_write: Final = chunks_per_write
         self._client: Final = client
 
@@ -54,7 +54,9 @@ class Endpoints:
 
     async def create(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
         """Create a context."""
-        created = self._table.create(await read_request(ContextRequest, request, self._limits))
+        with self._bodies.reserve() as reservation:
+            received = await self._bodies.read(ContextRequest, request, reservation)
+            created = self._table.create(received.request, received.messages)
         try:
             await self._prepare(created)
         except BaseException:
@@ -78,14 +80,16 @@ class Endpoints:
 
     async def chat(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
         """Chat on a context, answered whole or in a stream."""
-        chat = self._table.begin(await read_request(ChatRequest, request, self._limits))
-        async with Generation(self._engine, chat, self._chunks_per_write, self._client) as generation:
-            try:
-                if chat.request.stream is True:
-                    return await self._stream(request, headers, chat, generation)
-                return await self._complete(headers, chat, generation)
-            finally:
-                chat.abandon()  # before the wait for the engine's end; no effect on a completed chat
+        with self._bodies.reserve() as reservation:
+            received = await self._bodies.read(ChatRequest, request, reservation)
+            chat = self._table.begin(received.request, received.messages)
+            async with Generation(self._engine, chat, self._chunks_per_write, self._client) as generation:
+                try:
+                    if chat.request.stream is True:
+                        return await self._stream(request, headers, chat, generation)
+                    return await self._complete(headers, chat, generation)
+                finally:
+                    chat.abandon()  # before the wait for the engine's end; no effect on a completed chat
 
     async def _complete(self, headers: Headers, chat: AcceptedChat, generation: Generation) -> web.StreamResponse:
         while not generation.done:

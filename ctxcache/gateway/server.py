@@ -15,11 +15,14 @@ from ..errors import APIConnectionError, InvalidInputError, SessionError
 from ..keywords import suggest_keywords
 from ..models import Message
 from .app import BASE_PATH, App
-from .bodies import BodyLimits
+from .bodies import Bodies
+from .collection import Freezer
 from .connection import Connection
 from .endpoints import Endpoints
 from .engines import Engine, ScriptedEngine
+from .limits import GatewayLimits
 from .listener import Listener
+from .rules.quota import Quota
 from .rules.table import ContextTable
 
 __all__ = ["MODELS", "WINDOW", "Gateway"]
@@ -29,7 +32,7 @@ WINDOW: Final = 32 * 1024
 
 _MAX_CHUNKS: Final = 4096  # bounds the memory of one stream
 _MAX_WINDOW: Final = 1_000_000_000
-_BODY_LIMITS: Final = BodyLimits()
+_LIMITS: Final = GatewayLimits()
 _LEAVE_SECONDS: Final = 2.0  # for engines that do not stop at once when they are cancelled
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  # wildcards cannot be called
 
@@ -52,6 +55,7 @@ class Gateway:
         randbelow: the randomness of context ids, as `secrets.randbelow`.
         chunks_per_write: the most chunks of a stream in one write to the socket, for engines that fast; 1 sends each
             chunk on its own.
+        limits: the bounds on connections, requests, contexts and time.
 
     Raises:
         InvalidInputError: for an argument out of range.
@@ -71,7 +75,7 @@ class Gateway:
         clock: Callable[[], float] = time.time,
         randbelow: Callable[[int], int] = secrets.randbelow,
         chunks_per_write: int = 64,
-        _body_limits: BodyLimits = _BODY_LIMITS,
+        limits: GatewayLimits = _LIMITS,
         _leave_seconds: float = _LEAVE_SECONDS,
     ) -> None:
         key = Secret(_new_key() if api_key is None else api_key if isinstance(api_key, str) else "")
@@ -85,12 +89,16 @@ class Gateway:
         self._leave_seconds: Final = _leave_seconds
         self._engine: Final = ScriptedEngine() if engine is None else engine
         ended = getattr(self._engine, "forget", _nothing_to_forget)
-        self._contexts: Final = ContextTable(_windows(models), clock, randbelow, ended=ended)
+        self._limits: Final = checks.instance("limits", limits, GatewayLimits, "GatewayLimits")
+        windows = _windows(models)
+        largest = max(windows.values(), default=0)
+        self._contexts: Final = ContextTable(windows, clock, randbelow, _quota(limits, largest), ended, Freezer())
+        self._bodies: Final = _bodies(limits, largest, self._contexts)
         endpoints = Endpoints(
             self._contexts,
             self._engine,
             clock,
-            _body_limits,
+            self._bodies,
             checks.whole("chunks_per_write", chunks_per_write, 1, _MAX_CHUNKS),
             _client_name(key),
         )
@@ -155,6 +163,7 @@ class Gateway:
         listener, server = running
         await listener.aclose()
         await server.shutdown(self._leave_seconds)
+        self._bodies.close()
         await self._call_engine("aclose")
 
     async def _call_engine(self, method: str) -> None:
@@ -182,6 +191,23 @@ class Gateway:
 
 def _new_key() -> str:
     return f"sk-{secrets.token_hex(24)}"
+
+
+def _quota(limits: GatewayLimits, window: int) -> Quota:
+    return Quota(
+        max_contexts=limits.contexts,
+        max_memory=limits.memory_bytes,
+        max_context_memory=limits.context_bytes_for(window),
+    )
+
+
+def _bodies(limits: GatewayLimits, window: int, table: ContextTable) -> Bodies:
+    return Bodies(
+        table.measure,
+        size=limits.body_bytes_for(window),
+        seconds=limits.body_seconds,
+        memory=limits.request_bytes,
+    )
 
 
 def _client_name(key: Secret) -> str:

@@ -9,7 +9,7 @@ from aiohttp.test_utils import make_mocked_request
 from ctxcache.config import Secret
 from ctxcache.gateway import MODELS, ScriptedEngine
 from ctxcache.gateway.app import App
-from ctxcache.gateway.bodies import BodyLimits
+from ctxcache.gateway.bodies import Bodies
 from ctxcache.gateway.endpoints import Endpoints
 from ctxcache.gateway.rules.table import ContextTable
 
@@ -136,7 +136,8 @@ async def test_no_path_can_forge_a_line_of_the_log(
     """Each request is a single line of printable ASCII, whatever aiohttp's parser lets through."""
     await raw(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode("utf-8", "surrogateescape"))
     table = ContextTable({MODEL: 100}, clock, lambda _: 0)
-    app = App(Endpoints(table, ScriptedEngine(), clock, BodyLimits(), 1), Secret(KEY), clock)
+    bodies = Bodies(table.measure, size=1000, seconds=5, memory=1000)
+    app = App(Endpoints(table, ScriptedEngine(), clock, bodies, 1), Secret(KEY), clock)
     request: Any = make_mocked_request("GET\n", path)
     assert (await app.handle(request)).status == 404
     lines = [record.getMessage() for record in caplog.records if record.name == "ctxcache.gateway"]

@@ -9,5 +9,6 @@
     sizes       the tokens and the memory of messages
     quota       how much the contexts of one owner may take
     tokens      how tokens are counted
+    json_items  how many values a JSON text holds
     refusals    every error, in the service's words
 """

@@ -17,6 +17,7 @@ from ...errors import (
     InvalidInputError,
     NotFoundError,
     QuotaExceededError,
+    RateLimitError,
 )
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "model_not_found",
     "not_json",
     "out_of_context",
+    "overloaded",
     "path_not_found",
     "too_large",
 ]
@@ -48,6 +50,8 @@ _TYPES: Final = {
     408: "RequestTimeout",
     413: "RequestEntityTooLarge",
     415: "UnsupportedMediaType",
+    417: "ExpectationFailed",
+    421: "MisdirectedRequest",
     429: "TooManyRequests",
 }
 
@@ -84,7 +88,14 @@ def not_json(reason: str) -> APIStatusError:
 
 def too_large(most: int) -> APIStatusError:
     """Refuse a body of more than `most` bytes."""
-    return bad_request("", f"The request body is larger than {most} bytes.", status=413)
+    message = f"The request body is larger than {most} bytes, more than the largest context window takes."
+    return bad_request("", message, status=413)
+
+
+def overloaded() -> APIStatusError:
+    """Refuse a request for want of memory; nothing of the request ran."""
+    message = "The requests under way take all the memory that is set aside for requests."
+    return RateLimitError(message, status=429, code="ServerOverloaded", retry_after=1)
 
 
 def bad_http() -> APIStatusError:

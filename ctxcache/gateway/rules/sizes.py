@@ -16,7 +16,7 @@ from .tokens import NARROW, count_tokens
 
 __all__ = ["SizedMessage", "measure", "total_memory", "total_tokens"]
 
-_OBJECTS: Final = 256  # bytes of a message's own objects
+_OBJECTS: Final = 350  # bytes of a message's own objects
 
 
 @attrs.frozen

@@ -64,6 +64,8 @@ class Window:
         memory: the bytes of memory that all messages take.
     """
 
+    __slots__ = ("history", "history_tokens", "initial", "initial_tokens", "memory", "size", "strategy")
+
     def __init__(self, size: int, strategy: TruncationStrategy | None, messages: Sequence[SizedMessage]) -> None:
         """Begin with the messages of the create."""
         self.size = size

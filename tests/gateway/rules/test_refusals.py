@@ -27,6 +27,7 @@ REFUSALS: list[Callable[[], APIStatusError]] = [
     lambda: refusals.model_not_found("m"),
     lambda: refusals.not_json("no"),
     lambda: refusals.out_of_context(5, 4),
+    lambda: refusals.overloaded(),
     lambda: refusals.path_not_found(),
     lambda: refusals.too_large(5),
 ]

@@ -66,7 +66,7 @@ def test_all_contexts_together_are_bounded(table: ContextTable, quota: Quota, cl
 def test_a_history_cannot_grow_beyond_the_bound(table: ContextTable, quota: Quota) -> None:
     """A question is refused that would let the context grow beyond the bound; the context stays as it was."""
     context = create(table, 4_000)
-    answer(begin(table, context, 4_000))
+    answer(begin(table, context, 3_500))
     held = context.window.memory
     with pytest.raises(QuotaExceededError, match="The messages of a context may take 10000 bytes"):
         begin(table, context, 4_000)
