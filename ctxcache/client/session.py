@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from ..config import DEFAULT_BASE_URL, Limits, Retry, Secret, Timeouts, hide, read_retry, read_timeouts
 from ..errors import InvalidInputError
 from ..hosts import is_public
-from ..keywords import suggest_keywords, unknown_keyword
+from ..keywords import suggest_keywords
 from ..log import log
 from ..models import Usage
 from ..wire import check_headers
@@ -21,7 +21,7 @@ from .calls import Calls
 from .environment import Environment
 from .hooks import Hooks
 from .resources import ChatEndpoint, ContextEndpoint
-from .resources.parameters import ChatParameters, hide_headers
+from .resources.parameters import ChatParameters, hidden_defaults
 
 if TYPE_CHECKING:
     import aiohttp
@@ -87,7 +87,7 @@ class AsyncSession:
         self._key = _secret(os.environ.get("CTXCACHE_API_KEY", "") if api_key is None else api_key)
         url = hide(base_url or os.environ.get("CTXCACHE_BASE_URL") or DEFAULT_BASE_URL)
         given_headers = hide(headers)
-        chat_defaults = _hidden_defaults(chat_defaults)
+        chat_defaults = hidden_defaults(chat_defaults)
         api_key = base_url = headers = None
         _check_key(self._key)
         self.base_url = _url(url)
@@ -138,7 +138,7 @@ class AsyncSession:
         Raises:
             InvalidInputError: a setting out of range.
         """
-        headers, chat_defaults = hide(headers), _hidden_defaults(chat_defaults)  # from tracebacks with local variables
+        headers, chat_defaults = hide(headers), hidden_defaults(chat_defaults)  # from tracebacks with local variables
         other = copy.copy(self)
         other._timeouts, other._retry = read_timeouts(timeouts, self._timeouts), read_retry(retry, self._retry)
         more = check_headers(headers, "headers")
@@ -240,18 +240,6 @@ def _checked(name: str, value: T | None, default: T) -> T:
     if not isinstance(value, type(default)):
         raise InvalidInputError.of(name, value, f"a {type(default).__name__}")
     return value
-
-
-def _hidden_defaults(chat_defaults: ChatParameters | None) -> ChatParameters:
-    """Return a copy of the defaults whose headers do not show where local variables are shown."""
-    if chat_defaults is not None and not isinstance(chat_defaults, Mapping):
-        raise InvalidInputError.of("chat_defaults", type(chat_defaults), "a mapping of chat parameters, or None")
-    defaults: ChatParameters = {**(chat_defaults or {})}
-    hide_headers(defaults)
-    for name in defaults:
-        if name not in ChatParameters.__annotations__:
-            raise TypeError(unknown_keyword("chat_defaults", name, ChatParameters.__annotations__))
-    return defaults
 
 
 def _secret(api_key: object) -> Secret:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..client.resources.parameters import ChatParameters, given
-from ..config import Retry, Timeouts, Unset, hide
+from ..client.session import AsyncSession
+from ..config import Retry, Timeouts, Unset, hide, read_timeouts
 from ..keywords import refusing
 from ..models import (
     ChatCompletion,
@@ -15,6 +16,7 @@ from ..models import (
     ToolChoiceDict,
     ToolDict,
 )
+from ..wire import PreparedChat
 from .question import Question, refuse_own_options
 from .stream import ManagedStream
 
@@ -22,7 +24,30 @@ __all__ = ["ManagedCalls"]
 
 
 class ManagedCalls(ABC):
-    """Asks one question, whole or streamed, with the parameters of `session.chat.create`."""
+    """Asks one question, whole or streamed, with the parameters of `session.chat.create`.
+
+    Args:
+        session: makes the calls.
+        chat_defaults: parameters of every call that does not give its own, from `hidden_defaults`. `stream_options` are
+            for streams alone.
+
+    Raises:
+        InvalidInputError: a default is out of range.
+    """
+
+    def __init__(self, session: AsyncSession, chat_defaults: ChatParameters) -> None:
+        self._stream_defaults: ChatParameters = {"stream_options": {"include_usage": True}}
+        if "stream_options" in chat_defaults:
+            self._stream_defaults = {"stream_options": chat_defaults.pop("stream_options")}
+            session.chat.prepare(model="-", stream=True, **self._stream_defaults)  # checks
+        self._session = session.with_options(chat_defaults=chat_defaults) if chat_defaults else session
+        self._session_total = session.timeouts.total
+
+    def _total(self, prepared: PreparedChat) -> float | None:
+        """Return the seconds for the whole call, None for no limit."""
+        if prepared.timeouts is None:
+            return self._session_total
+        return read_timeouts(prepared.timeouts, self._session.timeouts).total
 
     @refusing(refuse_own_options)
     async def ask(
@@ -168,8 +193,7 @@ class ManagedCalls(ABC):
                 `ask`, and those of a `ChatStream`.
         """
         extra_headers = hide(extra_headers)  # tracebacks may show local variables
-        options: ChatParameters = {"stream_options": {"include_usage": True}, **given(locals())}
-        return self._stream(question, options)
+        return self._stream(question, {**self._stream_defaults, **given(locals())})
 
     @abstractmethod
     async def _ask(self, question: Question, options: ChatParameters) -> ChatCompletion:

@@ -19,14 +19,10 @@ def report(event: CreateEvent) -> None:
 
 async def main() -> None:
     """Answer all questions, as many at once as the service takes."""
-    store = SQLiteStore("contexts.db")
-    try:
-        async with AsyncSession(hooks=Hooks(on_create=report)) as session:
-            manual = Prefix(session, model=MODEL, messages=[system(MANUAL)], ttl=3600, store=store)
-            async for answer in manual.map(QUESTIONS, ordered=True):
-                print(QUESTIONS[answer.index], "→", answer.text if answer.ok else answer.error)
-    finally:
-        await store.aclose()
+    async with SQLiteStore("contexts.db") as store, AsyncSession(hooks=Hooks(on_create=report)) as session:
+        manual = Prefix(session, model=MODEL, messages=[system(MANUAL)], ttl=3600, store=store)
+        async for answer in manual.map(QUESTIONS, ordered=True):
+            print(QUESTIONS[answer.index], "→", answer.text if answer.ok else answer.error)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctxcache import UNSET, Conversation, OutcomeUnknownError, Prefix, Retry, system
+from ctxcache import UNSET, Conversation, InvalidInputError, OutcomeUnknownError, Prefix, Retry, system
 
 from ..hostile import CLOSE, answer, chunk, streamed
 from .conversation.talk import made, says
@@ -25,6 +25,69 @@ async def test_defaults(hostile, session_for, kind):
     asked = [tuple(post.json.get(name) for name in names) for post in hostile.posts[1:]]
     usage = {"include_usage": True}
     assert asked == [(1, 9, 0.5, None), (1, 9, 0.9, None), (1, 9, None, None), (1, 9, 0.5, usage)]
+
+
+@pytest.mark.parametrize("kind", [Prefix, Conversation])
+async def test_defaults_of_streams(hostile, session_for, kind):
+    """`stream_options` are the default of streams, and are not sent with plain calls."""
+    hostile.plays(made(), says("a"), *[[streamed(chunk("b", "stop"))]] * 3)
+    managed = kind(session_for(), **START, chat_defaults={"stream_options": {"include_usage": False}})
+    await managed.ask("?")
+    for options in ({}, {"stream_options": {}}, {"stream_options": UNSET}):
+        async for _ in managed.stream("?", **options):
+            pass
+    asked = [post.json.get("stream_options") for post in hostile.posts[1:]]
+    assert asked == [None, {"include_usage": False}, {}, None]
+
+
+@pytest.mark.parametrize(("default", "posts"), [(None, 3), (True, 3), (False, 2)])
+@pytest.mark.parametrize("in_map", [False, True])
+async def test_a_default_makes_calls_over_a_prefix_unrepeatable(hostile, session_for, default, posts, in_map):
+    """`repeatable` is True by default, and what `chat_defaults` say otherwise counts, in `map`, too."""
+    hostile.plays(made(), [CLOSE], says("a"))
+    defaults = {"repeatable": default, "retry": Retry(first_delay=0)}
+    manual = Prefix(session_for(), **START, chat_defaults=defaults)
+    if in_map:
+        [_] = [answer async for answer in manual.map(["?"])]
+    elif posts == 2:
+        with pytest.raises(OutcomeUnknownError):
+            await manual.ask("?")
+    else:
+        await manual.ask("?")
+    assert len(hostile.posts) == posts
+
+
+@pytest.mark.parametrize("kind", [Prefix, Conversation])
+async def test_no_default_is_none(hostile, session_for, kind):
+    """None means not given, in `chat_defaults` as in a call: the session's default counts."""
+    hostile.plays(made(), says("a"))
+    session = session_for(chat_defaults={"temperature": 0.5})
+    await kind(session, **START, chat_defaults={"temperature": None, "stream_options": None}).ask("?")
+    assert hostile.posts[1].json["temperature"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "defaults", "error", "says"),
+    [
+        (Prefix, {"temprature": 1}, TypeError, "did you mean 'temperature'"),
+        (Conversation, {"max_completion_tokens": 1}, TypeError, "did you mean 'max_tokens'"),
+        (Prefix, {"model": "x"}, TypeError, "model"),
+        (Prefix, {"temperature": 9}, InvalidInputError, "temperature"),
+        (Prefix, {"stream_options": 5}, InvalidInputError, "stream_options"),
+        (Prefix, {"extra_body": {"model": "x"}}, InvalidInputError, r"extra_body\['model'\]"),
+        (Conversation, {"extra_body": {"messages": []}}, InvalidInputError, r"extra_body\['messages'\]"),
+        (Conversation, {"n": 2}, InvalidInputError, "n must be 1"),
+        (Conversation, {"extra_body": {"n": 2}}, InvalidInputError, "n must be 1"),
+        (Conversation, {"repeatable": True}, InvalidInputError, "repeatable"),
+        (Conversation, {"serialize": False}, InvalidInputError, "serialize"),
+        (Prefix, [("temperature", 1)], InvalidInputError, "chat_defaults"),
+        (Conversation, "temperature", InvalidInputError, "chat_defaults"),
+    ],
+)
+def test_refused_defaults(session_for, kind, defaults, error, says):
+    """A default that no call could have is refused when the object is made, by name."""
+    with pytest.raises(error, match=says):
+        kind(session_for(), **START, chat_defaults=defaults)
 
 
 async def test_defaults_of_a_loaded_conversation(hostile, session_for):

@@ -52,6 +52,31 @@ CALLS = {
 }
 
 
+def loaded(session, defaults):
+    """Load a conversation from a text that is none."""
+    Conversation.load(session, "{}", chat_defaults=dict(defaults))
+
+
+MADE = {
+    "Prefix": lambda session, defaults: Prefix(
+        session, model="m", messages=MESSAGES, margin=-1, chat_defaults=dict(defaults)
+    ),
+    "Conversation": lambda session, defaults: Conversation(session, model="m", chat_defaults=dict(defaults)),
+    "Conversation.load": loaded,
+}
+
+
+@pytest.mark.parametrize("make", MADE)
+async def test_headers_of_defaults_in_tracebacks(session_for, make):
+    """No frame of a constructor that failed shows the headers among the defaults."""
+    defaults = Options(extra_headers={"Cookie": "id=QWERTZUIOP-asdfghjkl"})
+
+    async def fail():
+        MADE[make](session_for(), defaults)
+
+    assert "QWERTZUIOP" not in everything(await failure(fail()))
+
+
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("fails", ["at the service", "before it is sent"])
 async def test_headers_of_a_call_in_tracebacks(hostile, session_for, call, fails):

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NotRequired, TypedDict
 
 from ...config import Retry, Timeouts, Unset, hide
+from ...errors import InvalidInputError
+from ...keywords import unknown_keyword
 from ...models import (
     MessageLike,
     ResponseFormatDict,
@@ -13,7 +15,7 @@ from ...models import (
     ToolDict,
 )
 
-__all__ = ["ChatOptions", "ChatParameters", "given", "hide_headers"]
+__all__ = ["ChatOptions", "ChatParameters", "given", "hidden_defaults", "hide_headers"]
 
 
 class ChatParameters(TypedDict):
@@ -104,3 +106,21 @@ def hide_headers(options: ChatParameters) -> None:
     """Keep a call's own headers, cookies perhaps, out of tracebacks that show local variables."""
     if options.get("extra_headers"):
         options["extra_headers"] = hide(options["extra_headers"])
+
+
+def hidden_defaults(chat_defaults: ChatParameters | None) -> ChatParameters:
+    """Return a copy of the defaults, without None, whose headers do not show where local variables are shown.
+
+    Raises:
+        InvalidInputError: the defaults are no mapping.
+        TypeError: a default is no parameter of a chat; suggests the nearest name.
+    """
+    if chat_defaults is not None and not isinstance(chat_defaults, Mapping):
+        raise InvalidInputError.of("chat_defaults", type(chat_defaults), "a mapping of chat parameters, or None")
+    parameters: Any = {name: value for name, value in (chat_defaults or {}).items() if value is not None}
+    defaults: ChatParameters = parameters
+    hide_headers(defaults)
+    for name in defaults:
+        if name not in ChatParameters.__annotations__:
+            raise TypeError(unknown_keyword("chat_defaults", name, ChatParameters.__annotations__))
+    return defaults

@@ -10,9 +10,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Literal, Self
 
-from ...client.resources.parameters import ChatParameters
+from ...client.resources.parameters import ChatParameters, hidden_defaults
 from ...client.session import AsyncSession
-from ...config import UNSET, Unset, read_timeouts
+from ...config import UNSET, Unset
 from ...errors import CtxCacheError, InvalidInputError
 from ...keywords import suggest_keywords
 from ...log import one_line
@@ -108,6 +108,7 @@ class Conversation(ManagedCalls):
         clock: Callable[[], float] = time.time,
         chat_defaults: ChatParameters | None = None,
     ) -> None:
+        chat_defaults = hidden_defaults(chat_defaults)
         transcript = Transcript(messages=_initial(messages), keep_turns=keep_turns)
         template = ContextRequest(
             model=model,
@@ -117,8 +118,10 @@ class Conversation(ManagedCalls):
             truncation_strategy=truncation_strategy,
         )
         self._keeper = ContextKeeper(session, template, margin=margin, is_gone=is_gone, clock=clock)
-        self._session = session if chat_defaults is None else session.with_options(chat_defaults=chat_defaults)
-        self._session_total = session.timeouts.total
+        super().__init__(session, chat_defaults)
+        if chat_defaults:
+            _refuse(chat_defaults)
+            self._prepare(None, {})  # checks
         self._dialogue = Dialogue(self._keeper, transcript, check_in_doubt(in_doubt))
 
     # --- turns
@@ -145,17 +148,11 @@ class Conversation(ManagedCalls):
         open_stream = partial(self._session.chat.open_stream, prepared)
         return ManagedStream(StreamedTurn(self._dialogue, messages, open_stream, self._total(prepared)))
 
-    def _total(self, prepared: PreparedChat) -> float | None:
-        if prepared.timeouts is None:
-            return self._session_total
-        return read_timeouts(prepared.timeouts, self._session.timeouts).total
-
-    def _prepare(self, question: tuple[Message, ...], options: ChatParameters, *, stream: bool = False) -> PreparedChat:
+    def _prepare(
+        self, question: tuple[Message, ...] | None, options: ChatParameters, *, stream: bool = False
+    ) -> PreparedChat:
         """Check and encode a turn, which has one answer and is never sent twice."""
-        refuse_own_options(options, "serialize")
-        if options.get("repeatable", UNSET) not in (False, UNSET):
-            allowed = "False (a turn sent twice may be stored twice)"
-            raise InvalidInputError.of("repeatable", options["repeatable"], allowed)
+        _refuse(options)
         own: ChatParameters = {"serialize": True, **options, "repeatable": False}  # also where a default says True
         prepared = self._session.chat.prepare(
             model=self._keeper.template.model, messages=question, stream=stream, **own
@@ -281,6 +278,7 @@ class Conversation(ManagedCalls):
         Raises:
             InvalidInputError: the text is not a saved conversation; `field` says where.
         """
+        chat_defaults = hidden_defaults(chat_defaults)  # tracebacks may show local variables
         saved = SavedConversation.loads(text)
         loaded = cls(
             session,
@@ -301,6 +299,14 @@ class Conversation(ManagedCalls):
         if saved.doubtful is not None:
             loaded._dialogue.doubt(saved.doubtful)
         return loaded
+
+
+def _refuse(options: ChatParameters) -> None:
+    """Refuse options that are not for a turn of a conversation."""
+    refuse_own_options(options, "serialize")
+    if options.get("repeatable", UNSET) not in (False, UNSET):
+        allowed = "False (a turn sent twice may be stored twice)"
+        raise InvalidInputError.of("repeatable", options["repeatable"], allowed)
 
 
 def _initial(messages: Iterable[MessageLike]) -> tuple[Message, ...]:

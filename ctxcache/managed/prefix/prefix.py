@@ -9,9 +9,9 @@ from typing import Any, Final, TypeVar, Unpack
 
 from ... import codec
 from ...client.hooks import RetryEvent
-from ...client.resources.parameters import ChatParameters, given, hide_headers
+from ...client.resources.parameters import ChatParameters, given, hidden_defaults, hide_headers
 from ...client.session import AsyncSession
-from ...config import Retry, Timeouts, Unset, hide, read_retry, read_timeouts
+from ...config import Retry, Timeouts, Unset, hide, read_retry
 from ...errors import CtxCacheError, InvalidInputError
 from ...keywords import refusing, suggest_keywords
 from ...log import one_line
@@ -93,12 +93,14 @@ class Prefix(ManagedCalls):
         chat_defaults: ChatParameters | None = None,
         _timing: Timing = _TIMING,
     ) -> None:
+        chat_defaults = hidden_defaults(chat_defaults)
         template = ContextRequest(model=model, messages=read_messages(messages), mode="common_prefix", ttl=ttl)
         self._keeper = ContextKeeper(session, template, margin=margin, is_gone=is_gone, clock=clock)
         if store is not None and not all(callable(getattr(store, name, None)) for name in _STORE):
             raise InvalidInputError.of("store", type(store), "a Store, or None")
-        self._session = session if chat_defaults is None else session.with_options(chat_defaults=chat_defaults)
-        self._session_total = session.timeouts.total
+        refuse_own_options(chat_defaults)
+        self._repeatable = chat_defaults.get("repeatable", True)
+        super().__init__(session, chat_defaults)
         self._model = model
         access = StoreAccess(store, _key(session, template), session.notify, _timing)
         self._renewal = Renewal(self._keeper, access, _timing)
@@ -227,14 +229,9 @@ class Prefix(ManagedCalls):
 
     def _prepare(self, messages: tuple[Message, ...], options: ChatParameters, *, stream: bool = False) -> PreparedChat:
         refuse_own_options(options)
-        own: ChatParameters = {"repeatable": True, **options}
+        own: ChatParameters = {"repeatable": self._repeatable, **options}
         prepared = self._session.chat.prepare(model=self._model, stream=stream, **own)
         return prepared.asking(messages) if messages else prepared
-
-    def _total(self, prepared: PreparedChat) -> float | None:
-        if prepared.timeouts is None:
-            return self._session_total
-        return read_timeouts(prepared.timeouts, self._session.timeouts).total
 
     def _tell_of_retry(self, error: CtxCacheError, attempts: int, delay: float) -> None:
         live = self._renewal.live

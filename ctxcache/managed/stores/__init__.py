@@ -7,7 +7,7 @@
 ======================  ============================  =================================
 
 Any object with the methods of `Store` will do. sqlite3 and redis are imported when a store of that kind is made.
-`contextlib.aclosing(store)` closes a store at the end of a block.
+`async with` closes a store at the end of the block; whoever made a store closes it, after the sessions that use it.
 """
 
 from .memory import MemoryStore

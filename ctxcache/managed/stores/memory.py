@@ -9,7 +9,7 @@ import attrs
 
 from ...errors import SessionError
 from ...keywords import suggest_keywords
-from .protocol import LONGEST_LEASE, StoredContext
+from .protocol import LONGEST_LEASE, ClosingStore, StoredContext
 
 __all__ = ["MemoryStore"]
 
@@ -26,7 +26,7 @@ class _Entry:
 _Entries = dict[str, _Entry]
 
 
-class MemoryStore:
+class MemoryStore(ClosingStore):
     """Shares contexts between the tasks of one process, in any number of event loops and threads.
 
     Holds at most about twice as many entries as are alive: expired entries are deleted in passing.

@@ -1,10 +1,12 @@
 """`Store`: a shared record of which context serves which prefix, and of who is creating a context now."""
 
-from typing import Final, Protocol
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Final, Protocol, Self
 
 import attrs
 
-__all__ = ["LONGEST_LEASE", "Store", "StoredContext"]
+__all__ = ["LONGEST_LEASE", "ClosingStore", "Store", "StoredContext"]
 
 LONGEST_LEASE: Final = 30.0
 
@@ -25,7 +27,9 @@ class StoredContext:
 
 
 class Store(Protocol):
-    """Keeps a context and a lease for each key. Implement this protocol for a store of your own.
+    """Keeps a context and a lease for each key.
+
+    For a store of your own, write a class with these methods; no base class is needed. `Prefix` never closes a store.
 
     The lease is the right to create the key's context. A key is a hash that tells accounts, models and messages apart
     (at most 200 characters of ASCII letters, digits, `_`, `-` and `.`) and reveals nothing secret. The context and the
@@ -86,3 +90,20 @@ class Store(Protocol):
         Whoever made the store closes it, after everything that uses it.
         """
         ...
+
+
+class ClosingStore(ABC):
+    """`async with` for a store, which is closed at the end of the block."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the store."""
+        ...
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ...errors import InvalidInputError, SessionError
 from ...keywords import suggest_keywords
-from .protocol import LONGEST_LEASE, StoredContext
+from .protocol import LONGEST_LEASE, ClosingStore, StoredContext
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -58,11 +58,11 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """
 
 
-class RedisStore:
+class RedisStore(ClosingStore):
     """Shares contexts between machines, through a Redis or Valkey server.
 
-    Belongs to the event loop of its first use, as a session does; opens at most 4 connections. Close the store:
-    otherwise its connections are left to the garbage collector, with a `ResourceWarning`.
+    Belongs to the event loop of its first use, as a session does; opens at most 4 connections. Close the store
+    with `async with`, or `aclose()`: otherwise the garbage collector closes the connections, with a `ResourceWarning`.
 
     Operations raise `redis.RedisError`, `OSError` or `TimeoutError` if the server cannot be used, within 5 seconds; the
     next operation connects again.
@@ -95,7 +95,7 @@ class RedisStore:
 
     def __del__(self) -> None:
         if not self._closed and self._loop is not None:
-            warnings.warn(f"{self!r} was never closed: use aclose()", ResourceWarning, stacklevel=2)
+            warnings.warn(f"{self!r} was never closed: use `async with`, or aclose()", ResourceWarning, stacklevel=2)
 
     async def get(self, key: str) -> StoredContext | None:
         """Return the context kept for a key, None if there is none or it has expired."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ...errors import CtxCacheError, InvalidInputError, SessionError
 from ...keywords import suggest_keywords
-from .protocol import LONGEST_LEASE, StoredContext
+from .protocol import LONGEST_LEASE, ClosingStore, StoredContext
 
 if TYPE_CHECKING:
     import sqlite3
@@ -56,7 +56,7 @@ _RELEASE: Final = "DELETE FROM leases WHERE key = :key AND holder = :holder"
 _SWEEP: Final = ("DELETE FROM contexts WHERE until <= :now", "DELETE FROM leases WHERE until <= :now")
 
 
-class SQLiteStore:
+class SQLiteStore(ClosingStore):
     """Shares contexts between the processes of one machine, through a file.
 
     Usable from any number of event loops and threads, and on both sides of a fork. The file must be on a local disk:

@@ -270,3 +270,15 @@ async def test_what_is_kept_outlives_the_store_object(shelf: Any) -> None:
     await store.put(KEY, "ctx-1", 3600, 3600)
     await store.aclose()
     assert await kept(shelf.store()) == "ctx-1"
+
+
+async def test_async_with(store: Store) -> None:
+    """`async with` gives the store itself and closes the store at the end, also after an error."""
+    with pytest.raises(ZeroDivisionError):
+        async with store as same:
+            assert same is store
+            await same.put(KEY, "ctx-1", 3600, 60)
+            raise ZeroDivisionError
+    with pytest.raises(SessionError):
+        await store.get(KEY)
+    await store.aclose()
