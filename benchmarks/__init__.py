@@ -1,4 +1,4 @@
-"""What ctxcache costs beside openai-python, volcengine-ark-runtime and bare aiohttp: `python -m benchmarks --help`.
+"""What ctxcache costs beside other SDKs and relays, and beside bare aiohttp: `python -m benchmarks --help`.
 
 How it measures:
 
@@ -10,8 +10,11 @@ How it measures:
 - *Each client in a process of its own* (`worker`), fresh for each round, so that memory and imports are its own. Client
   and server are pinned to different cores where there are two. Rounds alternate: A B C D A B C D …
 - *CPU by the operating system* (`getrusage`), wall time beside it. A figure is the median of its rounds with its range.
+- *A relay* stands between raw sockets and the server, started anew for each round. Its CPU and memory are those of all
+  its processes, read from outside.
 
-Where is what: `clients/` one small adapter a client · `scenarios/` one file a scenario: its cases, and how one is
-measured · `server`, `pacer`, `loads`, `sse_workloads`, `decoders`, `folding` what they work on · `run`, `processes` the
-plan and who carries it out · `results`, `analysis`, `targets`, `report`, `pictures`, `compare` what is made of it.
+Where is what: `clients/` one small adapter a client · `relays/` the relays, each described once, and how one is run ·
+`scenarios/` one file a scenario: its cases, and how one is measured · `server`, `pacer`, `loads`, `sse_workloads`,
+`decoders`, `folding` what they work on · `run`, `processes` the plan and who carries it out · `results`, `analysis`,
+`targets`, `report`, `pictures`, `compare` what is made of it.
 """

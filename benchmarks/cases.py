@@ -1,6 +1,7 @@
 """The vocabulary of the scenarios: sizes, cases, metrics, samples."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,10 +34,16 @@ SIZES: Final = {size.name: size for size in (FULL, QUICK, TINY)}
 
 @dataclass(frozen=True)
 class Case:
-    """One workload of a scenario; `params` is all its measuring needs, and JSON."""
+    """One workload of a scenario.
+
+    Attributes:
+        params: all its measuring needs, and JSON.
+        apart: measured in a fresh process.
+    """
 
     name: str
     params: dict[str, Any] = field(default_factory=dict)
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,10 @@ class Sample:
     flags: list[str] = field(default_factory=list)
 
 
+def _server_alone(client: str, port: int, cases: list[Case]) -> AbstractContextManager[int]:
+    return nullcontext(port)
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A question, and how it is answered.
@@ -78,7 +89,8 @@ class Scenario:
         measure: measures a case of a client against the server at a port, in the worker's process;
             None where the case is none for that client.
         metrics: the figures, the first being the one that counts.
-        apart: each case in a fresh process.
+        setting: what stands meanwhile between a client and the server at a port, for all cases of a process; `measure`
+            is given what it yields instead of the port.
         rounds: how often each client is measured in a full run; None: as the size says.
         patience: seconds for the cases of one process; who takes longer is not asked again in later rounds.
     """
@@ -88,8 +100,8 @@ class Scenario:
     about: str
     clients: tuple[str, ...]
     cases: Callable[[Size], list[Case]]
-    measure: Callable[[str, int, Case], Awaitable[Sample | None]]
+    measure: Callable[[str, Any, Case], Awaitable[Sample | None]]
     metrics: tuple[Metric, ...]
-    apart: bool = False
+    setting: Callable[[str, int, list[Case]], AbstractContextManager[Any]] = _server_alone
     rounds: int | None = None
     patience: float = 600.0

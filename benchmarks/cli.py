@@ -8,13 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from . import clients, compare, report, run, scenarios
+from . import clients, compare, relays, report, run, scenarios
 from .cases import FULL, QUICK, SIZES, Size
 from .decoders import HTTPX_SSE
 from .machine import command
 from .results import Results
 
 _HERE: Final = Path(__file__).parent
+_CLIENTS: Final = tuple(dict.fromkeys((*clients.NAMES, HTTPX_SSE, *relays.NAMES)))
 _EPILOG: Final = """\
 python -m benchmarks compare A.json B.json [--over-floor]    what changed beyond the noise
 python -m benchmarks report A.json DIR                       RESULTS.md and pictures from results
@@ -43,9 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="two minutes in all: an impression, not a result")
     parser.add_argument("--size", choices=SIZES, default=FULL.name, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--clients", default="", help=f"of {','.join((*clients.NAMES, HTTPX_SSE))}; default: all installed"
-    )
+    parser.add_argument("--clients", default="", help=f"of {','.join(_CLIENTS)}; default: all installed")
     parser.add_argument(
         "--rounds",
         type=int,
@@ -65,15 +64,16 @@ def _run(arguments: list[str]) -> int:
     if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds: at least 1")
     wanted = [name for name in options.clients.split(",") if name]
-    strangers = [name for name in wanted if name not in (*clients.NAMES, HTTPX_SSE)]
+    strangers = [name for name in wanted if name not in _CLIENTS]
     if strangers:
         parser.error(f"no such client: {', '.join(strangers)}")
     size = QUICK if options.quick else SIZES[options.size]
     names = options.scenarios or list(scenarios.NAMES)
-    wanting = [name for name in clients.NAMES if not clients.installed(name)]
-    wanting += [name for name in ("httpx_sse", "matplotlib") if find_spec(name) is None]
+    wanting = [name for name in _CLIENTS if not run.is_there(name)]
+    wanting += [] if find_spec("matplotlib") else ["matplotlib"]
     if wanting:
-        print(f"left out, for they are not installed: {', '.join(wanting)}; pip install '.[bench]'", file=sys.stderr)
+        told = f"left out, for they are not installed: {', '.join(wanting)}"
+        print(f"{told}; pip install '.[bench]', nginx as the system has it", file=sys.stderr)
     results = _measured(names, size, wanted, options.rounds, command(arguments), options.json)
     folder = options.report or (_HERE if size is FULL and names == list(scenarios.NAMES) and not wanted else None)
     return _finish(results, folder)

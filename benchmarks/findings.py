@@ -9,6 +9,7 @@ from .analysis import faster_peer, ratio, shown
 from .clients import FLOOR, OURS
 from .decoders import HTTPX_SSE
 from .growth_curves import lines
+from .relays import LITELLM
 from .results import Results
 from .targets import LINEAR
 
@@ -36,6 +37,7 @@ def finding(results: Results, name: str) -> str:
             "decode": _decode,
             "growth": _growth,
             "ceiling": _ceiling,
+            "relay": _relay,
         }
         found = special[name](results) if name in special else ""
     return found or scenarios.load(name).title
@@ -73,6 +75,14 @@ def _live(results: Results) -> str:
         return ""
     best = results.median("live", case, peer, "streams")
     return f"One core holds {ours:,.0f} live streams; with bare aiohttp {floor:,.0f}, with the best peer {best:,.0f}"
+
+
+def _relay(results: Results) -> str:
+    ours, theirs = (
+        _times(ratio(results, "relay", case, "cpu_us", (relay, FLOOR)).median for case in results.cases("relay"))
+        for relay in (OURS, LITELLM)
+    )
+    return f"A relayed chunk takes {ours} bare aiohttp's CPU; with LiteLLM {theirs}" if ours and theirs else ""
 
 
 def _imports(results: Results) -> str:

@@ -13,6 +13,8 @@ __all__ = ["Line", "lines"]
 _BY_CASE = (
     ("memory", "kb_stream", "KB", "open streams", "open"),
     ("paced", "core", "% of a core", "streams at once", "at once"),
+    ("relay", "core", "% of a core", "streams at once", "streams"),
+    ("relay", "cpu_answer_ms", "ms", "chunks of an answer", "chunks an answer"),
 )
 
 

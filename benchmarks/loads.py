@@ -47,6 +47,9 @@ def hold(chunks: int = 2) -> str:
     return f"hold-{chunks}"
 
 
+WARM: Final = whole(5)  # what is asked for before anything is measured
+
+
 def plain(text: int = 400) -> str:
     """Name the plain answer."""
     return f"plain-{text}"
@@ -148,6 +151,11 @@ def plain_answer(text: int) -> bytes:
 def context(number: int) -> bytes:
     """The answer of a create, with an id of its own."""
     return data({"id": f"ctx-20241211104333-{number:05}", "ttl": 86400, "usage": USAGE})
+
+
+def models() -> bytes:
+    """The list of models, which names none: every load is one."""
+    return data({"object": "list", "data": []})
 
 
 def answer(body: bytes, status: str = "200 OK") -> bytes:

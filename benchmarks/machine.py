@@ -7,8 +7,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from .relays import nginx_program
+
 _PACKAGES: Final = (
-    "ctxcache aiohttp attrs msgspec cattrs openai httpx2 volcengine-ark-runtime httpx httpx-sse pydantic uvloop"
+    "ctxcache aiohttp attrs msgspec cattrs openai httpx2 volcengine-ark-runtime httpx httpx-sse pydantic uvloop "
+    "litellm vllm-router"
 ).split()
 _ROOT: Final = Path(__file__).parent.parent
 
@@ -36,13 +39,16 @@ def processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Python's, and those of the packages that matter and are installed."""
+    """Python's, and those of the packages and programs that matter and are installed."""
     found = {"Python": f"{platform.python_implementation()} {platform.python_version()}"}
     for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    if program := nginx_program():
+        told = subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stderr
+        found["nginx"] = told.strip().rpartition("/")[2]
     return found
 
 

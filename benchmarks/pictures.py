@@ -33,6 +33,10 @@ COLOURS: Final = {
     "aiohttp": "#3fa34d",
     "httpx-sse": "#a371f7",
     "raw socket": "#7d8590",
+    "aiohttp+uvloop": "#6cb878",
+    "vllm-router": "#a371f7",
+    "nginx": "#4aa8b0",
+    "litellm": "#e06c5b",
 }
 _ITEMS: Final = ("#d29922", "#2f81f7", "#3fa34d")  # of a bill: the manual, the questions, the answers
 _STYLE: Final[Any] = {

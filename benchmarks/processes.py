@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from .cases import Case
 
-_ROOT: Final = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).parent.parent
 _NOT_INHERITED: Final = ("CTXCACHE_", "OPENAI_", "ARK_", "VOLC_", "COVERAGE_")
 
 
@@ -30,13 +30,13 @@ def environment() -> dict[str, str]:
 def _start(module: str, **options: Any) -> "subprocess.Popen[str]":
     # The folder this package stands in goes last: what is measured is the ctxcache beside it, since the process begins
     # there; or the installed one, where PYTHONSAFEPATH says so.
-    program = f"import sys; sys.path.append({str(_ROOT)!r}); from benchmarks.{module} import main; main()"
+    program = f"import sys; sys.path.append({str(ROOT)!r}); from benchmarks.{module} import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=_ROOT,
+        cwd=ROOT,
         env=environment(),
         **options,
     )

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import Any
 
-from . import clients, scenarios
+from . import clients, relays, scenarios
 from .accounting import Bystanders, pinned, split_cores
 from .cases import FULL, Case, Scenario, Size
 from .machine import commit, machine, versions
@@ -18,15 +18,17 @@ Progress = Callable[[str], None]
 
 def chosen_clients(scenario: Scenario, size: Size, wanted: Iterable[str]) -> list[str]:
     """The scenario's clients that are wanted and installed; no names: all, in a quick run without uvloop."""
-    wanted = set(wanted) or {name for name in scenario.clients if size is FULL or name != clients.UVLOOP}
+    wanted = set(wanted) or {name for name in scenario.clients if size is FULL or not name.endswith("+uvloop")}
     return [name for name in scenario.clients if name in wanted and is_there(name)]
 
 
 def is_there(name: str) -> bool:
-    """Whether a client, or the decoder of that name, is installed; the raw socket always is."""
-    return (
-        clients.installed(name) if name in clients.NAMES else name == "raw socket" or find_spec("httpx_sse") is not None
-    )
+    """Whether the client, relay or decoder of that name is installed; the raw socket always is."""
+    if name in clients.NAMES:
+        return clients.installed(name)
+    if name in relays.NAMES:
+        return relays.installed(name)
+    return name == "raw socket" or find_spec("httpx_sse") is not None
 
 
 def rounds(scenario: Scenario, size: Size, asked: int | None) -> int:
@@ -37,7 +39,8 @@ def rounds(scenario: Scenario, size: Size, asked: int | None) -> int:
 def processes(scenario: Scenario, size: Size) -> list[list[Case]]:
     """The cases, by the process they are measured in."""
     cases = scenario.cases(size)
-    return [[case] for case in cases] if scenario.apart else [cases]
+    together = [case for case in cases if not case.apart]
+    return [*([together] if together else []), *([case] for case in cases if case.apart)]
 
 
 def plan(

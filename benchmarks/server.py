@@ -95,12 +95,15 @@ class Connection(asyncio.Protocol):
                 self.server.go()
             self.transport.write(loads.answer(json.dumps(self.server.stats()).encode()))
             return
+        if request.startswith(b"GET "):  # a relay's look whether its upstream is well
+            self.transport.write(loads.answer(loads.models()))
+            return
         self.server.requests += 1
         if request.startswith(b"POST ") and b"/context/create " in request[:80]:
             self.transport.write(loads.answer(loads.context(self.server.requests)))
             return
         found = _MODEL.search(request, end)
-        if found is None or b"/context/chat/completions " not in request[:80]:
+        if found is None or b"/chat/completions " not in request[:80]:
             self.transport.write(_NOT_FOUND)
             return
         kind, numbers = found[1], found[2].decode().split("-")

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from .analysis import faster_peer, ratio
-from .clients import FLOOR, OURS
+from .clients import FLOOR, OURS, UVLOOP
 from .decoders import HTTPX_SSE
 from .growth_curves import lines
+from .relays import FLOOR_UVLOOP, LITELLM
 from .results import Results, Series
 
 __all__ = ["LINEAR", "Row", "rows"]
@@ -51,6 +52,7 @@ def rows(results: Results) -> list[Row]:
         *_against_both(results, "requests", "cpu_us", "plain requests: CPU a call", 11, 1.3),
         *_managed(results),
         *_memory(results),
+        *_relay(results),
         *_imports(results),
         *_decode(results),
         *_linear(results),
@@ -92,6 +94,22 @@ def _memory(results: Results) -> Iterator[Row]:
         if case.endswith("open"):
             found = ratio(results, "memory", case, "kb_stream", (OURS, FLOOR))
             yield Row(f"memory of an open stream, {case}", "≤ 1.4× bare aiohttp", 1.4, False, found)
+
+
+def _relay(results: Results) -> Iterator[Row]:
+    """Like against like: both on asyncio's event loop or both on uvloop, which `serve` takes by itself, as LiteLLM."""
+    loops = [("", OURS, FLOOR), (" on uvloop", UVLOOP, FLOOR_UVLOOP)]
+    loops = [loop for loop in loops if loop[1] in results.clients("relay")]
+    limits = {"streams": ("CPU a chunk", "cpu_us", 1.4), "open": ("memory of an open stream", "kb_stream", 2.0)}
+    for case in results.cases("relay"):
+        what, metric, most = limits.get(case.rpartition(" ")[2], ("", "", 0.0))
+        for loop, ours, floor in loops if what else ():
+            found = ratio(results, "relay", case, metric, (ours, floor))
+            yield Row(f"relay: {what}, {case}", f"≤ {most:.1f}× bare aiohttp{loop}", most, False, found)
+        if metric == "cpu_us" and loops:
+            _, ours, floor = loops[-1]
+            found, bare = (ratio(results, "relay", case, metric, (LITELLM, client)) for client in (ours, floor))
+            yield Row(f"relay: {what}, {case}", "≥ 25× less than litellm", 25, True, found, bare)
 
 
 def _imports(results: Results) -> Iterator[Row]:

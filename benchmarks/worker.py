@@ -16,18 +16,20 @@ from .server import raise_file_limit
 async def work(job: dict[str, Any]) -> None:
     """Measure the cases of a job one after another; an error of one is its result."""
     scenario = scenarios.load(job["scenario"])
-    for case in job["cases"]:
-        result: dict[str, Any] = {"case": case["name"]}
-        try:
-            sample = await scenario.measure(job["client"], job["port"], Case(**case))
-        except Exception as error:
-            result["error"] = f"{type(error).__name__}: {error}"[:300]
-        else:
-            if sample is None:
-                result["skipped"] = True
+    cases = [Case(**case) for case in job["cases"]]
+    with scenario.setting(job["client"], job["port"], cases) as setting:
+        for case in cases:
+            result: dict[str, Any] = {"case": case.name}
+            try:
+                sample = await scenario.measure(job["client"], setting, case)
+            except Exception as error:
+                result["error"] = f"{type(error).__name__}: {error}"[:300]
             else:
-                result.update(asdict(sample))
-        print(json.dumps(result), flush=True)
+                if sample is None:
+                    result["skipped"] = True
+                else:
+                    result.update(asdict(sample))
+            print(json.dumps(result), flush=True)
 
 
 def loop_factory(client: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -19,6 +19,7 @@ NAMES: Final = (
     "memory",
     "imports",
     "cancel_storm",
+    "relay",
     "growth",
 )
 

@@ -22,8 +22,8 @@ def cases(size: Size) -> list[Case]:
     opened = [count for count in size.pick((100, 1000, 10_000), (200,), (10,)) if count <= most]
     gone = size.pick(10_000, 300, 20)
     return [
-        *(Case(f"{count:,} open", {"open": count}) for count in opened),
-        Case(f"{gone:,} came and went", {"gone": gone}),
+        *(Case(f"{count:,} open", {"open": count}, apart=True) for count in opened),
+        Case(f"{gone:,} came and went", {"gone": gone}, apart=True),
     ]
 
 
@@ -91,7 +91,6 @@ SCENARIO = Scenario(
         Metric("kept_kb", "kept afterwards", "KB"),
         Metric("kept_objects", "objects kept afterwards"),
     ),
-    apart=True,
     rounds=3,
     patience=60.0,  # 10,000 streams take httpx, which looks through all of them for each, a quarter of an hour
 )

@@ -126,6 +126,35 @@ def test_targets_tell_reached_from_not() -> None:
     assert alone == [None, None]
 
 
+def relay_run(ours: float = 28.0) -> Results:
+    """Two rounds of the relay scenario: CPU a chunk with 50 streams, memory of an open one, on both event loops."""
+    cpu = {"ctxcache": ours, "aiohttp": 24.0, "ctxcache+uvloop": 25.0, "aiohttp+uvloop": 19.0, "litellm": 900.0}
+    memory = {"ctxcache": 50.0, "aiohttp": 30.0}
+    return results(
+        [
+            sample(client, round_, "relay", case, **{metric: value})
+            for round_ in range(2)
+            for case, metric, found in (("50 streams", "cpu_us", cpu), ("1,000 open", "kb_stream", memory))
+            for client, value in found.items()
+        ]
+    )
+
+
+def test_relays_are_compared_like_with_like() -> None:
+    """A relay on uvloop is compared with bare aiohttp on uvloop; LiteLLM with what `serve` does by itself."""
+    found = {(row.what, row.asked): (row.found.median, row.reached) for row in rows(relay_run()) if row.found}
+    assert found == {
+        ("relay: CPU a chunk, 50 streams", "≤ 1.4× bare aiohttp"): (pytest.approx(28 / 24), True),
+        ("relay: CPU a chunk, 50 streams", "≤ 1.4× bare aiohttp on uvloop"): (pytest.approx(25 / 19), True),
+        ("relay: CPU a chunk, 50 streams", "≥ 25× less than litellm"): (36, True),
+        ("relay: memory of an open stream, 1,000 open", "≤ 2.0× bare aiohttp"): (pytest.approx(50 / 30), True),
+    }
+    missed = [row for row in rows(relay_run(ours=34.0)) if row.reached is False]
+    assert [row.asked for row in missed] == ["≤ 1.4× bare aiohttp"]
+    expected = "A relayed chunk takes 1.2 times bare aiohttp's CPU; with LiteLLM 38 times"
+    assert finding(relay_run(), "relay") == expected
+
+
 def growth_run() -> Results:
     """Folds of three sizes and open streams of two: the one linear, the other more."""
     folds = [
@@ -133,7 +162,11 @@ def growth_run() -> Results:
         for size in (1000, 3125, 6250)
     ]
     opened = [sample("ctxcache", 0, "memory", f"{count:,} open", kb_stream=count / 10) for count in (100, 1000)]
-    return results([*folds, *opened])
+    relayed = [sample("ctxcache", 0, "relay", f"{count} streams", core=count / 10) for count in (50, 200)]
+    answers = [
+        sample("ctxcache", 0, "relay", f"{count:,} chunks an answer", cpu_answer_ms=count / 50) for count in (250, 1000)
+    ]
+    return results([*folds, *opened, *relayed, *answers])
 
 
 def test_growth_curves() -> None:
@@ -141,8 +174,11 @@ def test_growth_curves() -> None:
     assert [(line.curve, round(line.exponent, 2)) for line in lines(growth_run())] == [
         ("fold: chunks", 1.0),
         ("memory: open streams", 2.0),
+        ("relay: streams at once", 1.0),
+        ("relay: chunks of an answer", 1.0),
     ]
-    assert [row.reached for row in rows(growth_run()) if row.what.startswith("cost grows")] == [True, False]
+    told = [row.reached for row in rows(growth_run()) if row.what.startswith("cost grows")]
+    assert told == [True, False, True, True]
 
 
 def test_report_has_it_all() -> None:

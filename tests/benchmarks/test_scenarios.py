@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks import clients, loads, run, scenarios
+from benchmarks import clients, loads, relays, run, scenarios
 from benchmarks.cases import FULL, QUICK, TINY, Case
 from benchmarks.run import chosen_clients, is_there, plan
 from benchmarks.scenarios import live
 from benchmarks.scenarios.requests import percentile
 
 ALWAYS = ("ctxcache", "aiohttp", "raw socket")
-PEERS = ("openai", "ark")
+PEERS = ("openai", "ark", *(name for name in relays.NAMES if name not in ALWAYS))
 HEAVY = ("decode", "imports", "growth")  # the peers' part of these is tested by decoding and by their adapters
 
 
@@ -24,14 +24,15 @@ def tiny_cases(names: tuple[str, ...]) -> list[tuple[str, str]]:
 async def smoke(name: str, client: str, port: int) -> None:
     """Measure every case of a scenario once, as briefly as can be."""
     scenario = scenarios.load(name)
-    measured = 0
-    for case in scenario.cases(TINY):
-        sample = await scenario.measure(client, port, case)
-        if sample is not None:
-            measured += 1
-            assert all(math.isfinite(value) for value in sample.figures.values()), case
-            known = {metric.key for metric in scenario.metrics}
-            assert known & sample.figures.keys(), case
+    cases, measured = scenario.cases(TINY), 0
+    with scenario.setting(client, port, cases) as setting:
+        for case in cases:
+            sample = await scenario.measure(client, setting, case)
+            if sample is not None:
+                measured += 1
+                assert all(math.isfinite(value) for value in sample.figures.values()), case
+                known = {metric.key for metric in scenario.metrics}
+                assert known & sample.figures.keys(), case
     assert measured
 
 
@@ -44,7 +45,7 @@ async def test_smoke(name: str, client: str, port: int) -> None:
 @pytest.mark.parametrize(("name", "client"), [pair for pair in tiny_cases(PEERS) if pair[0] not in HEAVY])
 @pytest.mark.filterwarnings("ignore")  # what the peers warn of is not ours
 async def test_smoke_of_peers(name: str, client: str, port: int) -> None:
-    """Each scenario works for the peers, where they are installed."""
+    """Each scenario works for the peers and on uvloop, where they are installed."""
     if not is_there(client):
         pytest.skip("not installed")
     await smoke(name, client, port)
