@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import re
+import subprocess
 import sys
 import traceback
 import warnings
@@ -296,7 +298,7 @@ def test_a_session_in_each_loop(key):
 
 
 async def test_resource_warning(hostile, key):
-    """A session that was used and not closed is a `ResourceWarning` when it is collected, and nothing else happens."""
+    """A session that was used and not closed is a `ResourceWarning` when collected, and closes its connections."""
     hostile.plays([answer()])
     session = AsyncSession(key, hostile.url)
     await session.chat.create(**CHAT)
@@ -308,8 +310,38 @@ async def test_resource_warning(hostile, key):
     assert [warning.category for warning in caught] == [ResourceWarning]
     assert "never closed" in str(caught[0].message)
     assert key not in "".join(str(warning.message) for warning in caught)
-    assert not http.closed
-    await http.close()
+    assert http.closed
+    await hostile.until(lambda: hostile.connections[0].gone)
+
+
+FORGETFUL = """
+import asyncio, gc
+from ctxcache import AsyncSession, system, user
+from ctxcache.gateway import Gateway
+kept = []
+async def main(keep):
+    async with Gateway() as gateway:
+        session = AsyncSession(gateway.api_key, gateway.base_url)
+        session.itself = session if keep is None else None
+        context = await session.context.create(model="Doubao-1.5-pro-32k", messages=[system("a")])
+        stream = session.chat.stream(context_id=context.id, model="Doubao-1.5-pro-32k", messages=[user("a")])
+        async for chunk in stream:
+            break
+        if keep:
+            kept.append(session)
+for keep in (False, True, None):
+    asyncio.run(main(keep))
+    gc.collect()
+"""
+
+
+@pytest.mark.parametrize("options", [["-W", "always"], ["-W", "ignore"], ["-X", "dev"]])
+def test_only_this_package_tells_of_a_forgotten_session(options):
+    """However a session is forgotten, in a cycle or until the end, aiohttp neither warns nor logs."""
+    done = subprocess.run([sys.executable, *options, "-c", FORGETFUL], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.count("was never closed") == (0 if "ignore" in options else 3)
+    assert not re.search(r"[Uu]nclosed|aiohttp|never awaited|Traceback", done.stderr), done.stderr
 
 
 async def test_no_resource_warning(hostile, key):

@@ -1,10 +1,13 @@
 """Translates the exceptions of the libraries below into errors of this package, by a single table."""
 
+import os
+import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
+from yarl import URL
 
 from ...config import Secret, Timeouts
 from ...errors import APIConnectionError, APITimeoutError, CtxCacheError, ProtocolError
@@ -19,14 +22,42 @@ def translate(error: BaseException, timeouts: Timeouts, key: Secret, *, sent: bo
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return APITimeoutError.of("connect", timeouts.connect)
     what, make = next((what, make) for kinds, what, make in _TABLE if isinstance(error, kinds))
+    reason = " ".join(str(_reason(error)).split())
+    return make(key.redact(f"{what}: {reason}" if reason else what)[:_TEXT_SHOWN], sent)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the reason for a failure, in words that name no class of a library; "" where the error tells none."""
     # The str of a ClientResponseError has the URL, and a proxy's URL may have a password.
-    if isinstance(error, aiohttp.ClientResponseError):
-        text = error.message
-    elif isinstance(error, aiohttp.ClientConnectorError):
-        text = f"{error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
-    else:
-        text = f"{type(error).__name__}: {error}"
-    return make(key.redact(f"{what}: {' '.join(text.split())}")[:_TEXT_SHOWN], sent)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy {URL(str(error.request_info.real_url)).host} answered {error.status} {error.message}"
+    if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
+        return error.message.removesuffix("^")  # llhttp points at a place in the line above
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        verdict = error.certificate_error
+        return f"{error.host}:{error.port}: {getattr(verdict, 'verify_message', '') or verdict}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        proxy = "the proxy " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+        return f"{proxy}{error.host}:{error.port}: {_os_reason(error.os_error)}"
+    if isinstance(error, aiohttp.ServerFingerprintMismatch):
+        return f"{error.host}:{error.port}: the certificate has another fingerprint"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "closed by the server"
+    if isinstance(error, OSError):
+        return _os_reason(error)
+    if isinstance(error, aiohttp.ClientPayloadError):
+        broken = isinstance(error.__cause__ or error.__context__, ContentEncodingError)
+        return "the compressed data are damaged" if broken else ""
+    return str(error)
+
+
+def _os_reason(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return _os_reason(error.os_error)
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0 and not isinstance(error, ssl.SSLError):
+        return os.strerror(number)  # asyncio's text repeats the address
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _unsent(text: str, sent: bool) -> CtxCacheError:

@@ -4,7 +4,9 @@ import asyncio
 import math
 import os
 import socket
+import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -78,6 +80,7 @@ class Transport:
         if http is None:
             http = self._make_http(headers, _proxy_for(base_url, allow_insecure=allow_insecure))
             headers = {}
+            weakref.finalize(self, _abandon, http, self.loop)
         self._http = http
         self._headers = headers  # of each call; our own `ClientSession` adds its headers itself
         self._aiohttp_timeouts: dict[Timeouts, aiohttp.ClientTimeout] = {}
@@ -245,6 +248,32 @@ class Transport:
         self._heads.close()
         if self._owns_http:
             await self._http.close()
+
+
+def _abandon(http: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
+    """Close the connections of a session that was never closed, and warns of that: aiohttp would warn again, and log.
+
+    May run in any thread, also after the end of the loop.
+    """
+    connector = http.connector
+    http.detach()
+    if connector is None:
+        return
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        running = None
+    if loop.is_running() and running is not loop:
+        loop.call_soon_threadsafe(_close_now, connector)
+    else:
+        _close_now(connector)
+
+
+def _close_now(connector: aiohttp.BaseConnector) -> None:
+    closing = connector.close().__await__()
+    with suppress(StopIteration):
+        next(closing)  # the first step closes the connections, the others wait for the end of TLS
+    closing.close()
 
 
 def _urls(base_url: str) -> dict[str, URL]:

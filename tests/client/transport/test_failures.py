@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import re
+import socket
 import ssl
 from types import SimpleNamespace
 
@@ -14,9 +16,7 @@ from ctxcache import (
     Retry,
 )
 
-from ...hostile import (
-    CHAT,
-)
+from ...hostile import CHAT, CLOSE, RESET, head
 from ..calling import failure, read
 
 
@@ -127,6 +127,46 @@ async def test_every_exception(session_for, error):
     ):
         found = await failure(call)
         assert isinstance(found, CtxCacheError)
+        assert not [kind for kind in FOREIGN if kind.__name__ in str(found)]
         while found is not None:  # the whole chain
             assert isinstance(found, CtxCacheError)
             found = found.__cause__ or found.__context__
+
+
+def chunked(*data: bytes) -> list[bytes]:
+    """An answer in chunks."""
+    return [head("Content-Type: application/json", "Transfer-Encoding: chunked"), *data, CLOSE]
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        (chunked(b'20\r\n{"id":'), "the answer was cut off"),
+        ([head("Content-Length: 100"), b"{", CLOSE], "the answer was cut off"),
+        ([head("Content-Length: 100"), b"{", RESET], "the answer was cut off"),
+        ([head("Content-Encoding: gzip", "Content-Length: 5"), b"hello"], "cut off: the compressed data are damaged"),
+        ([CLOSE], "the request was sent, but the connection broke: closed by the server"),
+        ([RESET], "the request was sent, but the connection broke: Connection reset by peer"),
+        (chunked(b"zz\r\n"), "the answer is not HTTP: Invalid character in chunk size: b'zz'"),
+        ([b"SSH-2.0\r\n", CLOSE], "the answer is not HTTP: Bad status line: "),
+    ],
+)
+async def test_what_is_told(hostile, session_for, script, told):
+    """The text says what happened at the service, and names no class of a library below."""
+    hostile.plays(script, script)
+    session = session_for(retry=0)
+    for call in (session.chat.create(**CHAT), read(session.chat.stream(**CHAT))):
+        error = await failure(call)
+        assert told in str(error)
+        assert not re.search(r"\w+Error|Transfer|\b400\b", str(error))
+
+
+async def test_no_connection_is_told_with_its_reason(session_for):
+    """A refused connection names the host, the port and the reason, once."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        error = await failure(
+            session_for(SimpleNamespace(url=f"http://127.0.0.1:{port}/v1"), retry=0).chat.create(**CHAT)
+        )
+    assert str(error) == f"cannot connect: 127.0.0.1:{port}: Connection refused"

@@ -98,6 +98,7 @@ async def test_https_proxy(hostile, session_for, monkeypatch):
     assert not error.sent
     assert [(r.method, r.target) for r in hostile.posts] == [("CONNECT", "api.invalid:443")] * 3
     assert not any("authorization" in r.headers for r in hostile.posts)
+    assert str(error) == "cannot connect: the proxy 127.0.0.1 answered 407 Who are you?"
 
 
 async def test_http_proxy_is_not_for_https(hostile, session_for, monkeypatch):
@@ -111,10 +112,12 @@ async def test_proxy_that_is_down(hostile, session_for, monkeypatch):
     """A proxy that is not there is a failed connection, without its credentials in the text."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("HTTP_PROXY", f"http://me:secret@127.0.0.1:{unused.getsockname()[1]}")
+        port = unused.getsockname()[1]
+        monkeypatch.setenv("HTTP_PROXY", f"http://me:secret@127.0.0.1:{port}")
         error = await failure(session_for(SimpleNamespace(url="http://api.invalid/v1")).chat.create(**CHAT))
     assert type(error) is APIConnectionError
     assert not error.sent
+    assert str(error) == f"cannot connect: the proxy 127.0.0.1:{port}: Connection refused"
     assert "secret" not in everything(error)
     assert hostile.connections == []
 
