@@ -8,12 +8,15 @@ that explains the refusal:
 - As many calls were answered for a whole round, or no other call is under way: that call came too early, and the `Pace`
   slows down.
 - The second 429 in a row, without an answer to a call started since: the service takes far fewer calls than before, and
-  the limit falls to half of the calls under way.
+  the limit falls to half of the calls under way. If these are few, the call may as well have come too early, and the
+  `Pace` slows down, too.
 
-The limit begins at 8 and grows by one with every two answers until the first 429. From then on the limit is a known
-ceiling: after 40 answers at the ceiling one more call is tried, and while no 429 comes, 2, 4, 8 … more with each round
-of answers. So a service whose limit stays refuses at most about one call in 40, and a limit that rises is found within
-some rounds. Only answers that arrive while all slots are in use count.
+The limit begins at 8 and doubles with each round of answers until the first 429. Meanwhile the starts are spread over
+the round, so that the first refusal arrives before many further calls have started. From then on the limit is a known
+ceiling, and one more call is tried after 20 answers, as long as at most one call in 30 was refused; otherwise after
+ten rounds, and 40 answers at least. While no 429 comes, 2, 4, 8 … more calls are added with each round. So a service
+whose limit stays refuses few calls, and a limit that rises is found within some rounds. Only answers count in whose
+time all slots were in use.
 
 A `Retry-After` pauses all calls. A probe that costs a pause is repeated after twenty times the pause at the earliest.
 
@@ -33,8 +36,12 @@ from .pace import Pace
 __all__ = ["Call", "Limiter"]
 
 _FIRST: Final = 8
-_PROBE: Final = 40  # answers at the ceiling before one more call is tried
+_PROBE: Final = 20  # answers at the ceiling before one more call is tried, at least
+_RARE: Final = 30  # calls taken for each one refused; below, probes are rarer:
+_RARE_PROBE: Final = 40  # answers
+_RARE_ROUNDS: Final = 10
 _PATIENCE: Final = 20  # times the pause of a probe, before the next probe
+_LATEST: Final = 8  # answers of which the average latency is taken
 _COARSE: Final = 4  # calls at once, below which one call more or less is no fine enough step
 
 
@@ -78,7 +85,9 @@ class Limiter:
         self._policy = policy
         self._pace = Pace(policy)
         self._serial = 0
+        self._latency = 0.0  # seconds until an answer, on average
         self._taken = 0  # calls that ended without a 429
+        self._refusals = 0  # calls that ended with one
         self._trouble_since: float | None = None  # the first 429 since the last success
         self._refused_at = 0  # the last call started before the last refusal
         self._in_a_row = 0  # refusals without an answer to a call started since
@@ -87,6 +96,7 @@ class Limiter:
         self._ceiling = concurrency + 1  # the highest limit that was not refused, if known
         self._probed = False  # whether the last refusal was of a call too many
         self._probe_at = float("-inf")  # no probe before
+        self._filled_at = 0  # the last call that took the last free slot
         self._credit = 0  # answers since the limit last changed
         self._step = 1
 
@@ -103,7 +113,10 @@ class Limiter:
         """Begin a call."""
         self.running += 1
         self._serial += 1
-        self._pace.start(now)
+        if self.running >= self.limit:
+            self._filled_at = self._serial
+        growing = not self._cut_at and self.limit < self._most
+        self._pace.start(now, least=self._latency / (2 * self.limit) if growing else 0.0)
         return Call(self._serial, self.running, self._pace.spacing > 0 and self.running < self.limit, now)
 
     def failed(self) -> None:
@@ -113,8 +126,9 @@ class Limiter:
 
     def succeeded(self, call: Call, now: float) -> None:
         """End a call that was answered."""
-        full = self.running >= self.limit
+        full = call.serial <= self._filled_at  # all slots were in use during the call
         self.failed()
+        self._latency += (now - call.at - self._latency) / min(self._taken, _LATEST)
         self._trouble_since = None
         if call.serial > self._refused_at:
             self._in_a_row = 0
@@ -123,26 +137,30 @@ class Limiter:
             self._widen(now)
 
     def _widen(self, now: float) -> None:
+        """Count an answer; raise the limit if there were enough."""
         self._credit += 1
         if not self._cut_at:
             self._proven = self.limit
-            self.limit = min(self.limit + (self._credit % 2 == 0), self._most)
+            self.limit = min(self.limit + 1, self._most)
             return
         if self._credit >= self.limit:
             self._proven = self.limit
-        if self.limit != self._ceiling:
-            enough = self.limit
-        elif now >= self._probe_at:
-            enough = max(_PROBE, self.limit)
-        else:
+        at_ceiling = self.limit == self._ceiling
+        if self._credit < (self._answers_before_probe() if at_ceiling else self.limit):
             return
-        if self._credit < enough:
+        if at_ceiling and now < self._probe_at:
             return
-        if self.limit == self._ceiling:
+        if at_ceiling:
             self._ceiling, self._step = self._most + 1, 1
         self.limit = min(self.limit + self._step, self._most, self._ceiling)
         self._step *= 2
         self._credit = 0
+
+    def _answers_before_probe(self) -> int:
+        """How many answers at the ceiling allow one more call."""
+        if self._taken >= _RARE * self._refusals:
+            return max(_PROBE, self.limit)
+        return max(_RARE_PROBE, _RARE_ROUNDS * self.limit)
 
     def refused(self, call: Call, error: RateLimitError, now: float, random: float) -> bool:
         """End a call that got a 429: lower the limit that explains the refusal.
@@ -157,6 +175,7 @@ class Limiter:
             Whether the question is to be retried.
         """
         self.running -= 1
+        self._refusals += 1
         if self._trouble_since is None:
             self._trouble_since = now
         pause = self._lower(call, now, random)
@@ -182,10 +201,8 @@ class Limiter:
         self._in_a_row += 1
         if self.running and self._in_a_row > 1 and not call.paced:
             self._cut(self.running // 2)
-            if self.running < _COARSE:
-                self._pace.estimate(self._taken + self.running, now)
-            return 0.0
-        if call.level > max(self._proven, 1) and not call.paced:
+            return self._pace.refused(self._taken + self.running, now, random) if self.running < _COARSE else 0.0
+        if call.level > max(self._proven, 1) and (self._in_a_row > 2 or not call.paced):
             self._cut(self.running)
             self._probed, self._ceiling = True, self.limit
             return 0.0

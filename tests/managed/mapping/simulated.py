@@ -12,6 +12,8 @@ import attrs
 from ctxcache import RateLimitError, Retry
 from ctxcache.managed.mapping.limiter import Call, Limiter
 
+TURN = 2e-4  # seconds of one turn of an event loop
+
 
 class Service(Protocol):
     """Takes a call, or refuses it."""
@@ -167,11 +169,14 @@ class Simulation:
             if self.waiting and self.now < resume_at != woken:
                 woken = resume_at
                 self.at(resume_at + self.random.random() * 5e-4, "wake")  # timers ring late
-            self.now, _, kind, call, retry_after = heapq.heappop(self.events)
-            if kind == "release":
-                self.service.release()
-            elif call is not None:
-                self.end(kind, call, retry_after)
+            # An event loop sees all that came meanwhile before a task starts the next call.
+            turn = self.events[0][0] + TURN
+            while self.events and self.events[0][0] <= turn:
+                self.now, _, kind, call, retry_after = heapq.heappop(self.events)
+                if kind == "release":
+                    self.service.release()
+                elif call is not None:
+                    self.end(kind, call, retry_after)
         return Outcome(ideal / self.now, self.refused / self.calls, self.failed, self.early)
 
     def at(self, when: float, kind: str, call: Call | None = None, retry_after: float | None = None) -> None:

@@ -35,6 +35,12 @@ def answer(limiter: Limiter, answers: int, now: float = 1000.0) -> int:
     return limiter.limit
 
 
+def answer_early(limiter: Limiter, answers: int) -> None:
+    """Answer so many calls, one at a time, which leaves the limit as it is."""
+    for _ in range(answers):
+        limiter.succeeded(limiter.start(1000), 1000)
+
+
 def probe(limiter: Limiter, now: float = 1000.0) -> bool:
     """Use all slots, and refuse the last call; return whether its question goes again."""
     *others, last = start(limiter, limiter.limit, now)
@@ -55,13 +61,45 @@ def test_begins_with_a_few() -> None:
 
 
 def test_slow_start_is_quick() -> None:
-    """Until the first 429 two answers add one call, up to the concurrency asked for."""
+    """Until the first 429 an answer adds a call, up to the concurrency asked for."""
     one = limiter(20)
     calls = start(one, 8)
     for _ in range(100):
         one.succeeded(calls.pop(0), 1000)
         calls += [one.start(1000) for _ in range(one.limit - one.running)]
     assert (one.limit, one.running) == (20, 20)
+
+
+def test_starts_are_spread_while_the_limit_grows() -> None:
+    """Until the first 429, and below the concurrency asked for, a round of answers is the time for two of starts."""
+    one = limiter()
+    calls = start(one, 8)
+    one.succeeded(calls[0], 1001.6)
+    starts, now = [], 1001.6
+    while one.running < one.limit:
+        now = max(now, one.resume_at)
+        assert one.may_start(now)
+        one.start(now)
+        starts.append(now - 1001.6)
+    assert (one.limit, starts) == (9, pytest.approx([0, 0]))
+    assert one.resume_at == pytest.approx(1001.6 + 1.6 / 18)
+
+
+def test_starts_are_not_spread_at_the_limit() -> None:
+    """At the concurrency asked for, and after the first 429, calls start as soon as there is room."""
+    one = limiter(8)
+    calls = start(one, 8)
+    one.succeeded(calls[0], 1001)
+    one.start(1001)
+    assert one.resume_at == float("-inf")
+
+
+def test_answers_that_come_together_count() -> None:
+    """Answers count although slots are free when they are seen, as long as all were in use in their time."""
+    one = limiter()
+    for call in start(one, 8):
+        one.succeeded(call, 1000)
+    assert one.limit == 16
 
 
 def test_idle_slots_prove_nothing() -> None:
@@ -112,23 +150,37 @@ def test_never_below_one() -> None:
 
 
 def test_the_ceiling_is_probed_rarely() -> None:
-    """At the limit found, 40 answers add one call; each further round of answers then adds 2, 4, 8, and so on."""
+    """At the limit found, 20 answers add one call; each further round of answers then adds 2, 4, 8, and so on."""
     one = limiter()
+    answer_early(one, 60)
     probe(one)
     assert one.limit == 7
-    assert [answer(one, answers) for answers in (39, 1, 8, 10, 14)] == [7, 8, 10, 14, 22]
+    assert [answer(one, answers) for answers in (19, 1, 8, 10, 14)] == [7, 8, 10, 14, 22]
+
+
+@pytest.mark.parametrize(("limit", "enough"), [(3, 40), (5, 50)])
+def test_probes_are_rarer_after_many_refusals(limit: int, enough: int) -> None:
+    """While more than one call in 30 was refused, a probe takes ten rounds of answers, and 40 at least."""
+    one = limiter()
+    calls = start(one, 8)
+    for call in calls[limit:]:
+        one.refused(call, refusal(), 1000, 0)
+    for _ in calls[:limit]:
+        one.failed()
+    assert [answer(one, answers) for answers in (enough - 1, 1)] == [limit, limit + 1]
 
 
 def test_growth_stops_at_the_ceiling() -> None:
     """After a cut to the half the limit grows back to the last ceiling, and is not raised above at once."""
     one = limiter()
+    answer_early(one, 60)
     probe(one)
     calls = start(one, 7)
     assert one.refused(calls[0], refusal(), 1000, 0)
     for _ in calls[1:]:
         one.failed()
     assert one.limit == 3
-    assert [answer(one, answers) for answers in (2, 1, 4, 6, 39, 1)] == [3, 4, 6, 7, 7, 8]
+    assert [answer(one, answers) for answers in (2, 1, 4, 6, 19, 1)] == [3, 4, 6, 7, 7, 8]
 
 
 def test_a_call_alone_came_too_early() -> None:
@@ -138,7 +190,7 @@ def test_a_call_alone_came_too_early() -> None:
     for _ in range(7):
         one.refused(one.start(1000), refusal(), 1000, 0)
         pauses.append(one.resume_at - 1000)
-    assert pauses == [1, 2, 4, 8, 8, 8, 8]
+    assert pauses == [1 / 8, 3 / 8, 9 / 8, 27 / 8, 8, 8, 8]
     assert not one.may_start(1007.9)
     assert one.may_start(1008)
 

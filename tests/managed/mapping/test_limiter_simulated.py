@@ -27,6 +27,18 @@ def test_many_calls_at_once(latency: float) -> None:
     check(simulate(lambda: AtOnce(32), 2000, latency))
 
 
+@pytest.mark.parametrize("latency", [0.05, 0.25])
+def test_a_hundred_calls_at_once(latency: float) -> None:
+    """So do 5,000 to one that takes 100, with at most 1,000 at once: the limit is found in few rounds."""
+    check(simulate(lambda: AtOnce(100), 5000, latency, concurrency=1000), refused=0.02)
+
+
+@pytest.mark.parametrize("latency", [0.05, 0.25])
+def test_few_questions(latency: float) -> None:
+    """So do 200 to one that takes 8."""
+    check(simulate(lambda: AtOnce(8), 200, latency))
+
+
 @pytest.mark.parametrize("latency", LATENCIES)
 def test_a_limit_that_falls_and_rises(latency: float) -> None:
     """So do 2,000 where the limit falls from 32 to 4 meanwhile, and rises again."""
@@ -42,6 +54,18 @@ def test_a_limit_that_falls_and_rises(latency: float) -> None:
 def test_calls_in_a_time(latency: float, retry_after: float | None) -> None:
     """600 questions to a service that takes 10 a second, and 10 at once after a rest, with or without `Retry-After`."""
     check(simulate(lambda: Bucket(10, 10, retry_after), 600, latency))
+
+
+@pytest.mark.parametrize("latency", [0.02, 0.05])
+def test_few_questions_in_a_time(latency: float) -> None:
+    """200 questions to such a service, without `Retry-After`: finding the pace costs few calls."""
+    check(simulate(lambda: Bucket(10, 10), 200, latency), share=0.95, refused=0.08)
+
+
+@pytest.mark.parametrize("latency", [0.02, 0.05])
+def test_no_burst(latency: float) -> None:
+    """600 questions to a service that takes one call each 100 ms, however long the rest before."""
+    check(simulate(lambda: Bucket(10, 1), 600, latency))
 
 
 @pytest.mark.parametrize("latency", LATENCIES)
