@@ -11,12 +11,12 @@ that explains the refusal:
   the limit falls to half of the calls under way. If these are few, the call may as well have come too early, and the
   `Pace` slows down, too.
 
-The limit begins at 8 and doubles with each round of answers until the first 429. Meanwhile the starts are spread over
-the round, so that the first refusal arrives before many further calls have started. From then on the limit is a known
+The limit begins at 8 and doubles with each round of answers until the first 429. From then on the limit is a known
 ceiling, and one more call is tried after 20 answers, as long as at most one call in 30 was refused; otherwise after
 ten rounds, and 40 answers at least. While no 429 comes, 2, 4, 8 … more calls are added with each round. So a service
-whose limit stays refuses few calls, and a limit that rises is found within some rounds. Only answers count in whose
-time all slots were in use.
+whose limit stays refuses few calls, and a limit that rises is found within some rounds. While many calls are added,
+their starts are spread over a round, so that the first refusal arrives before many further calls have started. Only
+answers count in whose time all slots were in use.
 
 A `Retry-After` pauses all calls. A probe that costs a pause is repeated after twenty times the pause at the earliest.
 
@@ -40,6 +40,7 @@ _PROBE: Final = 20  # answers at the ceiling before one more call is tried, at l
 _RARE: Final = 30  # calls taken for each one refused; below, probes are rarer:
 _RARE_PROBE: Final = 40  # answers
 _RARE_ROUNDS: Final = 10
+_SMALL: Final = 2  # calls added at once, whose starts need not be spread
 _PATIENCE: Final = 20  # times the pause of a probe, before the next probe
 _LATEST: Final = 8  # answers of which the average latency is taken
 _COARSE: Final = 4  # calls at once, below which one call more or less is no fine enough step
@@ -115,7 +116,7 @@ class Limiter:
         self._serial += 1
         if self.running >= self.limit:
             self._filled_at = self._serial
-        growing = not self._cut_at and self.limit < self._most
+        growing = self.limit < self._most and (not self._cut_at or self._step > _SMALL)
         self._pace.start(now, least=self._latency / (2 * self.limit) if growing else 0.0)
         return Call(self._serial, self.running, self._pace.spacing > 0 and self.running < self.limit, now)
 

@@ -85,6 +85,20 @@ def test_starts_are_spread_while_the_limit_grows() -> None:
     assert one.resume_at == pytest.approx(1001.6 + 1.6 / 18)
 
 
+def test_starts_are_spread_when_many_calls_are_added() -> None:
+    """After the first 429, too: one more call starts at once, two more are spread over the round."""
+    one = limiter()
+    answer_early(one, 60)
+    probe(one)
+    assert answer(one, 20) == 8
+    one.succeeded(one.start(1000), 1008)  # took 8 s
+    assert one.resume_at == float("-inf")
+    assert answer(one, 8) == 10
+    one.start(1100)
+    one.start(1100)
+    assert one.resume_at > 1100
+
+
 def test_starts_are_not_spread_at_the_limit() -> None:
     """At the concurrency asked for, and after the first 429, calls start as soon as there is room."""
     one = limiter(8)

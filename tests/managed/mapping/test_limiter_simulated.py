@@ -62,6 +62,13 @@ def test_few_questions_in_a_time(latency: float) -> None:
     check(simulate(lambda: Bucket(10, 10), 200, latency), share=0.95, refused=0.08)
 
 
+@pytest.mark.parametrize("latency", LATENCIES)
+def test_few_questions_in_a_sliding_window(latency: float) -> None:
+    """400 questions to a service that takes 100 in 10 seconds, and names the wait for the next call only."""
+    make = lambda: Window(100, 10, sliding=True, names_wait=True)  # noqa: E731
+    check(simulate(make, 400, latency), refused=0.08)
+
+
 @pytest.mark.parametrize("latency", [0.02, 0.05])
 def test_no_burst(latency: float) -> None:
     """600 questions to a service that takes one call each 100 ms, however long the rest before."""
