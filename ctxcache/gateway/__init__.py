@@ -11,13 +11,14 @@
     bodies      request bodies within limits, JSON responses            │
     generation  the engine at work on one chat                          │
     collection  stored messages hidden from the garbage collector       │
-    engines/    Engine and Piece (write your own), ScriptedEngine      ─┘
+    engines/    Engine and Piece (write your own), ScriptedEngine,      │
+                LlamaEngine                                            ─┘
     ── below: pure, clock and randomness are parameters ──
     limits      GatewayLimits, the bounds on clients
     rules/      contexts, their window and ttl, replies, tokens, the JSON of answers, refusals
 """
 
-from .engines import Engine, ManagedEngine, NewContext, Piece, Prompt, ScriptedEngine
+from .engines import Engine, LlamaEngine, ManagedEngine, NewContext, Piece, Prompt, ScriptedEngine
 from .limits import GatewayLimits
 from .rules.tokens import count_tokens
 from .server import MODELS, WINDOW, Gateway
@@ -28,6 +29,7 @@ __all__ = [
     "Engine",
     "Gateway",
     "GatewayLimits",
+    "LlamaEngine",
     "ManagedEngine",
     "NewContext",
     "Piece",

