@@ -11,6 +11,7 @@ imports from lower floors only)::
     service_errors  error answers to exceptions         retry       when to try again
     codec           JSON to models and back             sse         bytes to events, by the standard
     models/         requests and answers                structs     a fast layout for models on the hot path
+    response_head   status and headers of an answer
     checks          argument checks                     config      settings
     errors          the error tree                      hosts       public hosts, proxies
     keywords        arguments that do not exist         log         the logger

@@ -15,6 +15,7 @@ from .config import UNSET
 from .errors import InvalidInputError, ProtocolError
 from .models import ROLES, ChatCompletion, ChatCompletionChunk, ChatRequest, Context, ContextRequest, Message
 from .models.plain import to_plain
+from .response_head import NO_HEAD, ResponseHead
 from .structs import force
 
 __all__ = [
@@ -141,20 +142,22 @@ def decode_request(kind: type[RequestT], data: bytes) -> RequestT:
     return request
 
 
-def decode_context(data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> Context:
-    """Decode the answer of `/context/create`, and add the answer's ids.
+def decode_context(data: bytes, ids: Mapping[str, str | None] = NO_IDS, head: ResponseHead = NO_HEAD) -> Context:
+    """Decode the answer of `/context/create`, and add the answer's ids and head.
 
     Raises:
         ProtocolError: for data that is not JSON, or not a context.
     """
-    context = _stamped(_structure(Context, data), data, ids)
+    context = _stamped(_structure(Context, data), data, ids, head)
     if not context.id:
         raise _unexpected_body("a context", "it has no id", data)
     return context
 
 
-def decode_completion(data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> ChatCompletion:
-    """Decode a plain answer of `/context/chat/completions`, and add the answer's ids.
+def decode_completion(
+    data: bytes, ids: Mapping[str, str | None] = NO_IDS, head: ResponseHead = NO_HEAD
+) -> ChatCompletion:
+    """Decode a plain answer of `/context/chat/completions`, and add the answer's ids and head.
 
     Raises:
         ProtocolError: for data that is not JSON, or not a completion with at least one choice.
@@ -163,7 +166,7 @@ def decode_completion(data: bytes, ids: Mapping[str, str | None] = NO_IDS) -> Ch
         completion = _decode_completion(data)
     except _REFUSED:
         completion = _structure(ChatCompletion, data)
-    completion = _stamped(completion, data, ids)
+    completion = _stamped(completion, data, ids, head)
     if not completion.choices:
         raise _unexpected_body("a chat completion", "it has no choices", data)
     return completion
@@ -197,9 +200,10 @@ def _structure(kind: type[T], data: bytes) -> T:
     raise _unexpected_body(kind.__name__, problem, data)
 
 
-def _stamped(answer: T, data: bytes, ids: Mapping[str, str | None]) -> T:
-    """Put the JSON and the ids on a frozen answer that nobody else holds yet."""
+def _stamped(answer: T, data: bytes, ids: Mapping[str, str | None], head: ResponseHead) -> T:
+    """Put the JSON, the ids and the head on a frozen answer that nobody else holds yet."""
     object.__setattr__(answer, "raw_json", data)
+    object.__setattr__(answer, "_head", head)
     for name, value in ids.items():
         object.__setattr__(answer, name, value)
     return answer

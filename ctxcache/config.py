@@ -91,11 +91,12 @@ class Secret:
         if isinstance(value, list | tuple):
             return type(value)(map(self.redact, value))
         if attrs.has(type(value)):
-            fields = [field.name for field in attrs.fields(type(value)) if field.init]
-            return attrs.evolve(value, **{name: self.redact(getattr(value, name)) for name in fields})
+            fields = [field for field in attrs.fields(type(value)) if field.init]
+            return attrs.evolve(value, **{field.alias: self.redact(getattr(value, field.name)) for field in fields})
         if isinstance(value, bytes):
             return self._redact_text(value.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
-        return value
+        redacted = getattr(type(value), "redacted", None)
+        return value if redacted is None else redacted(value, self)
 
     def _redact_text(self, text: str) -> str:
         if len(self._value) < _REDACTED_FROM:

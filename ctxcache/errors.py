@@ -34,6 +34,8 @@ A call that failed with any other error than `OutcomeUnknownError` or `StreamInt
 a session (or could not have), so repeating the call is safe.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 __all__ = [
@@ -192,6 +194,7 @@ class APIStatusError(CtxCacheError):
         type, param: as sent, "" if missing.
         body: the error's JSON as Python data, or the text of a body that is not JSON.
         retry_after: seconds the service asked to wait, or None.
+        headers: of the response, a mapping with names in any case; empty if no answer came.
     """
 
     status: int | None = None
@@ -200,6 +203,7 @@ class APIStatusError(CtxCacheError):
     param: str = ""
     body: Any = None
     retry_after: float | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class BadRequestError(APIStatusError):

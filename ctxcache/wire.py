@@ -14,6 +14,7 @@ from .config import UNSET, HiddenText, Retry, Timeouts, Unset, read_retry, read_
 from .errors import InvalidInputError, ProtocolError
 from .fold import Fold
 from .models import ChatCompletion, ChatCompletionChunk, Context, ContextRequest, Message, check_options
+from .response_head import NO_HEAD, ResponseHead
 from .service_errors import error_in, error_inside, raise_error_inside
 from .sse import RawEvent, SSEDecoder
 from .structs import struct
@@ -200,7 +201,7 @@ def check_headers(headers: object, field: str = "extra_headers") -> dict[str, st
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def read_context(body: bytes, ids: Mapping[str, Any], request: ContextRequest) -> Context:
+def read_context(body: bytes, ids: Mapping[str, Any], request: ContextRequest, head: ResponseHead = NO_HEAD) -> Context:
     """Read the answer of a create; fields missing from the answer are filled in from the request.
 
     Raises:
@@ -208,7 +209,7 @@ def read_context(body: bytes, ids: Mapping[str, Any], request: ContextRequest) -
         APIStatusError: for an error that came with a success status.
     """
     raise_error_inside(body)
-    context = codec.decode_context(body, ids)
+    context = codec.decode_context(body, ids, head)
     given = context.raw
     filled: dict[str, Any] = {"model": context.model or request.model}
     if given.get("mode") is None and request.mode is not UNSET:
@@ -218,7 +219,7 @@ def read_context(body: bytes, ids: Mapping[str, Any], request: ContextRequest) -
     return attrs.evolve(context, **filled)
 
 
-def read_completion(body: bytes, ids: Mapping[str, Any]) -> ChatCompletion:
+def read_completion(body: bytes, ids: Mapping[str, Any], head: ResponseHead = NO_HEAD) -> ChatCompletion:
     """Read a plain answer of a chat; a whole stream of chunks, which some gateways send unasked, is folded.
 
     Raises:
@@ -227,11 +228,11 @@ def read_completion(body: bytes, ids: Mapping[str, Any]) -> ChatCompletion:
     """
     raise_error_inside(body)
     try:
-        return codec.decode_completion(body, ids)
+        return codec.decode_completion(body, ids, head)
     except ProtocolError as error:
         problem = error
     if looks_like_events(body):
-        return _folded(body, ids)
+        return _folded(body, ids, head)
     raise error_in(body) or problem
 
 
@@ -243,13 +244,13 @@ def looks_like_events(beginning: bytes) -> bool:
     return _EVENT_BEGINS.match(beginning) is not None
 
 
-def _folded(body: bytes, ids: Mapping[str, Any]) -> ChatCompletion:
+def _folded(body: bytes, ids: Mapping[str, Any], head: ResponseHead) -> ChatCompletion:
     decoder, fold = SSEDecoder(len(body) + 1), Fold()
     chunks: list[ChatCompletionChunk] = []
     ended = read_events(decoder.feed_raw(body), chunks)
     fold.add(chunks)
     if fold.answered and (ended or is_done(decoder.leftover()) or fold.finished):
-        return fold.completion(**ids)
+        return fold.completion(**ids, head=head)
     shown = body[:2000].decode("utf-8", "replace")
     raise ProtocolError("the server answered with a stream of events that is not whole", body=shown)
 

@@ -27,6 +27,7 @@ DETAILS = {
     "context_id": "ctx-1",
     "body": {"error": {"message": "no", "more": [1, None, {"a": "b"}]}},
     "retry_after": 1.5,
+    "headers": {"x-ratelimit-remaining-requests": "0"},
     "sent": True,
     "hopeless": True,
     "limit": "idle",

@@ -12,4 +12,5 @@ Floors, from the top; a file imports from lower floors only::
     slots          waiting in line
     cancellation   the end of another task's wait
     environment    clocks, sleep, randomness
+    stream_state   where a streamed answer stands
 """

@@ -1,13 +1,13 @@
 """A call under way: attempts, times, errors, and the report at the end."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from .. import retry, wire
 from ..config import Retry, Secret, Timeouts
-from ..errors import APIConnectionError, CtxCacheError, SessionError
+from ..errors import APIConnectionError, APIStatusError, CtxCacheError, SessionError
 from ..models import Usage
+from ..response_head import NO_HEAD, ResponseHead, is_secret_name
 from .cancellation import CancelScope
 from .queues import ContextQueue
 from .transport.evidence import Evidence
@@ -29,16 +29,13 @@ class Session(Protocol):
         """Add up the usage of a call that has ended, tell the hook, write the log line."""
 
 
-_ECHOES: Final = frozenset({"message", "body", "code", "type", "param", "partial", "request_id", "log_id"})
-_SECRET_HEADER: Final = re.compile("auth|cookie|token|secret|key|password|credential|signature|session", re.I)
+_ECHOES: Final = frozenset({"message", "body", "code", "type", "param", "partial", "request_id", "log_id", "headers"})
 _SECRET_FROM: Final = 8  # characters; a shorter value would match ordinary text
 
 
 def secret_values(headers: Mapping[str, str]) -> list[Secret]:
     """Return the values of headers whose names suggest a secret."""
-    return [
-        Secret(value) for name, value in headers.items() if _SECRET_HEADER.search(name) and len(value) >= _SECRET_FROM
-    ]
+    return [Secret(value) for name, value in headers.items() if is_secret_name(name) and len(value) >= _SECRET_FROM]
 
 
 class Call:
@@ -56,7 +53,7 @@ class Call:
         client_request_id: our id, the same for all attempts.
         ids: the ids of the last answer, ready to be put on a model or an error.
         attempts: the tries so far.
-        status: the status of the last answer, or None.
+        head: the head of the last answer; `NO_HEAD` until then.
         evidence: whether the last attempt's request may have reached the server.
         queue: the queue of the context, while this call is at the head; else None.
         usage: the usage, once known; else None.
@@ -72,6 +69,7 @@ class Call:
         "client_request_id",
         "evidence",
         "first_at",
+        "head",
         "head_at",
         "ids",
         "policy",
@@ -79,7 +77,6 @@ class Call:
         "request",
         "scope",
         "started",
-        "status",
         "timeouts",
         "urgent",
         "usage",
@@ -103,7 +100,7 @@ class Call:
         self.client_request_id = client_request_id
         self.ids: dict[str, str | None] = {"client_request_id": client_request_id}
         self.attempts = 0
-        self.status: int | None = None
+        self.head: ResponseHead = NO_HEAD
         self.evidence = Evidence()
         self.queue: ContextQueue | None = None
         self.usage: Usage | None = None
@@ -154,12 +151,14 @@ class Call:
         return self.annotate(retry.final_error(failure, repeatable=self.request.repeatable))
 
     def annotate(self, error: CtxCacheError) -> CtxCacheError:
-        """Put the call's ids on an error, and redact the key and secret headers where echoed by the server.
+        """Put ids and headers of the last answer on an error; redact the key and secret headers that the server echoes.
 
         The traceback so far is dropped, also from the causes: the frames hold the answer that was read.
         """
         error.__dict__.update({name: value for name, value in self.ids.items() if value is not None})
         error.__dict__["attempts"] = self.attempts
+        if isinstance(error, APIStatusError) and self.head.status is not None:
+            error.__dict__["headers"] = self.head
         secrets = [self._session.key, *secret_values(self.request.headers), *secret_values(self._session.headers)]
         link: CtxCacheError | None = error
         while link is not None:
@@ -188,7 +187,7 @@ class Call:
 
     def log_line(self, error: BaseException | None, now: float) -> str:
         """Describe the call in a line: never content, never the key."""
-        facts: dict[str, Any] = {"status": self.status, "attempt": self.attempts, **self.ids}
+        facts: dict[str, Any] = {"status": self.head.status, "attempt": self.attempts, **self.ids}
         for name, at in (("head", self.head_at), ("first_chunk", self.first_at), ("end", now)):
             if at is not None:
                 facts[name] = f"{at - self.started:.3f}s"

@@ -14,6 +14,7 @@ from ..config import UNSET, Limits, Retry, Secret, Timeouts, read_retry, read_ti
 from ..errors import APITimeoutError, ContextBusyError, CtxCacheError, SessionError
 from ..log import log
 from ..models import Usage
+from ..response_head import NO_HEAD, ResponseHead
 from .call import Call
 from .environment import Environment
 from .hooks import CallEvent, Hooks, Notifier, RetryEvent
@@ -120,7 +121,7 @@ class Calls:
             self.environment.clock() - waited,
         )
 
-    async def send(self, call: Call, read: Callable[[bytes, dict[str, str | None]], T]) -> T:
+    async def send(self, call: Call, read: Callable[[bytes, dict[str, str | None], ResponseHead], T]) -> T:
         """Make a plain call and read the answer.
 
         Raises:
@@ -185,7 +186,7 @@ class Calls:
 
         Args:
             call: the call.
-            read: makes the answer of body and ids; None for a stream: the exchange is the answer.
+            read: makes the answer of body, ids and head; None for a stream: the exchange is the answer.
         """
         environment, context_id = self.environment, call.request.context_id
         if context_id is not None:
@@ -197,7 +198,7 @@ class Calls:
             try:
                 exchange = await self._attempt(call)
                 if read is not None:
-                    return read(await exchange.read_all(self.limits.body_bytes), exchange.ids)
+                    return read(await exchange.read_all(self.limits.body_bytes), exchange.ids, exchange.head)
                 # Looked at before the Content-Type is believed: some gateways say JSON of a stream.
                 declared = exchange.content_type
                 if declared in _NO_STREAM and not wire.looks_like_events(await exchange.look()):
@@ -235,7 +236,7 @@ class Calls:
     async def _attempt(self, call: Call) -> "Exchange":
         """Make an attempt; return only if the service accepted the request."""
         call.attempts += 1
-        call.status = None
+        call.head = NO_HEAD
         call.ids = {"client_request_id": call.client_request_id}
         exchange = await self.transport().open(
             call.request if call.attempts == 1 and call.queue is None else call.chosen(),
@@ -246,7 +247,7 @@ class Calls:
             choose=call.choose and call.chosen,
         )
         call.head_at = self.environment.clock()
-        call.status = exchange.status
+        call.head = exchange.head
         call.ids = exchange.ids
         if 200 <= exchange.status < 300:
             return exchange
@@ -294,7 +295,7 @@ class Calls:
                     stream=call.request.stream,
                     attempts=call.attempts,
                     seconds=self.environment.clock() - call.started,
-                    status=call.status,
+                    status=call.head.status,
                     usage=call.usage,
                     error=error,
                     **call.ids,

@@ -10,8 +10,7 @@ Invariants:
   soon as nothing more will be read.
 """
 
-from collections.abc import AsyncIterator, Callable
-from enum import Enum
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -26,9 +25,11 @@ from ..errors import (
 )
 from ..fold import Fold
 from ..models import ChatCompletion, ChatCompletionChunk, Usage
+from ..response_head import NO_HEAD
 from ..sse import RawEvent, SSEDecoder
 from .call import Call
 from .calls import Calls
+from .stream_state import CLOSED, DONE, ENDED, FAILED, NEW, OPEN, OPENING, READING, StreamState
 
 if TYPE_CHECKING:
     from .transport.exchange import Exchange
@@ -36,45 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["ChatStream"]
 
 _BEGINNING_BYTES: Final = 8 * 1024
-
-
-class StreamState(Enum):
-    """The state of a stream, and the next states. Any other transition is ignored: the earlier state wins.
-
-    =======  ==============================================================  ================================
-    state    meaning                                                         next
-    =======  ==============================================================  ================================
-    NEW      nothing was sent                                                OPENING, CLOSED
-    OPENING  a task sends the request and waits for the head                 OPEN, FAILED, CLOSED
-    OPEN     the head came; nobody is reading                                READING, CLOSED
-    READING  a task waits for bytes                                          OPEN, ENDED, FAILED, CLOSED
-    ENDED    the answer came whole; the last chunks may wait to be read      DONE, CLOSED
-    DONE     the answer came whole and was read to the end                   none
-    FAILED   an error ended the stream; the earlier chunks may be read       none
-    CLOSED   closed, or the reader cancelled, before the end                 none
-    =======  ==============================================================  ================================
-    """
-
-    NEW = "new"
-    OPENING = "opening"
-    OPEN = "open"
-    READING = "reading"
-    ENDED = "ended"
-    DONE = "done"
-    FAILED = "failed"
-    CLOSED = "closed"
-
-    next: "tuple[StreamState, ...]"
-
-
-# A name is looked up faster than a member.
-NEW, OPENING, OPEN, READING, ENDED, DONE, FAILED, CLOSED = StreamState
-NEW.next = (OPENING, CLOSED)
-OPENING.next = (OPEN, FAILED, CLOSED)
-OPEN.next = (READING, CLOSED)
-READING.next = (OPEN, ENDED, FAILED, CLOSED)
-ENDED.next = (DONE, CLOSED)
-DONE.next = FAILED.next = CLOSED.next = ()
 
 
 class ChatStream:
@@ -86,7 +48,7 @@ class ChatStream:
     Attributes:
         done: whether the answer came whole and was iterated over to the end.
         usage: the usage, from any chunk of the stream; None before that chunk, or if the gateway sends none.
-        request_id, log_id, client_request_id: ids of the answer, None until the stream is opened.
+        request_id, log_id, client_request_id, headers, status: of the answer, None until the stream is opened.
 
     Raises, from iterating:
         StreamInterruptedError: the stream ended early; `partial` is the completion so far.
@@ -373,6 +335,16 @@ class ChatStream:
         return self._ids.get("client_request_id")
 
     @property
+    def headers(self) -> Mapping[str, str] | None:
+        """The headers of the response: names in any case."""
+        return None if self._exchange is None else self._exchange.head
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status."""
+        return None if self._exchange is None else self._exchange.status
+
+    @property
     def _ids(self) -> dict[str, str | None]:
         return {} if self._exchange is None else self._exchange.ids
 
@@ -388,4 +360,4 @@ class ChatStream:
 
     def partial(self) -> ChatCompletion:
         """Return the completion so far, folded; an unfinished choice has `finish_reason` None."""
-        return self._fold.completion(**self._ids)
+        return self._fold.completion(**self._ids, head=NO_HEAD if self._exchange is None else self._exchange.head)

@@ -6,7 +6,7 @@ everything: a chunk costs a further call, and nothing else.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from enum import Enum
 from types import TracebackType
@@ -275,6 +275,16 @@ class ManagedStream:
     def client_request_id(self) -> str | None:
         """Our id of the call (`X-Client-Request-Id`)."""
         return None if self._stream is None else self._stream.client_request_id
+
+    @property
+    def headers(self) -> Mapping[str, str] | None:
+        """The headers of the response: names in any case; None until the stream is opened."""
+        return None if self._stream is None else self._stream.headers
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status; None until the stream is opened."""
+        return None if self._stream is None else self._stream.status
 
     def completion(self) -> ChatCompletion:
         """Return the whole answer, folded from the chunks; nothing is sent again.

@@ -6,12 +6,14 @@ is kept as the bytes received, and parsed only when `.raw` is read.
 
 import json
 from codecs import BOM_UTF8
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 
 import attrs
 
 from ..config import UNSET, Unset
 from ..errors import ProtocolError
+from ..response_head import NO_HEAD, ResponseHead
 from ..structs import struct
 from .plain import BESIDE, NOT_WRITTEN, Model
 
@@ -162,8 +164,25 @@ def parse_int(digits: str) -> int | float:
     return int(digits) if len(digits) < _LONG_NUMBER else float(digits)  # int() refuses more than 4,300 digits
 
 
+class _Answer(_FromJSON):
+    """The answer to a call."""
+
+    __slots__ = ()
+    _head: ResponseHead
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the response: names in any case; empty for an object made by hand."""
+        return self._head
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status; None for an object made by hand."""
+        return self._head.status
+
+
 @attrs.frozen(kw_only=True)
-class Context(_FromJSON):
+class Context(_Answer):
     """A context, as `/context/create` answered. No endpoint returns a context again: keep what you need.
 
     Attributes:
@@ -177,6 +196,7 @@ class Context(_FromJSON):
         log_id: the service's log id (`X-Tt-Logid`), or None.
         client_request_id: our id of the call (`X-Client-Request-Id`).
         raw_json: the JSON as received; b"" for an object made by hand.
+        headers, status: of the response.
     """
 
     id: str
@@ -189,6 +209,7 @@ class Context(_FromJSON):
     log_id: str | None = attrs.field(default=None, eq=False, repr=False, metadata=BESIDE)
     client_request_id: str | None = attrs.field(default=None, eq=False, repr=False, metadata=BESIDE)
     raw_json: bytes = attrs.field(default=b"", eq=False, repr=False, metadata=BESIDE)
+    _head: ResponseHead = attrs.field(default=NO_HEAD, eq=False, repr=False, metadata=BESIDE)
 
 
 @attrs.frozen(kw_only=True)
@@ -260,7 +281,7 @@ class Choice(Model):
 
 
 @attrs.frozen(kw_only=True)
-class ChatCompletion(_FromJSON):
+class ChatCompletion(_Answer):
     """A whole answer, received at once or folded from a stream.
 
     Attributes:
@@ -270,6 +291,7 @@ class ChatCompletion(_FromJSON):
         object, created, model, service_tier: as sent; `created` in Unix seconds.
         request_id, log_id, client_request_id: as in `Context`.
         raw_json: the JSON as received; b"" for an object made by hand or folded from chunks.
+        headers, status: of the response, such as `headers["x-ratelimit-remaining-requests"]`.
     """
 
     id: str = ""
@@ -283,6 +305,7 @@ class ChatCompletion(_FromJSON):
     log_id: str | None = attrs.field(default=None, eq=False, repr=False, metadata=BESIDE)
     client_request_id: str | None = attrs.field(default=None, eq=False, repr=False, metadata=BESIDE)
     raw_json: bytes = attrs.field(default=b"", eq=False, repr=False, metadata=BESIDE)
+    _head: ResponseHead = attrs.field(default=NO_HEAD, eq=False, repr=False, metadata=BESIDE)
 
     @property
     def message(self) -> AssistantMessage:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from functools import partial
 from typing import Any, Literal
 
 from ... import checks, wire
@@ -88,7 +87,7 @@ class ContextEndpoint:
         return await self._send(call, request)
 
     async def _send(self, call: Call, request: ContextRequest) -> Context:
-        context = await self._calls.send(call, partial(wire.read_context, request=request))
+        context = await self._calls.send(call, lambda body, ids, head: wire.read_context(body, ids, request, head))
         if context.mode == "session":
             self._calls.queues.mark_serial(context.id)
         return context

@@ -9,6 +9,7 @@ import aiohttp
 
 from ...config import Secret, Timeouts
 from ...errors import APITimeoutError, CtxCacheError, ProtocolError
+from ...response_head import ResponseHead
 from ..environment import Environment
 from .failures import FOREIGN, translate
 
@@ -37,6 +38,7 @@ class Exchange:
 
     Attributes:
         status, headers: of the answer; `headers` is case-insensitive.
+        head: the same, to be kept longer than the exchange.
         ids: the ids of the answer, without the key, should the server echo the key there.
         on_close: called once when the exchange ends, with the error passed to `fail`, or None.
         closed: whether the exchange has ended.
@@ -53,6 +55,7 @@ class Exchange:
         "_total_at",
         "_waiting_since",
         "closed",
+        "head",
         "headers",
         "ids",
         "on_close",
@@ -64,6 +67,7 @@ class Exchange:
     ) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = (headers := response.headers)
+        self.head = ResponseHead(self.status, headers, home.key)
         self.ids: dict[str, str | None] = {
             "request_id": headers.get("X-Request-Id"),
             "log_id": headers.get("X-Tt-Logid"),
