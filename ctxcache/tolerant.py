@@ -17,6 +17,7 @@ import attrs
 
 from .config import Unset
 from .models import parse_int
+from .models.plain import without_surrogates
 
 __all__ = ["read_json", "structure"]
 
@@ -37,18 +38,7 @@ def read_json(data: bytes) -> Any:
         ValueError, RecursionError: for data that is not JSON, or is nested too deeply.
     """
     text = data.removeprefix(BOM_UTF8).decode("utf-8", "replace")
-    return _without_surrogates(json.loads(text, parse_constant=lambda _: None, parse_int=parse_int))
-
-
-def _without_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
-        # Two escapes that make a pair are one character by now; a surrogate that is left has no other half.
-        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {_without_surrogates(name): _without_surrogates(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
-    return value
+    return without_surrogates(json.loads(text, parse_constant=lambda _: None, parse_int=parse_int))
 
 
 def structure(value: Any, kind: type[T]) -> T:

@@ -183,6 +183,16 @@ class ChatStream:
             if text := chunk.text:
                 yield text
 
+    async def finish(self) -> ChatCompletion:
+        """Read the rest, and return the whole answer, folded from the chunks; nothing is sent again.
+
+        Raises:
+            CtxCacheError: as iterating.
+        """
+        async for _ in self:
+            pass
+        return self.completion()
+
     async def _fill(self) -> bool:
         """Read until there is a chunk; False at the end. Errors are raised elsewhere: this frame holds the bytes."""
         call, exchange = self._opened()

@@ -249,6 +249,16 @@ class ManagedStream:
         """Iterate over choice 0's text only, without the empty pieces."""
         return _Text(self)
 
+    async def finish(self) -> ChatCompletion:
+        """Read the rest, and return the whole answer, folded from the chunks; nothing is sent again.
+
+        Raises:
+            CtxCacheError: as iterating.
+        """
+        async for _ in self:
+            pass
+        return self.completion()
+
     # --- the answer as a whole
 
     @property

@@ -5,6 +5,7 @@ is kept as the bytes received, and parsed only when `.raw` is read.
 """
 
 import json
+import re
 from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
@@ -15,10 +16,12 @@ from ..config import UNSET, Unset
 from ..errors import ProtocolError
 from ..response_head import NO_HEAD, ResponseHead
 from ..structs import struct
-from .plain import BESIDE, NOT_WRITTEN, Model
+from .plain import BESIDE, NOT_WRITTEN, Model, without_surrogates
 
 _LONG_NUMBER: Final = 1000
 _SHOWN_ARGUMENTS: Final = 2000
+# The beginning of a surrogate's escape, which is half a character.
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 if TYPE_CHECKING:
     FinishReason: TypeAlias = Literal["stop", "length", "content_filter", "tool_calls"] | str
@@ -45,7 +48,7 @@ __all__ = [
 
 
 @attrs.frozen(kw_only=True)
-class TruncationStrategy:
+class TruncationStrategy(Model):
     """How a session context makes room when the history outgrows the window.
 
     Attributes:
@@ -144,16 +147,17 @@ class _FromJSON(Model):
         return _parse(self.raw_json) if self.raw_json else super().to_dict()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object as Python data: `raw`."""
-        return self.raw
+        """Return `raw` as JSON can carry the object: with None for NaN and infinities, U+FFFD for half a character."""
+        return _parse(self.raw_json, carried=True) if self.raw_json else super().to_dict()
 
 
-def _parse(raw_json: bytes) -> dict[str, Any]:
+def _parse(raw_json: bytes, *, carried: bool = False) -> dict[str, Any]:
     try:
         # Fields that the models do not read were not checked: neither UTF-8, nor the size of numbers, nor depth.
         text = raw_json.removeprefix(BOM_UTF8).decode("utf-8", "replace")
-        parsed: dict[str, Any] = json.loads(text, parse_int=parse_int)
-        return parsed
+        constant = (lambda _: None) if carried else None
+        parsed: dict[str, Any] = json.loads(text, parse_int=parse_int, parse_constant=constant)
+        return without_surrogates(parsed) if carried and _SURROGATE.search(raw_json) else parsed
     except (ValueError, RecursionError) as error:
         problem = str(error)
     raise ProtocolError(f"the server sent what cannot be read as JSON: {problem}")

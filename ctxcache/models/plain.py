@@ -11,7 +11,7 @@ import attrs
 
 from ..config import UNSET
 
-__all__ = ["BESIDE", "NOT_WRITTEN", "Model", "to_plain"]
+__all__ = ["BESIDE", "NOT_WRITTEN", "Model", "to_plain", "without_surrogates"]
 
 # Metadata of fields that are not part of the JSON: neither read nor written (BESIDE), or read only (NOT_WRITTEN).
 BESIDE: Final[Mapping[str, bool]] = {"read": False, "written": False}
@@ -62,4 +62,16 @@ def to_plain(value: Any) -> Any:
         plain = {name: to_plain(item) for name, item in zip(names, values(value), strict=True) if item is not UNSET}
         extra = getattr(value, "extra", None)
         return {**plain, **to_plain(extra)} if extra else plain
+    return value
+
+
+def without_surrogates(value: Any) -> Any:
+    """Return parsed JSON in which a lone surrogate, which no text may have, is U+FFFD."""
+    if isinstance(value, str):
+        # Two escapes that make a pair are one character by now; a surrogate that is left has no other half.
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {without_surrogates(name): without_surrogates(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [without_surrogates(item) for item in value]
     return value

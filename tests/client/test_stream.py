@@ -1,6 +1,7 @@
 """Streams: the right text, the connection given back, and misuse refused."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -63,6 +64,32 @@ async def test_whole(hostile, session):
     assert completion.usage == stream.usage
     assert (stream.request_id, stream.log_id) == ("req-1", "log-1") == (completion.request_id, completion.log_id)
     assert stream.client_request_id == hostile.posts[0].headers["x-client-request-id"] == completion.client_request_id
+
+
+async def test_finish(hostile, session, held):
+    """`finish` reads what is left, and returns the whole answer, as often as asked."""
+    hostile.plays([streamed()], [streamed()])
+    stream = session.chat.stream(**CHAT)
+    assert (await anext(stream)).text == "Once"
+    completion = await stream.finish()
+    assert (completion.text, stream.done, held(session)) == (STORY_TEXT, True, {})
+    assert await stream.finish() == completion
+    assert (await session.chat.stream(**CHAT).finish()).text == STORY_TEXT
+    assert completion.raw == completion.to_dict() == json.loads(json.dumps(completion.to_dict()))
+    assert completion.raw["choices"][0]["message"]["content"] == STORY_TEXT
+
+
+async def test_finish_of_half_an_answer(hostile, session, held):
+    """`finish` raises what iterating raises: half an answer is none."""
+    hostile.plays([SSE, *pieces(*STORY[:2]), RESET])
+    stream = session.chat.stream(**CHAT)
+    for _ in range(2):
+        with pytest.raises(StreamInterruptedError):
+            await stream.finish()
+    assert held(session) == {}
+    await (left := session.chat.stream(**CHAT)).aclose()
+    with pytest.raises(SessionError, match="closed"):
+        await left.finish()
 
 
 async def test_bare_iteration(hostile, session, held):

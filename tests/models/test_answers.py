@@ -12,7 +12,7 @@ from ctxcache import (
     models,
     user,
 )
-from ctxcache.codec import decode_completion
+from ctxcache.codec import decode_chunk, decode_completion, decode_context
 from ctxcache.models import (
     AssistantMessage,
     ChatCompletion,
@@ -85,6 +85,26 @@ def test_raw_of_what_was_made_by_hand():
     assert Context(id="c").raw["id"] == "c"
     assert decode_completion(made.to_json().encode()) == made
     assert "error" not in ChatCompletionChunk(error="x").raw
+
+
+@pytest.mark.parametrize("kind", [decode_completion, decode_context, decode_chunk])
+def test_to_dict_is_json(kind):
+    """NaN and half a character, which JSON cannot carry, are replaced: a web framework can send what came."""
+    found = kind(rb'{"id":"c","choices":[{"message":{}}],"x":[NaN,-Infinity],"y":{"\ud83d":"a\uDE00b \ud83d\ude00"}}')
+    assert found.to_dict()["x"] == [None, None]
+    assert found.to_dict()["y"] == {"\ufffd": "a\ufffdb \U0001f600"}
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False)) == json.loads(found.to_json().encode())
+
+
+@pytest.mark.parametrize("name", [name for name in models.__all__ if attrs.has(getattr(models, name, None))])
+def test_everything_that_comes_back_is_plain_data(name):
+    """Every part of an answer gives plain data and JSON."""
+    kind = getattr(models, name)
+    if not kind.__module__.endswith("answers"):
+        return
+    required = {"message": AssistantMessage(content="Hi", tool_calls=(CALL,)), "type": "rolling_tokens", "id": "c"}
+    made = kind(**{f.name: required[f.name] for f in attrs.fields(kind) if f.default is attrs.NOTHING})
+    assert json.loads(made.to_json()) == json.loads(json.dumps(made.to_dict())) == made.to_dict()
 
 
 def test_to_dict_and_to_json():

@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from ctxcache.config import UNSET
-from ctxcache.models.plain import BESIDE, NOT_WRITTEN, Model, to_plain
+from ctxcache.models.plain import BESIDE, NOT_WRITTEN, Model, to_plain, without_surrogates
 
 
 @attrs.frozen
@@ -45,6 +45,14 @@ def test_models_become_dicts() -> None:
     model = One(value=(Many(name="a", beside="hidden", extra={"more": [One(1)]}), {"key": Many(maybe=None)}))
     assert model.to_dict() == {
         "value": [{"name": "a", "more": [{"value": 1}]}, {"key": {"name": "", "maybe": None}}],
+    }
+
+
+def test_without_surrogates() -> None:
+    """A half of a character that has no other half becomes U+FFFD, in names and values, however deep."""
+    assert without_surrogates({"\ud83d": ["a\ude00", {"x": "\ud83d\ude00"}], "n": 1}) == {
+        "\ufffd": ["a\ufffd", {"x": "\U0001f600"}],
+        "n": 1,
     }
 
 
