@@ -28,7 +28,7 @@ from typing import TypeAlias, final
 from .errors import EventTooLargeError, InvalidInputError
 from .structs import struct
 
-__all__ = ["RawEvent", "SSEDecoder", "ServerSentEvent", "encode"]
+__all__ = ["RawEvent", "SSEDecoder", "ServerSentEvent", "encode", "encode_data"]
 
 _BOM = b"\xef\xbb\xbf"
 # Searches name bytes by number: for `b"\n" in data` CPython first tries to read b"\n" as a number, and the exception
@@ -321,6 +321,22 @@ def encode(events: Iterable[ServerSentEvent], last_event_id: str = "") -> bytes:
             out += b"data: %b\n" % line if line else b"data:\n"
         out += b"\n"
     return bytes(out)
+
+
+def encode_data(data: bytes) -> bytes:
+    r"""Encode an event of no type whose data is UTF-8 already, such as that of a `RawEvent`.
+
+    >>> encode_data(b"two\nlines")
+    b'data: two\ndata: lines\n\n'
+
+    Raises:
+        InvalidInputError: for CR in the data.
+    """
+    if _CR in data:
+        raise InvalidInputError.of("data", data, "bytes without CR")
+    if _LF in data:
+        data = data.replace(b"\n", b"\ndata: ")
+    return b"data: %b\n\n" % data
 
 
 def _carried(index: int, field: str, value: str, refused: str) -> bytes:

@@ -16,8 +16,7 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from .config import Unset
-from .models import parse_int
-from .models.plain import without_surrogates
+from .models.plain import parse_int, without_surrogates
 
 __all__ = ["read_json", "structure"]
 

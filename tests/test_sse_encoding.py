@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxcache.errors import InvalidInputError
-from ctxcache.sse import ServerSentEvent, encode
+from ctxcache.sse import ServerSentEvent, SSEDecoder, encode, encode_data
 
 from .sse_reference import cut, cuts, event, run, slow_machines_are_fine
 
@@ -84,3 +84,24 @@ class TestEncoding:
         assert caught.value.field == f"events[1].{field}"
         assert caught.value.value == repr(value)
         assert ("not empty" in caught.value.allowed) == (value == "")
+
+
+class TestEncodingData:
+    """`encode_data`."""
+
+    @slow_machines_are_fine
+    @given(st.binary(max_size=20) | text("\r").map(str.encode))
+    def test_round_trip(self, data: bytes) -> None:
+        """Any bytes without CR come back as the data of an event without a type."""
+        data = data.replace(b"\r", b"\n")
+        assert SSEDecoder().feed_raw(encode_data(data)) == [(data, "message", "", None)]
+
+    @given(text("\r"))
+    def test_same_as_encode(self, data: str) -> None:
+        """A reader sees the same as from `encode`."""
+        assert SSEDecoder().feed(encode_data(data.encode())) == SSEDecoder().feed(encode([ServerSentEvent(data)]))
+
+    def test_cr(self) -> None:
+        """CR, which ends a line, is refused."""
+        with pytest.raises(InvalidInputError, match="data must be bytes without CR"):
+            encode_data(b"a\rb")

@@ -12,5 +12,6 @@ Floors, from the top; a file imports from lower floors only::
     slots          waiting in line
     cancellation   the end of another task's wait
     environment    clocks, sleep, randomness
-    stream_state   where a streamed answer stands
+    streamed_answer  what all streams have in common: to be read whole, or relayed as server-sent events
+    stream_state   where a stream stands
 """

@@ -30,6 +30,7 @@ from ..sse import RawEvent, SSEDecoder
 from .call import Call
 from .calls import Calls
 from .stream_state import CLOSED, DONE, ENDED, FAILED, NEW, OPEN, OPENING, READING, StreamState
+from .streamed_answer import StreamedAnswer
 
 if TYPE_CHECKING:
     from .transport.exchange import Exchange
@@ -39,7 +40,7 @@ __all__ = ["ChatStream"]
 _BEGINNING_BYTES: Final = 8 * 1024
 
 
-class ChatStream:
+class ChatStream(StreamedAnswer):
     """A streamed answer to a chat.
 
     `async with` the stream, and `async for` inside; or just `async for`: a stream closes at the end, at an error, or
@@ -177,21 +178,17 @@ class ChatStream:
             raise StopAsyncIteration
         return self._ready.pop()
 
+    def take_ready(self) -> list[ChatCompletionChunk]:
+        """Return the chunks that came with the last one, in order; they count as delivered."""
+        ready, self._ready = self._ready, []
+        ready.reverse()
+        return ready
+
     async def text(self) -> AsyncIterator[str]:
         """Iterate over choice 0's text only, without the empty pieces."""
         async for chunk in self:
             if text := chunk.text:
                 yield text
-
-    async def finish(self) -> ChatCompletion:
-        """Read the rest, and return the whole answer, folded from the chunks; nothing is sent again.
-
-        Raises:
-            CtxCacheError: as iterating.
-        """
-        async for _ in self:
-            pass
-        return self.completion()
 
     async def _fill(self) -> bool:
         """Read until there is a chunk; False at the end. Errors are raised elsewhere: this frame holds the bytes."""

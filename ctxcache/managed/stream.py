@@ -14,6 +14,7 @@ from typing import Protocol, Self, TypeVar
 
 from ..client.cancellation import CancelScope
 from ..client.stream import ChatStream
+from ..client.streamed_answer import StreamedAnswer
 from ..errors import CtxCacheError, SessionError, StreamInterruptedError
 from ..models import ChatCompletion, ChatCompletionChunk, Usage
 
@@ -93,7 +94,7 @@ CLOSING.next = (ENDED,)
 ENDED.next = CLOSED.next = ()
 
 
-class ManagedStream:
+class ManagedStream(StreamedAnswer):
     """A streamed answer to a call on a managed context; used like a `ChatStream`.
 
     `async with` the stream, and `async for` inside; or just `async for`: a stream closes at the end, at an error, or
@@ -249,15 +250,9 @@ class ManagedStream:
         """Iterate over choice 0's text only, without the empty pieces."""
         return _Text(self)
 
-    async def finish(self) -> ChatCompletion:
-        """Read the rest, and return the whole answer, folded from the chunks; nothing is sent again.
-
-        Raises:
-            CtxCacheError: as iterating.
-        """
-        async for _ in self:
-            pass
-        return self.completion()
+    def take_ready(self) -> list[ChatCompletionChunk]:
+        """Return the chunks that came with the last one, in order; they count as delivered."""
+        return [] if self._stream is None else self._stream.take_ready()
 
     # --- the answer as a whole
 

@@ -15,7 +15,6 @@ from .answers import (
     ToolCall,
     TruncationStrategy,
     Usage,
-    parse_int,
 )
 from .messages import ROLES, Message, MessageLike, MessageObject, assistant, read_messages, system, tool, user
 from .requests import DEFAULT_TTL, ChatRequest, ContextRequest, check_options
@@ -70,7 +69,6 @@ __all__ = [
     "Usage",
     "assistant",
     "check_options",
-    "parse_int",
     "read_messages",
     "system",
     "tool",

@@ -5,8 +5,6 @@ is kept as the bytes received, and parsed only when `.raw` is read.
 """
 
 import json
-import re
-from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 
@@ -16,12 +14,9 @@ from ..config import UNSET, Unset
 from ..errors import ProtocolError
 from ..response_head import NO_HEAD, ResponseHead
 from ..structs import struct
-from .plain import BESIDE, NOT_WRITTEN, Model, without_surrogates
+from .plain import BESIDE, NOT_WRITTEN, FromJSON, Model
 
-_LONG_NUMBER: Final = 1000
 _SHOWN_ARGUMENTS: Final = 2000
-# The beginning of a surrogate's escape, which is half a character.
-_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 if TYPE_CHECKING:
     FinishReason: TypeAlias = Literal["stop", "length", "content_filter", "tool_calls"] | str
@@ -43,7 +38,6 @@ __all__ = [
     "ToolCall",
     "TruncationStrategy",
     "Usage",
-    "parse_int",
 ]
 
 
@@ -132,43 +126,7 @@ class Usage(Model):
         )
 
 
-class _FromJSON(Model):
-    """An object parsed from JSON that keeps the original bytes."""
-
-    __slots__ = ()
-    raw_json: bytes
-
-    @property
-    def raw(self) -> dict[str, Any]:
-        """The JSON object as sent by the service, fields unknown to this version included.
-
-        For an object made by hand or folded from a stream: the JSON that the service would have sent.
-        """
-        return _parse(self.raw_json) if self.raw_json else super().to_dict()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return `raw` as JSON can carry the object: with None for NaN and infinities, U+FFFD for half a character."""
-        return _parse(self.raw_json, carried=True) if self.raw_json else super().to_dict()
-
-
-def _parse(raw_json: bytes, *, carried: bool = False) -> dict[str, Any]:
-    try:
-        # Fields that the models do not read were not checked: neither UTF-8, nor the size of numbers, nor depth.
-        text = raw_json.removeprefix(BOM_UTF8).decode("utf-8", "replace")
-        constant = (lambda _: None) if carried else None
-        parsed: dict[str, Any] = json.loads(text, parse_int=parse_int, parse_constant=constant)
-        return without_surrogates(parsed) if carried and _SURROGATE.search(raw_json) else parsed
-    except (ValueError, RecursionError) as error:
-        problem = str(error)
-    raise ProtocolError(f"the server sent what cannot be read as JSON: {problem}")
-
-
-def parse_int(digits: str) -> int | float:
-    """Read a JSON integer of any length; from 1,000 digits up, as a float."""
-    return int(digits) if len(digits) < _LONG_NUMBER else float(digits)  # int() refuses more than 4,300 digits
-
-
-class _Answer(_FromJSON):
+class _Answer(FromJSON):
     """The answer to a call."""
 
     __slots__ = ()
@@ -372,7 +330,7 @@ class ChunkChoice(Model):
 
 @final
 @struct(kw_only=True)
-class ChatCompletionChunk(_FromJSON):
+class ChatCompletionChunk(FromJSON):
     """An event of a stream.
 
     Attributes:

@@ -1,6 +1,8 @@
 """Models as plain data: the content of the JSON."""
 
 import json
+import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from functools import cache
 from math import isfinite
@@ -10,8 +12,13 @@ from typing import Any, Final
 import attrs
 
 from ..config import UNSET
+from ..errors import ProtocolError
 
-__all__ = ["BESIDE", "NOT_WRITTEN", "Model", "to_plain", "without_surrogates"]
+__all__ = ["BESIDE", "NOT_WRITTEN", "FromJSON", "Model", "parse_int", "to_plain", "without_surrogates"]
+
+_LONG_NUMBER: Final = 1000
+# The beginning of a surrogate's escape, which is half a character.
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 # Metadata of fields that are not part of the JSON: neither read nor written (BESIDE), or read only (NOT_WRITTEN).
 BESIDE: Final[Mapping[str, bool]] = {"read": False, "written": False}
@@ -75,3 +82,39 @@ def without_surrogates(value: Any) -> Any:
     if isinstance(value, list):
         return [without_surrogates(item) for item in value]
     return value
+
+
+class FromJSON(Model):
+    """An object parsed from JSON that keeps the original bytes."""
+
+    __slots__ = ()
+    raw_json: bytes
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The JSON object as sent by the service, fields unknown to this version included.
+
+        For an object made by hand or folded from a stream: the JSON that the service would have sent.
+        """
+        return _parse(self.raw_json) if self.raw_json else super().to_dict()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return `raw` as JSON can carry the object: with None for NaN and infinities, U+FFFD for half a character."""
+        return _parse(self.raw_json, carried=True) if self.raw_json else super().to_dict()
+
+
+def _parse(raw_json: bytes, *, carried: bool = False) -> dict[str, Any]:
+    try:
+        # Fields that the models do not read were not checked: neither UTF-8, nor the size of numbers, nor depth.
+        text = raw_json.removeprefix(BOM_UTF8).decode("utf-8", "replace")
+        constant = (lambda _: None) if carried else None
+        parsed: dict[str, Any] = json.loads(text, parse_int=parse_int, parse_constant=constant)
+        return without_surrogates(parsed) if carried and _SURROGATE.search(raw_json) else parsed
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    raise ProtocolError(f"the server sent what cannot be read as JSON: {problem}")
+
+
+def parse_int(digits: str) -> int | float:
+    """Read a JSON integer of any length; from 1,000 digits up, as a float."""
+    return int(digits) if len(digits) < _LONG_NUMBER else float(digits)  # int() refuses more than 4,300 digits
