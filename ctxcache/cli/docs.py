@@ -30,6 +30,7 @@ TOPICS: Final = (
     "testing",
     "self-hosting",
     "errors",
+    "parameters",
     "from-openai",
     "not-there",
 )

@@ -114,11 +114,11 @@ class Hooks:
     gives hooks under way 5 seconds to finish. An exception of a hook is logged once and goes no further.
 
     Attributes:
-        on_create: gets a `CreateEvent`.
-        on_recreate: gets a `RecreateEvent`.
-        on_retry: gets a `RetryEvent`.
-        on_call: gets a `CallEvent`, at the end of every call of the session.
-        on_warning: gets a `WarningEvent`.
+        on_create: a `Prefix` or a `Conversation` created a first context; gets a `CreateEvent`.
+        on_recreate: a `Prefix` or a `Conversation` replaced a context; gets a `RecreateEvent`.
+        on_retry: a call will be repeated; gets a `RetryEvent`.
+        on_call: a call of the session has ended, well or not; gets a `CallEvent`.
+        on_warning: something deserves a look; gets a `WarningEvent`.
     """
 
     on_create: Hook[CreateEvent] | None = None

@@ -73,7 +73,7 @@ class RedisStore(ClosingStore):
         prefix: the beginning of all keys of the store.
 
     Raises:
-        InvalidInputError: the URL is invalid, or redis is not installed (`pip install "ctxcache[redis]"`).
+        InvalidInputError: the URL is invalid, or redis is not installed (`pip install "redis>=5"`).
     """
 
     _closed = True  # for __del__, if __init__ fails
@@ -181,7 +181,7 @@ def _connect(url: object, step_seconds: float) -> "Redis":
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
     except ImportError:
-        raise _refusal('the package redis is not installed: pip install "ctxcache[redis]"') from None
+        raise _refusal('the package redis is not installed: pip install "redis>=5"') from None
     try:
         pool = BlockingConnectionPool.from_url(
             _checked(url),

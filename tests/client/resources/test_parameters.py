@@ -6,9 +6,24 @@ from typing import get_args, get_overloads
 
 import pytest
 
-from ctxcache import ChatOptions, ChatParameters, Conversation, Prefix
+from ctxcache import (
+    AsyncSession,
+    ChatOptions,
+    ChatParameters,
+    Conversation,
+    Hooks,
+    Limits,
+    MemoryStore,
+    Prefix,
+    RedisStore,
+    Retry,
+    SQLiteStore,
+    Timeouts,
+)
+from ctxcache.cli.docs import page
 from ctxcache.client.resources.chat import ChatEndpoint
 from ctxcache.client.resources.context import ContextEndpoint
+from ctxcache.gateway import Gateway
 
 CALLS = [ChatEndpoint.create, ChatEndpoint.stream, Prefix.ask, Prefix.stream, Prefix.map, Conversation.ask]
 MANAGED = {"n", "repeatable", "serialize", "retry"}  # a managed context has other defaults
@@ -64,7 +79,24 @@ def test_type_checkers_and_help_see_the_same():
     assert not inspect.iscoroutinefunction(Prefix.stream)
 
 
-@pytest.mark.parametrize("kind", [Prefix, Conversation])
-def test_no_private_parameter_is_shown(kind):
-    """`help()` shows no parameter that only tests use."""
-    assert not [name for name in inspect.signature(kind).parameters if name.startswith("_")]
+@pytest.mark.parametrize("kind", [AsyncSession, Prefix, Conversation, Gateway, SQLiteStore, RedisStore, MemoryStore])
+def test_constructors_show_and_describe_the_same(kind):
+    """`help()` of a class shows the parameters that the docstring describes, and none that only tests use."""
+    assert list(inspect.signature(kind).parameters) == list(described(kind))
+
+
+def test_the_page_says_what_the_docstrings_say():
+    """`ctxcache docs parameters` has every parameter and setting, in the words of the docstrings."""
+    sections = page("parameters").split("\n## ")[1:]
+    rows = {
+        section.partition("\n")[0]: re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE)
+        for section in sections
+    }
+    options = described(AsyncSession.with_options)
+    chat = {**described(ChatOptions, "Attributes"), **described(ChatParameters, "Attributes")}
+    assert rows["A session"] == [*described(AsyncSession).items(), *options.items()]
+    assert rows["Creating a context"] == [*described(ContextEndpoint.create).items()]
+    assert rows["A chat"] == [*chat.items()]
+    for kind in (Timeouts, Retry, Limits, Hooks):
+        assert rows[kind.__name__] == [*described(kind, "Attributes").items()]
+        assert set(described(kind, "Attributes")) == set(inspect.signature(kind).parameters)
