@@ -32,6 +32,7 @@ __all__ = ["AsyncSession"]
 
 T = TypeVar("T")
 _TIMEOUTS, _LIMITS, _RETRY, _HOOKS = Timeouts(), Limits(), Retry(), Hooks()
+_ENDPOINTS = ("/context/create", "/chat/completions")  # which callers copy along
 
 
 class AsyncSession:
@@ -54,8 +55,8 @@ class AsyncSession:
         hooks: functions that are called on events, see `Hooks`. Default: none.
         chat_defaults: parameters of every chat that does not give its own, see `ChatParameters`. `UNSET` in a call
             leaves a default out.
-        allow_insecure: whether the key may go to a public host over plain http. By default only hosts of this machine
-            and of private networks may be reached by an http URL.
+        allow_insecure: whether the key may go to a public host over plain http. Default: no, only to hosts of this
+            machine and of private networks.
 
     Raises:
         InvalidInputError: no key, a setting out of range, or a key that others could read on the way.
@@ -265,7 +266,10 @@ def _url(base_url: object) -> str:
     url = str(base_url).strip()
     if not _is_base_url(url):
         raise InvalidInputError.of("base_url", url, allowed)
-    return url.rstrip("/")
+    url = url.rstrip("/")
+    if url.endswith(_ENDPOINTS):
+        raise InvalidInputError.of("base_url", url, "a URL up to and with the version, without an endpoint's path")
+    return url
 
 
 def _has_user(text: str) -> bool:

@@ -1,8 +1,11 @@
 """Bad arguments of calls: each is an error that names the field, and nothing is sent."""
 
+import inspect
+
 import pytest
 
 from ctxcache import (
+    AsyncSession,
     InvalidInputError,
     Message,
     TruncationStrategy,
@@ -10,7 +13,7 @@ from ctxcache import (
     user,
 )
 
-from ..hostile import CHAT, CREATE
+from ..hostile import CHAT, CREATE, answer
 
 HELLO = [user("Hello")]
 
@@ -158,3 +161,16 @@ async def test_long_values_are_shortened(session):
     with pytest.raises(InvalidInputError) as caught:
         await session.chat.create(**CHAT, temperature="x" * 10_000)
     assert len(str(caught.value)) < 300
+
+
+async def test_none_means_not_given(hostile, key):
+    """Every optional parameter of both endpoints, and every setting, may be None: then nothing of that name is sent."""
+    hostile.plays([answer({"id": "ctx-1"})], [answer()])
+    optional = inspect.signature(AsyncSession).parameters.keys() - {"api_key", "base_url", "allow_insecure"}
+    async with AsyncSession(key, hostile.url, **dict.fromkeys(optional)) as session:
+        for call, required in ((session.context.create, CREATE), (session.chat.create, CHAT)):
+            await call(**{**dict.fromkeys(inspect.signature(call).parameters), **required})
+    assert [set(post.json) for post in hostile.posts] == [
+        {"model", "messages"},
+        {"model", "messages", "context_id", "stream"},
+    ]

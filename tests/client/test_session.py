@@ -92,6 +92,9 @@ def test_trailing_slashes(url):
         ({"base_url": "http://x/v1?"}, "base_url"),
         ({"base_url": "https://api.example.com/v1?#"}, "base_url"),
         ({"base_url": 7}, "base_url"),
+        ({"base_url": "https://x/v1/context/create"}, "base_url"),
+        ({"base_url": "https://x/v1/context/chat/completions/"}, "base_url"),
+        ({"base_url": "https://x/v1/chat/completions"}, "base_url"),
         *[
             ({"base_url": f"http://{host}/v1"}, "base_url")
             for host in ("api.example.com", "api.example.com:8080", "8.8.8.8", "[2001:4860:4860::8888]", "134744072")

@@ -77,6 +77,7 @@ async def session_settings() -> None:
     AsyncSession("sk")
     AsyncSession("sk", "http://127.0.0.1:8000/v1", timeouts=20, retry=0)
     AsyncSession(timeouts=2.5, retry=Retry(attempts=5), limits=None, hooks=None, headers=None, http=None)
+    AsyncSession(chat_defaults=None)
     session = AsyncSession(
         None, None, timeouts=None, retry=None, headers={"X-Team": "red"}, chat_defaults={"temperature": 0.2, "n": None}
     )
@@ -116,7 +117,7 @@ async def messages(session: AsyncSession, reply: ChatCompletion, calls: list[Too
     await session.context.create(
         model="m",
         messages=[system("a")],
-        mode="session",
+        mode=None,
         truncation_strategy={"type": "last_history_tokens", "last_history_tokens": 4096},
         timeouts=5,
         retry=0,

@@ -41,7 +41,7 @@ class ChatEndpoint:
         context_id: str,
         model: str,
         messages: Iterable[MessageLike],
-        stream: Literal[False] = False,
+        stream: Literal[False] | None = False,
         temperature: float | Unset | None = None,
         top_p: float | Unset | None = None,
         n: int | Unset | None = None,
@@ -79,7 +79,7 @@ class ChatEndpoint:
         context_id: str,
         model: str,
         messages: Iterable[MessageLike],
-        stream: bool = False,
+        stream: bool | None = False,
         temperature: float | Unset | None = None,
         top_p: float | Unset | None = None,
         n: int | Unset | None = None,
@@ -151,7 +151,7 @@ class ChatEndpoint:
         options = given(locals())
         if stream is True:
             return await self._stream(self._prepare(model, messages, options, stream=True), context_id).open()
-        if stream is not False:
+        if stream is not False and stream is not None:
             raise InvalidInputError.of("stream", stream, "True or False")
         return await self.send(self._prepare(model, messages, options, stream=False), context_id)
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from ... import checks, wire
-from ...config import Retry, Timeouts, Unset, hide
+from ...config import UNSET, Retry, Timeouts, Unset, hide
 from ...keywords import suggest_keywords
 from ...models import Context, ContextRequest, MessageLike, TruncationStrategy, TruncationStrategyDict, read_messages
 from ..call import Call
@@ -26,7 +26,7 @@ class ContextEndpoint:
         *,
         model: str,
         messages: Iterable[MessageLike],
-        mode: Literal["session", "common_prefix"] = "session",
+        mode: Literal["session", "common_prefix"] | None = "session",
         ttl: int | timedelta | Unset | None = None,
         truncation_strategy: TruncationStrategy | TruncationStrategyDict | Mapping[str, Any] | Unset | None = None,
         extra_headers: Mapping[str, str] | None = None,
@@ -63,7 +63,7 @@ class ContextEndpoint:
         request = ContextRequest(
             model=model,
             messages=read_messages(messages),
-            mode=mode,
+            mode=UNSET if mode is None else mode,
             ttl=ttl,
             truncation_strategy=truncation_strategy,
             extra={} if extra_body is None else checks.json_mapping("extra_body", extra_body),

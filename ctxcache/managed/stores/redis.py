@@ -181,7 +181,7 @@ def _connect(url: object, step_seconds: float) -> "Redis":
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
     except ImportError:
-        raise _refusal('the package redis is not installed: pip install "redis>=5"') from None
+        raise _refusal('the package redis (extra ctxcache[redis]) is not installed: pip install "redis>=5"') from None
     try:
         pool = BlockingConnectionPool.from_url(
             _checked(url),
