@@ -9,9 +9,9 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from ..config import Secret
 from ..errors import APIStatusError
@@ -19,6 +19,7 @@ from ..wire import CHAT_PATH, CREATE_PATH
 from .bodies import Headers, json_response, refuse
 from .endpoints import Endpoints
 from .rules import refusals
+from .rules.allowed_hosts import AllowedHosts
 
 __all__ = ["BASE_PATH", "App"]
 
@@ -26,6 +27,7 @@ BASE_PATH: Final = "/v1"
 
 _log: Final = logging.getLogger("ctxcache.gateway")
 _HEALTH_PATH: Final = "/healthz"
+_ALL_HOSTS: Final = AllowedHosts(None)
 _MAX_CLIENT_ID: Final = 256  # characters of a client's request id; longer ones are not repeated
 
 Handler: TypeAlias = Callable[[web.BaseRequest, Headers], Awaitable[web.StreamResponse]]
@@ -38,9 +40,13 @@ class App:
         endpoints: the endpoints to route to.
         api_key: the key clients must send.
         clock: the wall clock, Unix seconds.
+        hosts: the names that clients may call the gateway by.
     """
 
-    def __init__(self, endpoints: Endpoints, api_key: Secret, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, endpoints: Endpoints, api_key: Secret, clock: Callable[[], float], hosts: AllowedHosts = _ALL_HOSTS
+    ) -> None:
+        self._hosts: Final = hosts
         self._api_key: Final = api_key
         self._clock: Final = clock
         self._routes: Final[dict[str, tuple[tuple[str, ...], Handler]]] = {
@@ -70,19 +76,32 @@ class App:
         response.force_close()
         return response
 
-    def _new_headers(self, request: web.BaseRequest) -> Headers:
-        """Make the headers that identify a request, in the service's forms."""
+    def refuse_early(self, error: APIStatusError) -> bytes:
+        """Make the bytes of a response to a connection without a request; to be closed then."""
+        response = refuse(error, {**self._new_headers(None), "Connection": "close"})
+        body = cast(bytes, response.body)
+        lines = [f"{name}: {value}" for name, value in response.headers.items()]
+        head = "\r\n".join([f"HTTP/1.1 {response.status} {response.reason}", *lines])
+        return b"%b\r\nContent-Length: %d\r\n\r\n%b" % (head.encode(), len(body), body)
+
+    def _new_headers(self, request: web.BaseRequest | None) -> Headers:
+        """Make the headers that identify a request, in the service's forms, and the server without its version."""
         now = self._clock()
         headers = {
             "X-Request-Id": f"021{int(now * 1000)}{secrets.token_hex(16)}",
             "X-Tt-Logid": f"{datetime.fromtimestamp(now, UTC):%Y%m%d%H%M%S}{secrets.token_hex(9).upper()}",
+            "Server": "ctxcache",
         }
-        client_id = request.headers.get("X-Client-Request-Id", "")
+        client_id = "" if request is None else request.headers.get("X-Client-Request-Id", "")
         if client_id and len(client_id) <= _MAX_CLIENT_ID and client_id.isascii() and client_id.isprintable():
             headers["X-Client-Request-Id"] = client_id
         return headers
 
     def _route(self, request: web.BaseRequest, headers: Headers) -> Handler:
+        if not self._hosts.allows(request.headers.get("Host")):
+            raise refusals.wrong_host()
+        if request.version > HttpVersion11:
+            raise refusals.bad_http()
         route = self._routes.get(request.path)
         if route is None:
             raise refusals.path_not_found()

@@ -24,7 +24,14 @@ _BURST: Final = 128  # accepted in a row before other tasks run
 _RETRY_SECONDS: Final = 1.0  # after an accept that failed, as when file descriptors ran out
 _UNAVAILABLE: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # e.g. `::` on a machine without IPv6
 
+_UNREAD: Final = 64 * 1024
+
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+TurnAway = Callable[[], bytes | None]
+
+
+def _let_in() -> None:
+    """Turn no connection away."""
 
 
 class Listener:
@@ -32,16 +39,23 @@ class Listener:
 
     Args:
         sockets: listening sockets, owned by the listener from now on.
-        protocols: makes the protocol of each connection.
+        protocols: makes the protocol of each connection. `connection_lost` is called for each, even if the connection
+            ended before `connection_made`.
+        turn_away: asked for each connection: None lets the connection in; bytes are sent before the end.
         retry_seconds: the pause after an accept that failed.
     """
 
     def __init__(
-        self, sockets: list[socket.socket], protocols: ProtocolFactory, retry_seconds: float = _RETRY_SECONDS
+        self,
+        sockets: list[socket.socket],
+        protocols: ProtocolFactory,
+        turn_away: TurnAway = _let_in,
+        retry_seconds: float = _RETRY_SECONDS,
     ) -> None:
         self._loop: Final = asyncio.get_running_loop()
         self._sockets: Final = sockets
         self._protocols: Final = protocols
+        self._turn_away: Final = turn_away
         self._retry_seconds: Final = retry_seconds
         self._transports: Final[WeakSet[asyncio.Transport]] = WeakSet()  # the event loop holds the open ones
         self._tasks: Final[set[asyncio.Task[None]]] = set()  # that accept, and that hand over
@@ -54,7 +68,7 @@ class Listener:
                 self._accepting.append(self._start(self._accept_each(listening)))
 
     @classmethod
-    async def open(cls, host: str, port: int, protocols: ProtocolFactory) -> Self:
+    async def open(cls, host: str, port: int, protocols: ProtocolFactory, turn_away: TurnAway = _let_in) -> Self:
         """Listen on every address of `host` ("" is a wildcard for IPv4 and IPv6).
 
         Raises:
@@ -63,7 +77,8 @@ class Listener:
         """
         loop = asyncio.get_running_loop()
         addresses = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return cls(listen(dict.fromkeys((family, address) for family, _, _, _, address in addresses)), protocols)
+        sockets = listen(dict.fromkeys((family, address) for family, _, _, _, address in addresses))
+        return cls(sockets, protocols, turn_away)
 
     @property
     def port(self) -> int:
@@ -103,7 +118,24 @@ class Listener:
                 self._loop.call_later(self._retry_seconds, self._watch, listening)
                 return
             accepted.setblocking(False)
-            self._start(self._hand_over(accepted))
+            self._take(accepted)
+
+    def _take(self, accepted: socket.socket) -> None:
+        """Hand a connection over, or turn it away."""
+        refusal = self._turn_away()
+        if refusal is None:
+            try:
+                protocol = self._protocols()
+            except OSError as error:
+                self._give_up(accepted, error)
+            else:
+                self._start(self._hand_over(accepted, protocol))
+            return
+        with contextlib.suppress(OSError):
+            accepted.send(refusal)
+            accepted.shutdown(socket.SHUT_WR)
+            accepted.recv(_UNREAD)  # a close with bytes unread would take the refusal back
+        accepted.close()
 
     def _watch(self, listening: socket.socket) -> None:
         if not self._closed:
@@ -118,7 +150,7 @@ class Listener:
                 self._say_failed(error)
                 await asyncio.sleep(self._retry_seconds)
             else:
-                self._start(self._hand_over(accepted))
+                self._take(accepted)
 
     def _say_failed(self, error: OSError) -> None:
         _log.error("cannot accept connections: %s; trying again in %g s", error, self._retry_seconds)
@@ -129,17 +161,21 @@ class Listener:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _hand_over(self, accepted: socket.socket) -> None:
+    async def _hand_over(self, accepted: socket.socket, protocol: asyncio.BaseProtocol) -> None:
         try:
-            transport, _ = await self._loop.connect_accepted_socket(self._protocols, accepted)
+            transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, accepted)
         except OSError as error:
-            _log.debug("a connection ended before it was handed over: %s", error)
-            accepted.close()
+            self._give_up(accepted, error)
+            protocol.connection_lost(error)
             return
         if self._closed:
             transport.abort()
         else:
             self._transports.add(transport)
+
+    def _give_up(self, accepted: socket.socket, error: OSError) -> None:
+        _log.debug("a connection ended before it was handed over: %s", error)
+        accepted.close()
 
 
 def listen(addresses: Iterable[tuple[int, Any]]) -> list[socket.socket]:

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Self
 
-from aiohttp import web
-
 from .. import checks
 from ..config import Secret
 from ..errors import APIConnectionError, InvalidInputError, SessionError
@@ -17,11 +15,12 @@ from ..models import Message
 from .app import BASE_PATH, App
 from .bodies import Bodies
 from .collection import Freezer
-from .connection import Connection
+from .connection import Connections
 from .endpoints import Endpoints
 from .engines import Engine, ScriptedEngine
 from .limits import GatewayLimits
 from .listener import Listener
+from .rules.allowed_hosts import AllowedHosts
 from .rules.quota import Quota
 from .rules.table import ContextTable
 
@@ -56,12 +55,14 @@ class Gateway:
         chunks_per_write: the most chunks of a stream in one write to the socket, for engines that fast; 1 sends each
             chunk on its own.
         limits: the bounds on connections, requests, contexts and time.
+        allowed_hosts: the names, without port, that clients may call the gateway by (their `Host`), beside those of
+            this machine; ["*"] allows all. None: no other name where `host` is a loopback address, else all.
 
     Raises:
         InvalidInputError: for an argument out of range.
     """
 
-    _running: tuple[Listener, web.Server] | None = None  # on the class: a failed constructor leaves a repr that works
+    _running: tuple[Listener, Connections] | None = None  # on the class: a failed constructor leaves a repr that works
 
     @suggest_keywords
     def __init__(
@@ -76,6 +77,7 @@ class Gateway:
         randbelow: Callable[[int], int] = secrets.randbelow,
         chunks_per_write: int = 64,
         limits: GatewayLimits = _LIMITS,
+        allowed_hosts: Iterable[str] | None = None,
         _leave_seconds: float = _LEAVE_SECONDS,
     ) -> None:
         key = Secret(_new_key() if api_key is None else api_key if isinstance(api_key, str) else "")
@@ -102,7 +104,7 @@ class Gateway:
             checks.whole("chunks_per_write", chunks_per_write, 1, _MAX_CHUNKS),
             _client_name(key),
         )
-        self._app: Final = App(endpoints, key, clock)
+        self._app: Final = App(endpoints, key, clock, AllowedHosts.of(self._host, allowed_hosts))
 
     def __repr__(self) -> str:
         return f"Gateway({repr(self.base_url) if self._running else 'not running'})"
@@ -139,10 +141,9 @@ class Gateway:
         if self._running is not None:
             raise SessionError("the gateway is running already")
         await self._call_engine("start")
-        # handler_cancellation: a client that leaves ends its answer at once, and so frees its context.
-        server = web.Server(self._app.handle, handler_cancellation=True)
+        connections = Connections(self._app, self._limits)
         try:
-            listener = await Listener.open(self._host, self._port, lambda: Connection(server, self._app))
+            listener = await Listener.open(self._host, self._port, connections, connections.turn_away)
         except (OSError, ValueError) as error:  # ValueError: a host that cannot be encoded
             problem = getattr(error, "strerror", None) or str(error)
             await self._call_engine("aclose")
@@ -150,8 +151,9 @@ class Gateway:
             if self._running is not None:  # by another task, meanwhile
                 await listener.aclose()
                 raise SessionError("the gateway is running already")
-            self._running = listener, server
+            self._running = listener, connections
             self._port = listener.port
+            connections.start()
             return
         raise APIConnectionError(f"cannot listen on {self._host} port {self._port}: {problem}")
 
@@ -160,9 +162,9 @@ class Gateway:
         running, self._running = self._running, None
         if running is None:
             return
-        listener, server = running
+        listener, connections = running
         await listener.aclose()
-        await server.shutdown(self._leave_seconds)
+        await connections.aclose(self._leave_seconds)
         self._bodies.close()
         await self._call_engine("aclose")
 

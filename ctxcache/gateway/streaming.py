@@ -7,7 +7,7 @@ A later error is sent as an event, and the stream ends without `[DONE]`.
 from collections.abc import Sequence
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from ..config import UNSET
 from ..errors import APIStatusError
@@ -50,6 +50,8 @@ class StreamedAnswer:
         self._request: Final = request
         self._request_id: Final = headers["X-Request-Id"]
         self._response: Final = web.StreamResponse(headers={**headers, **_HEADERS})
+        if request.version < HttpVersion11:
+            self._response.force_close()  # without chunks, the end of the connection is the end of the answer
         self._chat: Final = chat
         self._generation: Final = generation
         self._chunks: Final = answers.Chunks(

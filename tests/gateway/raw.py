@@ -14,7 +14,7 @@ def post(
     """Return the bytes of a request; headers given replace the Content-Length."""
     lines = [
         b"POST %b HTTP/1.1" % path,
-        b"Host: x",
+        b"Host: localhost",
         b"Authorization: Bearer " + key.encode(),
         b"Content-Type: " + kind,
         *(headers or [b"Content-Length: %d" % len(body)]),

@@ -188,7 +188,7 @@ async def test_closing_under_many_streams_leaves_nothing(start: Any, until: Any)
         await connect(api, created["id"], "fast")
         await connect(api, created["id"], "think", stream=False)
     await held_up(engine)
-    for sent in (b"", b"POST /v1/context/create HTTP/1.1\r\nHost: x\r\nContent-Le") * 5:
+    for sent in (b"", b"POST /v1/context/create HTTP/1.1\r\nHost: localhost\r\nContent-Le") * 5:
         await api.connect(sent)
     async with asyncio.timeout(2):
         await api.gateway.aclose()

@@ -10,5 +10,6 @@
     quota       how much the contexts of one owner may take
     tokens      how tokens are counted
     json_items  how many values a JSON text holds
+    allowed_hosts  the names by which a client may call the gateway
     refusals    every error, in the service's words
 """

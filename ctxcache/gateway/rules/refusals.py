@@ -34,11 +34,14 @@ __all__ = [
     "memory_full",
     "method_not_allowed",
     "model_not_found",
+    "no_connection",
     "not_json",
     "out_of_context",
     "overloaded",
     "path_not_found",
+    "slow_head",
     "too_large",
+    "wrong_host",
 ]
 
 _TYPES: Final = {
@@ -53,6 +56,7 @@ _TYPES: Final = {
     417: "ExpectationFailed",
     421: "MisdirectedRequest",
     429: "TooManyRequests",
+    503: "ServiceUnavailable",
 }
 
 
@@ -107,6 +111,23 @@ def bad_key() -> APIStatusError:
     """Refuse a key, without repeating the key."""
     message = "The API key in the request is missing or invalid."
     return AuthenticationError(message, status=401, code="AuthenticationError")
+
+
+def wrong_host() -> APIStatusError:
+    """Refuse a request under a name that is none of this gateway's."""
+    message = "The Host header must name this machine, such as localhost; other names must be allowed by the gateway."
+    return bad_request("Host", message, status=421)
+
+
+def slow_head(seconds: float) -> APIStatusError:
+    """Refuse a request whose head does not come to an end."""
+    return bad_request("", f"The head of the request did not come within {seconds:g} s.", status=408)
+
+
+def no_connection(most: int) -> APIStatusError:
+    """Refuse a connection; nothing ran."""
+    message = f"There are {most} connections already."
+    return RateLimitError(message, status=503, code="ServerOverloaded", retry_after=1)
 
 
 def path_not_found() -> APIStatusError:

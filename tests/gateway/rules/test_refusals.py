@@ -25,11 +25,14 @@ REFUSALS: list[Callable[[], APIStatusError]] = [
     lambda: refusals.memory_full(5),
     lambda: refusals.method_not_allowed("POST"),
     lambda: refusals.model_not_found("m"),
+    lambda: refusals.no_connection(5),
     lambda: refusals.not_json("no"),
     lambda: refusals.out_of_context(5, 4),
     lambda: refusals.overloaded(),
     lambda: refusals.path_not_found(),
+    lambda: refusals.slow_head(5.0),
     lambda: refusals.too_large(5),
+    lambda: refusals.wrong_host(),
 ]
 
 
@@ -56,10 +59,13 @@ def test_each_status_has_its_type() -> None:
         403: "Forbidden",
         404: "NotFound",
         405: "MethodNotAllowed",
+        408: "RequestTimeout",
         413: "RequestEntityTooLarge",
         415: "UnsupportedMediaType",
+        421: "MisdirectedRequest",
         429: "TooManyRequests",
         500: "InternalServerError",
+        503: "ServiceUnavailable",
     }
 
 
