@@ -186,7 +186,7 @@ async def answers(reply: ChatCompletion) -> None:
     assert_type(reply.usage, Usage | None)
     if reply.usage is not None:
         print(reply.usage.total_tokens, reply.usage.fresh_tokens, reply.usage.cached_tokens)
-    print(json.dumps(reply.to_dict()), reply.to_json(), reply.request_id)
+    print(json.dumps(reply.to_dict()), reply.to_json(), reply.request_id, reply.headers.get("x-request-id"))
     if reply.finish_reason == "tool_calls":
         for call in reply.tool_calls:
             assert_type(call, ToolCall)
@@ -205,6 +205,10 @@ async def streams(session: AsyncSession, prefix: Prefix, chat: Conversation) -> 
         assert_type(stream, ManagedStream)
         assert_type(stream.text(), AsyncIterator[str])
         assert_type(stream.completion(), ChatCompletion)
+        assert_type(await stream.finish(), ChatCompletion)
+    async with session.chat.stream(context_id="c", model="m", messages=[user("a")]) as plain:
+        async for data in plain.sse(heartbeat=15):
+            assert_type(data, bytes)
     try:
         async for text in chat.stream([user("a")], max_tokens=5).text():
             print(text)
@@ -214,6 +218,8 @@ async def streams(session: AsyncSession, prefix: Prefix, chat: Conversation) -> 
 
 async def managed(session: AsyncSession) -> None:
     """Prefixes, maps, conversations and stores."""
+    async with SQLiteStore("contexts.db") as opened:
+        assert_type(opened, SQLiteStore)
     for store in (MemoryStore(), SQLiteStore("contexts.db"), RedisStore("redis://127.0.0.1")):
         shared: Store = store
         prefix = Prefix(session, model="m", messages=[system("a")], ttl=None, store=shared, chat_defaults={"n": 1})
@@ -244,7 +250,16 @@ async def managed(session: AsyncSession) -> None:
     assert_type(prefix.cost(Prices(input=0.8, cached=0.16, output=2)), Cost)
     chat = Conversation(session, model="m", messages=[{"role": "system", "content": "a"}], chat_defaults={"top_p": 1})
     assert_type(await chat.ask("?", tools=TOOLS, n=None), ChatCompletion)
+    Conversation(session, model="m", messages=[system("a")], in_doubt="drop", ttl=None, truncation_strategy=None)
     assert_type(Conversation.load(session, chat.save()), Conversation)
+
+
+async def mistakes(session: AsyncSession, prefix: Prefix) -> None:
+    """What a type checker refuses: each line would be an unused comment if it did not."""
+    chat = session.chat
+    await chat.create(context_id="c", model="m", messages=[user("a")], temprature=1)  # type: ignore[call-overload]
+    chat.stream(context_id="c", model="m", messages=[user("a")], stop=5)  # type: ignore[arg-type]
+    await prefix.ask("?", timeout=5)  # type: ignore[call-arg]
 
 
 async def failures(session: AsyncSession) -> None:
