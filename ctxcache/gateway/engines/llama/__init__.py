@@ -9,5 +9,6 @@
 """
 
 from .engine import LlamaEngine
+from .gguf import SMALL_MODEL
 
-__all__ = ["LlamaEngine"]
+__all__ = ["SMALL_MODEL", "LlamaEngine"]

@@ -72,6 +72,7 @@ class LlamaEngine:
         warm: whether a create computes the context's tokens; otherwise the first call does.
 
     Attributes:
+        path: the model's file.
         models: the name of the model with its window, for `Gateway(models=…)`.
 
     Raises:
@@ -110,10 +111,11 @@ class LlamaEngine:
         self._modes: Final[dict[str, str]] = {}  # of the contexts that live
         self._loading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._running: _Running | None = None
+        self.path: Final = path
         self.models: Final = {self._settings.name: window}
 
     def __repr__(self) -> str:
-        return f"LlamaEngine({str(self._settings.model)!r}{', running' if self._running else ''})"
+        return f"LlamaEngine({str(self.path)!r}{', running' if self._running else ''})"
 
     # --- start and end
 

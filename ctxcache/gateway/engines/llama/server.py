@@ -94,14 +94,7 @@ class LlamaServer:
             APIConnectionError: the server cannot be started, or the model not be loaded.
         """
         key = Secret(secrets.token_hex(24))
-        pipe = asyncio.subprocess.PIPE
-        try:
-            # A session of its own: Ctrl-C is for the gateway, which ends the child when its answers are sent.
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
-            )
-        except OSError as error:
-            raise APIConnectionError(f"cannot start llama.cpp: {error.strerror or error}") from None
+        process = await _spawn(command)
         log = _Log(process)
         try:
             report = await _load(process, settings, key)
@@ -218,6 +211,23 @@ class _Log:
         return [line.partition(" E ")[2].strip() for line in lines if " E " in line]
 
 
+async def _spawn(command: Sequence[str]) -> asyncio.subprocess.Process:
+    pipe = asyncio.subprocess.PIPE
+    # A session of its own: Ctrl-C is for the gateway, which ends the child when its answers are sent.
+    spawning = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+    )
+    try:
+        return await asyncio.shield(spawning)
+    except OSError as error:
+        problem = error.strerror or str(error)
+    except asyncio.CancelledError:  # takes milliseconds, of which a cancelled one would leave a process
+        process = await spawning
+        await _end(process, _Log(process))
+        raise
+    raise APIConnectionError(f"cannot start llama.cpp: {problem}")
+
+
 async def _load(process: asyncio.subprocess.Process, settings: ServerSettings, key: Secret) -> dict[str, Any]:
     """Tell the child its settings; return its report, {} if it ended without one."""
     assert process.stdin is not None  # noqa: S101  # pipes
@@ -225,8 +235,11 @@ async def _load(process: asyncio.subprocess.Process, settings: ServerSettings, k
     given = {**attrs.asdict(settings), "parent": os.getpid()}
     process.stdin.write(json.dumps({**given, "key": key.reveal()}, default=str).encode() + b"\n")
     line = await process.stdout.readline()
-    report: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {}
-    return report
+    try:
+        report = json.loads(line)
+    except ValueError:  # it ended before
+        return {}
+    return report if isinstance(report, dict) else {}
 
 
 async def _end(process: asyncio.subprocess.Process, log: _Log) -> None:

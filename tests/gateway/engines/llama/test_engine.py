@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,11 @@ def tokens(answer: Answer) -> tuple[int, int]:
 
 def saved(folder: Path) -> list[int]:
     """The sizes of the saved contexts."""
-    return [path.stat().st_size for path in folder.rglob("*.slot")]
+    sizes = []
+    for path in folder.rglob("*.slot"):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            sizes.append(path.stat().st_size)
+    return sizes
 
 
 async def test_a_prefix_is_cached_from_the_first_question(api: Api) -> None:

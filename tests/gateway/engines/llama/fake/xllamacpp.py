@@ -140,6 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
                 os._exit(9)
             if word == "hang":
                 os.kill(os.getpid(), signal.SIGSTOP)
+                threading.Event().wait()  # the other threads stop a moment later
         self.event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
         self.event({**head, "choices": [], "usage": usage})
         self.chunk(b"data: [DONE]\n\n")
