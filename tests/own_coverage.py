@@ -28,6 +28,7 @@ TESTS = {
     "client/resources/context.py": "client/test_requests",
     "client/session.py": "client/test_(session|options)",
     "config.py": "(test_config|client/test_options)",
+    "managed/mapping/retries.py": "managed/mapping/test_(retries|outage)",
     "managed/mapping/scheduler.py": "managed/mapping/test_(scheduler|map|outage)",
 }
 

@@ -172,6 +172,8 @@ def _unknown(key: str) -> str:
 def _messages(fields: Mapping[str, Any]) -> tuple[Message, ...]:
     if "messages" in fields:
         return read_messages(fields["messages"])
+    if not isinstance(fields["question"], str | list):
+        raise InvalidInputError.of("question", fields["question"], "a string, or a list of parts")
     message = user(fields["question"])
     if not message.text.strip():
         raise InvalidInputError("the question is empty")

@@ -102,7 +102,8 @@ class Pace:
         self._average = average
         pause = self.spacing
         if row or not pause:
-            pause = max(pause * 2.0 ** min(row, 60), self._policy.first_delay / 8 * 3.0 ** min(row, 60))
+            shortest = self._policy.first_delay / 8 or average  # `first_delay` may be 0
+            pause = max(pause * 2.0 ** min(row, 60), shortest * 3.0 ** min(row, 60))
         return min(pause, self._policy.max_delay) * (1 - random / 2 if row else 1)
 
     def _estimate(self, taken: int, now: float, average: float) -> None:

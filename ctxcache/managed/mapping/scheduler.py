@@ -12,8 +12,6 @@ The tasks know the `Scheduler` and not the `Map`: a forgotten `Map` is garbage-c
 """
 
 import asyncio
-import copy
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -23,13 +21,11 @@ import attrs
 
 from ...client.calls import outage_awaited
 from ...config import Retry
-from ...errors import CtxCacheError, RateLimitError, SessionError
+from ...errors import CtxCacheError, SessionError
 from ...log import log
 from ...models import ChatCompletion
-from ...retry import may_repeat, next_delay, unreachable
 from .answers import Answer, Answers
-from .limiter import Call, Limiter
-from .outage import Outage, State, answers
+from .retries import Attempt, Retries
 from .source import Job, Source
 
 __all__ = ["AskOne", "Scheduler"]
@@ -38,7 +34,6 @@ QuestionT = TypeVar("QuestionT")
 AskedT = TypeVar("AskedT", contravariant=True)
 
 
-_LONG_PAUSE: Final = 1.0  # seconds; shorter pauses after a 429 are part of finding the limit
 _WINDOW: Final = 2  # questions taken and not yet delivered, per call that may be under way
 
 
@@ -74,21 +69,20 @@ class Scheduler(Generic[QuestionT]):
         self._source = source
         self._answers = answers
         self._window = _WINDOW * concurrency
-        self._limiter = Limiter(concurrency, policy)
-        self._outage = Outage(policy)
-        self._closed_by: RateLimitError | None = None  # asked for a wait longer than the policy allows
-        self._policy = policy
+        self._retries = Retries(
+            concurrency=concurrency,
+            policy=policy,
+            repeatable=repeatable,
+            on_retry=on_retry,
+            clock=clock,
+            random=random,
+        )
         self._once = attrs.evolve(policy, attempts=1)
-        self._repeatable = repeatable
-        self._on_retry = on_retry
         self._clock = clock
         self._sleep = sleep
-        self._random = random
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._rate_limited = False  # whether a 429 came
         self._pausing = False
-        self._delayed = 0  # questions that failed and wait for their next attempt
         self._backlog: deque[Job[QuestionT]] = deque()  # waiting for the limiter
         self._outstanding = 0  # questions taken and not yet delivered
         self._feeding = True
@@ -174,33 +168,26 @@ class Scheduler(Generic[QuestionT]):
         if self._closed:
             return
         now = self._clock()
-        while self._backlog and self._may_start(now):
+        while self._backlog and self._retries.may_start(now):
             job = self._backlog.popleft()
-            if now < self._limiter.closed_until:
-                self._refuse(job)
+            refusal = self._retries.refusal(now)
+            if refusal is None:
+                self._spawn(self._attempt(job, self._retries.start(now)))
             else:
-                self._spawn(self._attempt(job, self._limiter.start(now), probe=self._outage.start()))
-        if now < self._resume_at:
+                self._fail(job, refusal)
+        if now < self._retries.resume_at:
             if not self._pausing:
                 self._pausing = True
                 self._spawn(self._pause())
         elif self._has_room(now):
             self._room.set()
 
-    @property
-    def _resume_at(self) -> float:
-        """No call starts before."""
-        return max(self._limiter.resume_at, self._outage.resume_at)
-
-    def _may_start(self, now: float) -> bool:
-        return self._limiter.may_start(now) and self._outage.may_start(now)
-
     def _has_room(self, now: float) -> bool:
         """Whether another question could be asked at once."""
-        return not self._backlog and self._outstanding < self._window and self._may_start(now)
+        return not self._backlog and self._outstanding < self._window and self._retries.may_start(now)
 
     async def _pause(self) -> None:
-        while (wait := self._resume_at - self._clock()) > 0:
+        while (wait := self._retries.resume_at - self._clock()) > 0:
             await self._sleep(wait)
         self._pausing = False
         self.pump()
@@ -231,7 +218,7 @@ class Scheduler(Generic[QuestionT]):
         except Exception as error:  # from a `finally` of theirs, or because they are running
             log.warning("map: closing the questions failed: %s", type(error).__name__)
 
-    async def _attempt(self, job: Job[QuestionT], call: Call, *, probe: bool) -> None:
+    async def _attempt(self, job: Job[QuestionT], attempt: Attempt) -> None:
         """Ask once; deliver the answer, or queue the question again."""
         job.attempts += 1
         outage_awaited.set(True)  # for this task, and the create of a context if the question needs one
@@ -241,96 +228,23 @@ class Scheduler(Generic[QuestionT]):
             # The frames of the traceback would live as long as the answer.
             failure = error.with_traceback(None)
         else:
-            self._limiter.succeeded(call, self._clock())
-            self._connected(probe=probe, answered=True)
+            self._retries.succeeded(attempt)
             self._deliver(Answer(job.index, job.question, completion))
             return
-        if isinstance(failure, RateLimitError):
-            self._connected(probe=probe, answered=True)
-            again = self._refused(job, failure, call)
-        else:
-            self._limiter.failed()
-            if unreachable(failure):
-                again = self._unreachable(job, failure, probe=probe)
-            else:
-                self._connected(probe=probe, answered=answers(failure))
-                again = await self._failed(job, failure, call.at)
-        if again:
-            self._backlog.append(job)
-            self.pump()
-        else:
-            failure.attempts = max(job.attempts, failure.attempts)
-            self._deliver(Answer(job.index, job.question, error=failure))
-
-    def _refused(self, job: Job[QuestionT], failure: RateLimitError, call: Call) -> bool:
-        """Pass a 429 to the limiter; return whether to retry the question."""
-        limiter, now = self._limiter, self._clock()
-        before = max(limiter.resume_at, now)
-        again = limiter.refused(call, failure, now, self._random())
-        if now < limiter.closed_until:
-            self._closed_by = failure
-        pause = max(limiter.resume_at - now, 0.0)
-        # A service is asked for one call more now and then; after the first, such a refusal is no news.
-        news = not self._rate_limited or limiter.resume_at - before >= _LONG_PAUSE
-        self._rate_limited = True
-        level = logging.WARNING if news else logging.DEBUG
-        log.log(level, "map: RateLimitError, at most %d at once, the next in %.2f s", limiter.limit, pause)
-        self._tell(job, failure, pause, again=again)
-        return again
-
-    def _refuse(self, job: Job[QuestionT]) -> None:
-        """Deliver the 429 that asked for a wait longer than the policy allows, in place of a call."""
-        assert self._closed_by is not None  # noqa: S101  # set with `closed_until`
-        error = copy.copy(self._closed_by)
-        error.attempts = job.attempts
-        self._deliver(Answer(job.index, job.question, error=error))
-
-    def _unreachable(self, job: Job[QuestionT], failure: CtxCacheError, *, probe: bool) -> bool:
-        """Note that no connection could be made; return whether to ask the question again."""
-        outage, now = self._outage, self._clock()
-        before = outage.state
-        again = outage.failed(failure, now, self._random(), probe=probe)
-        if before is State.UP:
-            limit = self._policy.max_elapsed
-            log.warning("map: no connection, all questions wait for up to %g s: %s", limit, failure.message)
-        if outage.state is not before and outage.state is State.GIVEN_UP:
-            log.warning("map: no connection for %.1f s, the questions fail", now - outage.since)
-        self._tell(job, failure, max(outage.resume_at - now, 0.0), again=again)
-        return again
-
-    def _connected(self, *, probe: bool, answered: bool) -> None:
-        """Note the end of a call that needed no connection, or had one."""
-        if self._outage.ended(probe=probe, answered=answered):
-            log.warning("map: connected again after %.1f s", self._clock() - self._outage.since)
-
-    def _tell(self, job: Job[QuestionT], failure: CtxCacheError, pause: float, *, again: bool) -> None:
-        if again and self._on_retry is not None:
-            self._on_retry(failure, job.attempts, pause)
-
-    async def _failed(self, job: Job[QuestionT], failure: CtxCacheError, began: float) -> bool:
-        """Wait until the question may be retried; False if it may not."""
-        if failure.attempts > 1:
-            return False  # repeated already, by the create of a context
-        if not may_repeat(failure, repeatable=self._repeatable):
-            return False
-        if not job.failures:
-            job.failing_since = began
-        job.failures += 1
-        elapsed = self._clock() - job.failing_since
-        delay = next_delay(self._policy, failure, attempt=job.failures, elapsed=elapsed, jitter=self._random())
+        delay = self._retries.failed(job, failure, attempt)
         if delay is None:
-            return False
-        # A connection lost under many questions makes one warning.
-        level = logging.DEBUG if self._delayed else logging.WARNING
-        log.log(level, "map: %s, attempt %d, again in %.2f s", type(failure).__name__, job.attempts, delay)
-        self._tell(job, failure, delay, again=True)
-        self._delayed += 1
-        self.pump()  # another question may start meanwhile
-        try:
+            self._fail(job, failure)
+            return
+        if delay:
+            self.pump()  # another question may start meanwhile
             await self._sleep(delay)
-        finally:
-            self._delayed -= 1
-        return True
+            self._retries.waited()
+        self._backlog.append(job)
+        self.pump()
+
+    def _fail(self, job: Job[QuestionT], failure: CtxCacheError) -> None:
+        failure.attempts = max(job.attempts, failure.attempts)
+        self._deliver(Answer(job.index, job.question, error=failure))
 
     def _deliver(self, answer: Answer[QuestionT]) -> None:
         self._answers.put(answer)

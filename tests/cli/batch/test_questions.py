@@ -42,7 +42,7 @@ def test_questions_are_read_one_by_one(files: Files) -> None:
         (b"5", 'a question must be a JSON string, or an object with "question"'),
         (b"{}", "a question must be a JSON string"),
         (b'{"question": "a", "messages": []}', "a question must be a JSON string"),
-        (b'{"question": 5}', "beside tool_calls, got 5"),
+        (b'{"question": 5}', "question must be a string, or a list of parts, got 5"),
         (b'{"question": " "}', "the question is empty"),
         (b'{"messages": []}', "messages must be a list of at least one message, got []"),
         (b'{"messages": [{"role": 7, "content": "x"}]}', "non-empty string, got 7"),

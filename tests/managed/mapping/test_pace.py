@@ -174,6 +174,13 @@ def test_the_first_pauses_without_a_call_taken() -> None:
     assert [one.refused(0, 1000, 0) for _ in range(3)] == [0.25 / 8, 0.75 / 8, 2.25 / 8]
 
 
+def test_no_first_delay() -> None:
+    """Where `first_delay` is 0, pauses begin with the mean time between calls so far: nobody knocks without end."""
+    one = pace(first_delay=0)
+    one.start(1000)
+    assert [one.refused(10, 1001, 0) for _ in range(3)] == pytest.approx([0.1, 0.3, 0.9])
+
+
 def test_the_shortest_time_between_starts() -> None:
     """A start may ask for a shortest time to the next one; timers that ring up to 2 ms late are made up for."""
     one = pace()
