@@ -12,7 +12,7 @@ that explains the refusal:
   `Pace` slows down, too.
 
 The limit begins at 8 and doubles with each round of answers until the first 429. From then on the limit is a known
-ceiling, and one more call is tried after 20 answers, as long as at most one call in 30 was refused; otherwise after
+ceiling, and one more call is tried after 20 answers, as long as at most one call in 40 was refused; otherwise after
 ten rounds, and 40 answers at least. While no 429 comes, 2, 4, 8 … more calls are added with each round. So a service
 whose limit stays refuses few calls, and a limit that rises is found within some rounds. While many calls are added,
 their starts are spread over a round, so that the first refusal arrives before many further calls have started. Only
@@ -37,7 +37,7 @@ __all__ = ["Call", "Limiter"]
 
 _FIRST: Final = 8
 _PROBE: Final = 20  # answers at the ceiling before one more call is tried, at least
-_RARE: Final = 30  # calls taken for each one refused; below, probes are rarer:
+_RARE: Final = 40  # calls taken for each one refused; below, probes are rarer:
 _RARE_PROBE: Final = 40  # answers
 _RARE_ROUNDS: Final = 10
 _SMALL: Final = 2  # calls added at once, whose starts need not be spread
@@ -204,7 +204,8 @@ class Limiter:
             self._cut(self.running // 2)
             return self._pace.refused(self._taken + self.running, now, random) if self.running < _COARSE else 0.0
         if call.level > max(self._proven, 1) and (self._in_a_row > 2 or not call.paced):
-            self._cut(self.running)
+            probe = self._cut_at and call.level == self._proven + 1  # the others are known not to be too many
+            self._cut(max(self.running, self._proven) if probe else self.running)
             self._probed, self._ceiling = True, self.limit
             return 0.0
         self._cut_at = self._cut_at or self._serial

@@ -6,8 +6,8 @@ one, the calls taken since the beginning are the upper limit of the pace. One re
 the mean time between calls so far.
 
 A pace slightly above r costs one refusal now and then, and is the fastest that the service takes: so the pace grows by
-2, 6, 18, 18…% with each period of answers without a refusal. A refusal after that takes back a sixth at most, and
-doubles the periods, up to 160 answers.
+2, 6, 18, 18…% with each period of answers without a refusal. A refusal after that takes back the last step at
+most, and doubles the periods, up to 160 answers.
 
 A single refusal pauses for one spacing. Refusals in a row, without a call taken between, triple the pause, from
 `Retry.first_delay` / 8 up to `Retry.max_delay`: a minute may be used up, or others share the limit. After a pause the
@@ -24,7 +24,6 @@ __all__ = ["Pace"]
 
 _PERIODS: Final = (10, 20, 160)  # answers before the pace grows: after a rough estimate, a good one, and at most
 _STEPS: Final = (0.02, 0.18)  # growth of the pace, the first and the largest
-_TAKEN_BACK: Final = 1.2  # times the spacing after growth, at most
 _RECENT: Final = 80  # calls; older refusals say nothing about today's pace
 _LATE: Final = 0.002  # seconds that a timer may ring late
 
@@ -49,7 +48,7 @@ class Pace:
         self._starts = 0  # since the last pause
         self._in_a_row = 0  # pauses without a call taken since
         self._marks: deque[tuple[float, int]] = deque(maxlen=4)  # refusals: time, and calls taken by then
-        self._grown = False  # whether the pace grew since the last estimate
+        self._grown = 0.0  # the last step of the pace since the last estimate
         self._step = _STEPS[0]
         self._period = _PERIODS[1]
         self._average = 0.0  # seconds a call from the beginning to the last refusal; 0 before
@@ -76,7 +75,7 @@ class Pace:
         self._credit += 1
         if self._credit >= self._period:
             self._credit = 0
-            self._grown = True
+            self._grown = self._step
             self.spacing /= 1 + self._step
             self._step = min(3 * self._step, _STEPS[1])
 
@@ -116,7 +115,7 @@ class Pace:
             if spacing > found:
                 found, calls = spacing, taken - before
         if self._grown:
-            found = min(found, _TAKEN_BACK * self.spacing)
+            found = min(found, (1 + self._grown) * self.spacing)
             self._period = min(2 * self._period, _PERIODS[2])
         else:
             found = min(found, 2 * max(self.spacing, self._average or average), self._policy.max_delay)
@@ -124,4 +123,4 @@ class Pace:
                 self._period = min(max(calls, _PERIODS[0]), _PERIODS[1])
         self.spacing = found
         self._marks.append((now, taken))
-        self._credit, self._step, self._grown = 0, _STEPS[0], False
+        self._credit, self._step, self._grown = 0, _STEPS[0], 0.0

@@ -134,6 +134,18 @@ def test_a_probe_costs_one_call() -> None:
     assert one.may_start(1000)
 
 
+def test_a_probe_leaves_the_limit_as_it_was() -> None:
+    """A refused probe costs no slot, even if other answers are seen before the refusal."""
+    one = limiter()
+    answer_early(one, 60)
+    probe(one)
+    assert answer(one, 20) == 8
+    calls = start(one, 8)
+    one.succeeded(calls[0], 1000)
+    one.refused(calls[7], refusal(), 1000, 0)
+    assert (one.limit, one.running) == (7, 6)
+
+
 def test_an_overshoot_ends_where_the_service_refused() -> None:
     """Refusals of calls that started before the first one was known lower the limit to what was taken."""
     one = limiter()
@@ -174,7 +186,7 @@ def test_the_ceiling_is_probed_rarely() -> None:
 
 @pytest.mark.parametrize(("limit", "enough"), [(3, 40), (5, 50)])
 def test_probes_are_rarer_after_many_refusals(limit: int, enough: int) -> None:
-    """While more than one call in 30 was refused, a probe takes ten rounds of answers, and 40 at least."""
+    """While more than one call in 40 was refused, a probe takes ten rounds of answers, and 40 at least."""
     one = limiter()
     calls = start(one, 8)
     for call in calls[limit:]:

@@ -149,12 +149,13 @@ def test_a_pace_that_grew_too_fast_returns() -> None:
     assert answer(one, 159) == pytest.approx(0.1)
 
 
-def test_a_refusal_takes_back_a_little() -> None:
-    """After growth a refusal slows down by a fifth at most, however few calls were taken: the growth may be right."""
+def test_a_refusal_takes_back_the_last_step() -> None:
+    """After growth a refusal slows down by the last step at most, however few calls were taken."""
     one = paced(0.1)
-    after = answer(one, 60)
+    before, after = answer(one, 59), answer(one, 20)
+    assert after == pytest.approx(before / 1.18)
     one.refused(50, 1100, 0)
-    assert one.spacing == pytest.approx(1.2 * after)
+    assert one.spacing == pytest.approx(before)
 
 
 def test_pauses_triple() -> None:
