@@ -109,7 +109,7 @@ def test_every_bad_line(peer: Hostile, run: Run, files: Files, bad: int) -> None
     refused = run(*files.argv)
     assert refused.code == 2
     lines = refused.err.splitlines()
-    problem = "content must be a string, a list of parts, or None beside tool_calls, got 5"
+    problem = "question must be a string, or a list of parts, got 5"
     listed = [f"ctxcache: {files.questions}, line {line}: {problem}" for line in range(2, 2 + min(bad, 20))]
     assert lines[:20] == listed
     more = bad - 20
