@@ -93,13 +93,14 @@ class WarningEvent:
     """A condition that deserves a look; reported once for each cause.
 
     Attributes:
-        kind: `store` (a store failed; calls continue without) or `uncached` (a repeat use shows no cached tokens).
+        kind: `store` (a store failed; calls continue without), `uncached` (a repeat use shows no cached tokens) or
+            `autosave` (a conversation could not be saved; the next turn tries again).
         message: the text, as in the log.
         context_id: the context concerned, or None.
         error: the exception, or None.
     """
 
-    kind: Literal["store", "uncached"]
+    kind: Literal["store", "uncached", "autosave"]
     message: str
     context_id: str | None = None
     error: BaseException | None = None

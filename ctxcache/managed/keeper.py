@@ -147,6 +147,11 @@ class ContextKeeper:
         log.warning("%s", message)
         self.session.notify("on_warning", lambda: WarningEvent(kind="uncached", message=message, context_id=context_id))
 
+    def warn_unsaved(self, message: str, error: Exception | None) -> None:
+        """Report that a conversation could not be saved."""
+        log.warning("%s", one_line(message))
+        self.session.notify("on_warning", lambda: WarningEvent(kind="autosave", message=message, error=error))
+
     def is_gone(self, error: CtxCacheError) -> bool:
         """Whether an error says that its context is gone; no, if the caller's predicate raises."""
         try:

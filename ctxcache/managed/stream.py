@@ -42,6 +42,10 @@ class StreamOwner(Protocol):
         """Return another opened stream after a failure before any chunk, or None to let the error be raised."""
         ...
 
+    async def settled(self) -> None:
+        """Wait, after `ended`, until the end is settled; not called where a task was cancelled."""
+        ...
+
     def hold_here(self) -> None:
         """Note that the running task is now the reader."""
         ...
@@ -136,7 +140,7 @@ class ManagedStream(StreamedAnswer):
         try:
             self._stream = await self._until_closed(self._owner.begin())
         except BaseException as error:
-            self._end(error)
+            await self._end(error)
             raise
         return self
 
@@ -168,7 +172,7 @@ class ManagedStream(StreamedAnswer):
             try:
                 await self._stream.aclose()
             finally:
-                self._end(None)
+                await self._end(None)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -185,13 +189,15 @@ class ManagedStream(StreamedAnswer):
             with suppress(RuntimeError):  # the loop was closed meanwhile, in another thread
                 self._loop.call_soon_threadsafe(self._owner.ended, self._stream, None)
 
-    def _end(self, error: BaseException | None) -> None:
+    async def _end(self, error: BaseException | None) -> None:
         """Tell the owner, once."""
         if isinstance(error, CtxCacheError):
             self._failure = self._failure or error
         if self._state is not ENDED:
             self._to(ENDED)
             self._owner.ended(self._stream, error)
+            if error is None or isinstance(error, CtxCacheError):
+                await self._owner.settled()
 
     # --- reading
 
@@ -214,14 +220,14 @@ class ManagedStream(StreamedAnswer):
             try:
                 chunk = await stream.__anext__()
             except StopAsyncIteration:
-                self._end(None)
+                await self._end(None)
                 raise
             except SessionError:
                 raise  # the caller's mistake: another task is reading
             except CtxCacheError as error:
                 failure = error
             except BaseException as error:
-                self._end(error)
+                await self._end(error)
                 raise
             else:
                 if self._state is OPEN:
@@ -229,7 +235,7 @@ class ManagedStream(StreamedAnswer):
                 return chunk
             # Outside the handler, so that no error hangs on another without need.
             if self._state is not OPEN or not await self._begin_again(failure):
-                self._end(failure)
+                await self._end(failure)
                 raise failure
 
     async def _begin_again(self, failure: CtxCacheError) -> bool:
@@ -239,7 +245,7 @@ class ManagedStream(StreamedAnswer):
             self._stream = await self._until_closed(self._owner.again(failure))
         except BaseException as error:
             self._stream = failed
-            self._end(error)
+            await self._end(error)
             raise
         if self._stream is None:
             self._stream = failed

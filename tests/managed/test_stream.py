@@ -56,6 +56,9 @@ class Owner:
         self.spare -= 1
         return await self.begin()
 
+    async def settled(self):
+        """Nothing to settle."""
+
     def hold_here(self):
         """Nothing waits for it."""
 

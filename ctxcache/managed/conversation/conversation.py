@@ -4,6 +4,7 @@
 `transcript` is what it is rebuilt from, `saved` the JSON of a saved conversation.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -35,6 +36,7 @@ from ..keeper import ContextKeeper
 from ..live import DEFAULT_MARGIN
 from ..question import Question, read_question, refuse_own_options
 from ..stream import ManagedStream
+from .autosave import Autosave, check_path, read_file
 from .dialogue import Dialogue, StreamedTurn
 from .saved import SavedConversation, check_in_doubt
 from .transcript import Transcript, TranscriptTurn
@@ -86,6 +88,9 @@ class Conversation(ManagedCalls):
         is_gone: which errors say that the context is gone, and that the turn did not run; default:
             `ContextGoneError`. If it raises, that is logged and counts as no.
         clock: Unix seconds.
+        autosave: a new file, readable by its owner only, that is replaced at the beginning and the end of every turn;
+            `load` goes on from there. `ask` and streams end when the file is written. A write that fails never fails a
+            turn: the logger and `on_warning` are told. None: call `save` yourself.
         chat_defaults: parameters of every turn that does not give its own, in addition to the session's.
 
     Raises:
@@ -107,6 +112,7 @@ class Conversation(ManagedCalls):
         is_gone: Callable[[CtxCacheError], bool] | None = None,
         clock: Callable[[], float] = time.time,
         chat_defaults: ChatParameters | None = None,
+        autosave: str | os.PathLike[str] | None = None,
     ) -> None:
         chat_defaults = hidden_defaults(chat_defaults)
         transcript = Transcript(messages=_initial(messages), keep_turns=keep_turns)
@@ -123,6 +129,8 @@ class Conversation(ManagedCalls):
             _refuse(chat_defaults)
             self._prepare(None, {})  # checks
         self._dialogue = Dialogue(self._keeper, transcript, check_in_doubt(in_doubt))
+        if autosave is not None:
+            self._dialogue.autosave = Autosave(check_path(autosave, new=True), self._keeper.warn_unsaved)
 
     # --- turns
 
@@ -132,15 +140,20 @@ class Conversation(ManagedCalls):
         total = self._total(prepared)
         deadline = None if total is None else Deadline(total)
         turn = await self._dialogue.take(deadline)
+        failure: CtxCacheError | None = None
         try:
             answer = await self._dialogue.send(messages, partial(self._session.chat.send, prepared), deadline)
             self._dialogue.answered(answer)
-            return answer
         except CtxCacheError as error:
             self._dialogue.advise(error)
-            raise
+            failure = error
         finally:
             turn.release()
+            self._dialogue.changed()
+        await self._dialogue.settled()
+        if failure is not None:
+            raise failure
+        return answer
 
     def _stream(self, question: Question, options: ChatParameters) -> ManagedStream:
         messages = read_question(question)
@@ -170,9 +183,12 @@ class Conversation(ManagedCalls):
         """
         turn = await self._dialogue.take()
         try:
-            return (await self._dialogue.context.ready(self._dialogue.transcript)).context
+            live = await self._dialogue.context.ready(self._dialogue.transcript)
         finally:
             turn.release()
+            self._dialogue.changed()
+        await self._dialogue.settled()
+        return live.context
 
     async def resync(self, *, keep: bool = False) -> Context:
         """Settle a turn in doubt by rebuilding the context from the transcript; return the new context.
@@ -239,47 +255,40 @@ class Conversation(ManagedCalls):
     def save(self) -> str:
         """Return the conversation as JSON for `load`: messages and transcript included, the API key not.
 
-        May be called at any time. The question of a turn in flight is saved as doubtful. `usage` and `cost` are not
-        saved.
+        May be called at any time; with `autosave` there is no need. The question of a turn in flight is saved as
+        doubtful. `usage`, `cost` and `chat_defaults` are not saved.
         """
-        template = self._keeper.template
-        return SavedConversation(
-            model=template.model,
-            transcript=self._dialogue.transcript,
-            ttl=template.ttl,
-            truncation_strategy=template.truncation_strategy,
-            margin=self._keeper.margin,
-            in_doubt=self._dialogue.in_doubt,
-            context=self._dialogue.context.save(),
-            doubtful=self._dialogue.doubtful or self._dialogue.question_in_flight,
-        ).dumps()
+        return self._dialogue.saved(self._dialogue.question_in_flight).dumps()
 
     @classmethod
     @suggest_keywords
     def load(
         cls,
         session: AsyncSession,
-        text: str,
+        text: str | os.PathLike[str],
         *,
         is_gone: Callable[[CtxCacheError], bool] | None = None,
         clock: Callable[[], float] = time.time,
         chat_defaults: ChatParameters | None = None,
+        autosave: str | os.PathLike[str] | None = None,
     ) -> Self:
-        """Make a conversation from the JSON of `save`.
+        """Make a conversation from the JSON of `save`, or from the file of `autosave`.
 
         The saved context is used again, unless it has expired or the session has another base URL or key; then the
         context is rebuilt before the next turn. `usage` and `cost` start at zero.
 
         Args:
             session: makes the calls.
-            text: the JSON of `save`.
+            text: the JSON of `save`, or the `Path` of a file that holds it, which is read at once.
             is_gone, clock, chat_defaults: as for a new conversation.
+            autosave: the file to save to from now on, the same one for instance; a file that exists is replaced.
 
         Raises:
-            InvalidInputError: the text is not a saved conversation; `field` says where.
+            InvalidInputError: the text is not a saved conversation (`field` says where), or the file cannot be read.
         """
         chat_defaults = hidden_defaults(chat_defaults)  # tracebacks may show local variables
-        saved = SavedConversation.loads(text)
+        path = None if autosave is None else check_path(autosave, new=False)
+        saved = SavedConversation.loads(read_file(text) if isinstance(text, os.PathLike) else text)
         loaded = cls(
             session,
             model=saved.model,
@@ -298,6 +307,8 @@ class Conversation(ManagedCalls):
             loaded._dialogue.context.load(saved.context, saved.transcript)
         if saved.doubtful is not None:
             loaded._dialogue.doubt(saved.doubtful)
+        if path is not None:
+            loaded._dialogue.autosave = Autosave(path, loaded._keeper.warn_unsaved)
         return loaded
 
 

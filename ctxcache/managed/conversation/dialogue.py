@@ -31,7 +31,8 @@ from ...models import ChatCompletion, Context, Message
 from ..deadline import Deadline
 from ..keeper import ContextKeeper
 from ..live import LiveContext
-from .saved import InDoubt
+from .autosave import Autosave
+from .saved import InDoubt, SavedConversation
 from .session_context import SessionContext
 from .transcript import Transcript
 from .turn_lock import TurnLock
@@ -61,6 +62,7 @@ class Dialogue:
         in_doubt: what becomes of a turn whose outcome is unknown.
         question_in_flight: the question of the present turn, while it may have been sent and has no known outcome.
         doubtful: the question of a turn whose outcome is unknown, until the caller decides.
+        autosave: writes each change to a file; or None.
     """
 
     def __init__(self, keeper: ContextKeeper, transcript: Transcript, in_doubt: InDoubt) -> None:
@@ -70,6 +72,7 @@ class Dialogue:
         self.in_doubt = in_doubt
         self.question_in_flight: tuple[Message, ...] | None = None
         self.doubtful: tuple[Message, ...] | None = None
+        self.autosave: Autosave | None = None
         self._doubted: CtxCacheError | None = None  # why there is a doubt
         self._advice = ""  # for the error of the turn that ended in doubt
         self._sent_at = 0.0
@@ -141,6 +144,10 @@ class Dialogue:
         call: Callable[..., Awaitable[T]],
         deadline: Deadline | None,
     ) -> T:
+        if self.autosave is not None:
+            # Before sending: if the process ends during the turn, the file must say that the turn is in doubt.
+            self.autosave.begin(self.saved(question))
+            await self.autosave.written()
         self.question_in_flight, self._sent_at = question, self.keeper.clock()
         try:
             waited = 0.0 if deadline is None else deadline.waited
@@ -148,6 +155,32 @@ class Dialogue:
         except BaseException as error:
             self.failed(error)
             raise
+
+    # --- the state as a value
+
+    def saved(self, question_in_flight: tuple[Message, ...] | None) -> SavedConversation:
+        """Return everything another process needs to go on."""
+        template = self.keeper.template
+        return SavedConversation(
+            model=template.model,
+            transcript=self.transcript,
+            ttl=template.ttl,
+            truncation_strategy=template.truncation_strategy,
+            margin=self.keeper.margin,
+            in_doubt=self.in_doubt,
+            context=self.context.save(),
+            doubtful=self.doubtful or question_in_flight,
+        )
+
+    def changed(self) -> None:
+        """Begin to save the state at the end of a turn."""
+        if self.autosave is not None:
+            self.autosave.begin(self.saved(None))
+
+    async def settled(self) -> None:
+        """Wait until the state is saved, or cannot be."""
+        if self.autosave is not None:
+            await self.autosave.written()
 
     # --- outcomes
 
@@ -226,9 +259,11 @@ class Dialogue:
                 transcript = transcript.without_last()
             live = await self.context.create(transcript, "resync")
             self.transcript, self.doubtful, self._doubted = transcript, None, None
-            return live.context
         finally:
             lock.release()
+            self.changed()
+        await self.settled()
+        return live.context
 
 
 class StreamedTurn:
@@ -294,11 +329,16 @@ class StreamedTurn:
             else:
                 self._dialogue.failed(error)
         self._dialogue.advise(error)
+        self._dialogue.changed()
         if stream is None or stream.done:
             lock.release()
         else:
             lock.disown()
             self._dialogue.close_later(stream, lock)
+
+    async def settled(self) -> None:
+        """Wait until the turn is saved, or cannot be."""
+        await self._dialogue.settled()
 
 
 def _is_complete(answer: ChatCompletion) -> bool:

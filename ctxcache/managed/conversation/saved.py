@@ -208,7 +208,8 @@ def _parse(text: object) -> Any:
         place = f"no JSON from line {error.lineno}, column {error.colno} on"  # json's own message may quote the text
     except (ValueError, RecursionError):
         place = "a number too long, or lists nested too deeply"
-    raise InvalidInputError(f"text must be the JSON that save() returned: {place}", field="text")
+    hint = "" if text.lstrip()[:1] in ("{", "[") else " (to read a file, pass a Path)"
+    raise InvalidInputError(f"text must be the JSON that save() returned: {place}{hint}", field="text")
 
 
 def _wrong(field: str, value: object, allowed: str) -> InvalidInputError:

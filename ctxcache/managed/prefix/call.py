@@ -136,6 +136,9 @@ class PrefixCall(Generic[T]):
             if self._renewal.note_use(live):
                 await asyncio.sleep(0)  # so that the store, if closed right now, finds the operation under way
 
+    async def settled(self) -> None:
+        """Do nothing: the store is told beside the calls."""
+
     def hold_here(self) -> None:
         """Do nothing: calls over a prefix do not wait for one another."""
 

@@ -1,0 +1,153 @@
+"""`Autosave`: writes a conversation to a file after every change, without stopping the event loop.
+
+- The file is replaced as a whole: a reader finds the old text or the new, never a part, whoever is killed meanwhile.
+- The writes run in threads, one at a time. Each writes the newest state, so a late write never brings back an old one.
+- A caller that is cancelled stops waiting; the write goes on.
+- A failure never fails a turn: the failure is reported, and the next change is written anew.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from ...errors import InvalidInputError
+from .saved import SavedConversation
+
+__all__ = ["Autosave", "check_path", "read_file"]
+
+_PATIENCE: Final = 5.0  # seconds that a turn waits for a disk that hangs
+
+
+def check_path(path: object, *, new: bool) -> str:
+    """Return the path of the file to save to, absolute, without symbolic links.
+
+    Args:
+        path: as the caller gave the path.
+        new: whether a file that has something in it is refused.
+
+    Raises:
+        InvalidInputError: no such path.
+    """
+    allowed = "the path of a file in an existing folder, or None"
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise InvalidInputError.of("autosave", path, allowed)
+    whole = os.path.realpath(name)  # the process may change its folder
+    if os.path.isdir(whole) or not os.path.isdir(os.path.dirname(whole)):
+        raise InvalidInputError.of("autosave", name, allowed)
+    if new and os.path.exists(whole) and os.path.getsize(whole):
+        allowed = "a new file: Conversation.load goes on with a saved conversation; delete the file to begin anew"
+        raise InvalidInputError.of("autosave", name, allowed)
+    return whole
+
+
+def read_file(path: "os.PathLike[str]") -> str:
+    """Return the text of a saved conversation's file.
+
+    Raises:
+        InvalidInputError: the file cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except UnicodeDecodeError:
+        problem = "no UTF-8 text"
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    raise InvalidInputError(f"text must be the path of a saved conversation: {problem}", field="text")
+
+
+class Autosave:
+    """Writes the states of one conversation to one file.
+
+    Args:
+        path: from `check_path`.
+        report: is told why the conversation could not be saved; once until a write succeeds.
+        patience: seconds to wait for a write.
+    """
+
+    def __init__(
+        self, path: str, report: Callable[[str, Exception | None], object], patience: float = _PATIENCE
+    ) -> None:
+        self._path = path
+        self._report = report
+        self._patience = patience
+        self._lock = threading.Lock()  # held while a thread writes
+        self._newest: SavedConversation | None = None
+        self._writing: asyncio.Future[bool] | None = None
+        self._failing = False
+
+    def begin(self, saved: SavedConversation) -> None:
+        """Begin to write a state; to be called in the event loop."""
+        self._newest = saved
+        loop = asyncio.get_running_loop()
+        try:
+            self._writing = loop.run_in_executor(None, self._write)
+        except RuntimeError:  # the event loop is ending, and has no threads any more: blocking keeps nobody waiting
+            self._writing = loop.create_future()
+            try:
+                self._writing.set_result(self._write())
+            except Exception as error:
+                self._writing.set_exception(error)
+        self._writing.add_done_callback(self._note)
+
+    async def written(self) -> None:
+        """Wait until the newest state is written, or cannot be."""
+        if self._writing is None:
+            return
+        _, late = await asyncio.wait([self._writing], timeout=self._patience)  # which cancels nothing
+        if late:
+            self._fail(f"not written after {self._patience:g} s", None)
+
+    def _write(self) -> bool:
+        """Write the newest state, in a thread; return False if an earlier call has written that already."""
+        with self._lock:
+            saved, self._newest = self._newest, None
+            if saved is not None:
+                _replace(self._path, saved.dumps())
+            return saved is not None
+
+    def _note(self, writing: "asyncio.Future[bool]") -> None:
+        error = None if writing.cancelled() else writing.exception()
+        if isinstance(error, Exception):
+            # Without the traceback, whose frames hold what was said.
+            self._fail(f"{type(error).__name__}: {error}", error.with_traceback(None))
+        elif not writing.cancelled() and writing.result():
+            self._failing = False
+
+    def _fail(self, problem: str, error: Exception | None) -> None:
+        if not self._failing:
+            self._failing = True
+            self._report(f"the conversation could not be saved to {self._path!r}: {problem}", error)
+
+
+def _replace(path: str, text: str) -> None:
+    """Replace a file as a whole; the new one is readable by its owner only."""
+    import tempfile  # would slow the import of the package
+
+    folder = os.path.dirname(path)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".ctxcache-", suffix=".tmp")
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(handle)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: str) -> None:
+    """Make the new name last through a power cut, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
