@@ -38,8 +38,12 @@ def refuse_own_options(options: Mapping[str, Any], *further: str) -> None:
     Raises:
         InvalidInputError: names the option.
     """
-    body = options.get("extra_body")
-    for name in (*_OWN, *further):
-        for field, given in ((name, options), (f"extra_body[{name!r}]", body)):
-            if isinstance(given, Mapping) and name in given:
-                raise InvalidInputError.of(field, type(given[name]), "left out (the managed context sets it)")
+    names, body = (*_OWN, *further), options.get("extra_body")
+    for place, given in (("{}", options), ("extra_body[{!r}]", body)):
+        if given is None or not isinstance(given, Mapping):
+            continue
+        for name in names:
+            if name in given:
+                raise InvalidInputError.of(
+                    place.format(name), type(given[name]), "left out (the managed context sets it)"
+                )

@@ -120,7 +120,8 @@ def read_messages(value: Iterable[MessageLike]) -> tuple[Message, ...]:
     Raises:
         InvalidInputError: for no messages, or an item that is not a message: `messages[2].role` names the place.
     """
-    plain = type(value) is list  # the usual case; `isinstance` against the ABCs is slow
+    kind = type(value)
+    plain = kind is list or kind is tuple  # the usual cases; `isinstance` against the ABCs is slow
     if not plain and (isinstance(value, str | bytes | Mapping | Message) or not isinstance(value, Iterable)):
         raise InvalidInputError.of("messages", value, "a list of messages")
     items = tuple(value)

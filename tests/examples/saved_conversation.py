@@ -14,14 +14,17 @@ MODEL = "Doubao-1.5-pro-32k"
 FILE = Path("conversation.json")
 
 
+def begin(session: AsyncSession) -> Conversation:
+    """Return the saved conversation, or a new one; every turn is saved."""
+    if FILE.exists():
+        return Conversation.load(session, FILE, autosave=FILE)
+    return Conversation(session, model=MODEL, messages=[system("You are a friendly agent")], autosave=FILE)
+
+
 async def say(text: str) -> None:
-    """Say `text` in the saved conversation, or in a new one; every turn is saved."""
+    """Make one turn."""
     async with AsyncSession() as session:
-        if FILE.exists():
-            chat = Conversation.load(session, FILE, autosave=FILE)
-        else:
-            chat = Conversation(session, model=MODEL, messages=[system("You are a friendly agent")], autosave=FILE)
-        reply = await chat.ask(text)
+        reply = await begin(session).ask(text)
         print(reply.text)
 
 

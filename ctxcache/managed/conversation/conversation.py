@@ -150,7 +150,8 @@ class Conversation(ManagedCalls):
         finally:
             turn.release()
             self._dialogue.changed()
-        await self._dialogue.settled()
+        if self._dialogue.autosave is not None:
+            await self._dialogue.settled()
         if failure is not None:
             raise failure
         return answer

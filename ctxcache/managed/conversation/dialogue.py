@@ -124,7 +124,7 @@ class Dialogue:
             CtxCacheError: any of the family.
         """
         self._advice = ""
-        live = await self._ready(deadline)
+        live = self.context.usable or await self._ready(deadline)
         try:
             return await self._send(live, question, call, deadline)
         except CtxCacheError:
@@ -348,6 +348,7 @@ def _is_complete(answer: ChatCompletion) -> bool:
 
 def _is_blank(answer: ChatCompletion) -> bool:
     """Whether an answer has nothing in it, not even an end: no text, no tool call, no finish reason."""
-    return not any(
-        choice.finish_reason or choice.message.tool_calls or choice.message.content for choice in answer.choices
-    )
+    for choice in answer.choices:
+        if choice.finish_reason or choice.message.tool_calls or choice.message.content:
+            return False
+    return True

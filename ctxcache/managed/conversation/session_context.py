@@ -63,12 +63,15 @@ class SessionContext:
         carried = self.carried
         return (*carried[:-1], *answered_part(carried[-1], question)) if carried else ()
 
+    @property
+    def usable(self) -> LiveContext | None:
+        """The context, unless it is lost or has expired."""
+        live = self.live
+        return None if live is None or self.lost is not None or live.expired(self._keeper.clock()) else live
+
     async def ready(self, transcript: Transcript) -> LiveContext:
         """Return a context that may be used: the present one, or a new one if that is lost or expired."""
-        live = self.live
-        if live is None or self.lost is not None or live.expired(self._keeper.clock()):
-            return await self.create(transcript, self.lost or "expired")
-        return live
+        return self.usable or await self.create(transcript, self.lost or "expired")
 
     async def create(self, transcript: Transcript, reason: Loss) -> LiveContext:
         """Create a context from the transcript and use it from now on; on failure nothing changes.
