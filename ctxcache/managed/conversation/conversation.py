@@ -88,10 +88,10 @@ class Conversation(ManagedCalls):
         is_gone: which errors say that the context is gone, and that the turn did not run; default:
             `ContextGoneError`. If it raises, that is logged and counts as no.
         clock: Unix seconds.
+        chat_defaults: parameters of every turn that does not give its own, in addition to the session's.
         autosave: a new file, readable by its owner only, that is replaced at the beginning and the end of every turn;
             `load` goes on from there. `ask` and streams end when the file is written. A write that fails never fails a
             turn: the logger and `on_warning` are told. None: call `save` yourself.
-        chat_defaults: parameters of every turn that does not give its own, in addition to the session's.
 
     Raises:
         InvalidInputError: an argument is out of range.
