@@ -5,13 +5,11 @@
 A reader who leaves ends the handler, and with it the stream: nothing goes on in the background.
 """
 
-import json
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from ctxcache import AsyncSession, CtxCacheError, Prefix, system
-from ctxcache.sse import ServerSentEvent, encode
 
 MANUAL = web.AppKey("MANUAL", Prefix)
 
@@ -25,17 +23,16 @@ async def one_session(app: web.Application) -> AsyncIterator[None]:
 
 async def ask(request: web.Request) -> web.StreamResponse:
     """Answer one question."""
-    question = str((await request.json())["question"])
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-    await response.prepare(request)
+    stream = request.app[MANUAL].stream(str((await request.json())["question"]))
     try:
-        async with request.app[MANUAL].stream(question) as stream:
-            async for text in stream.text():
-                await response.write(encode([ServerSentEvent(json.dumps(text))]))
-        last = ServerSentEvent("[DONE]")
-    except CtxCacheError as error:  # the status 200 has left: the reader learns of the failure by an event
-        last = ServerSentEvent(json.dumps(error.message), event="error")
-    await response.write(encode([last]))
+        await stream.open()  # an error until here is an HTTP error, not an event
+    except CtxCacheError as error:
+        raise web.HTTPBadGateway(text=error.message) from error
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    async with stream:
+        await response.prepare(request)
+        async for data in stream.sse(heartbeat=15):
+            await response.write(data)
     return response
 
 

@@ -1,20 +1,18 @@
-"""The same relay as a FastAPI service.
+"""The same relay as a FastAPI service, and a route that answers at once.
 
     uvicorn relay_fastapi:app
 
 The answer is opened before the response begins, so an error until then is an HTTP error and not an event.
 """
 
-import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
 
-from ctxcache import AsyncSession, CtxCacheError, ManagedStream, Prefix, system
-from ctxcache.sse import ServerSentEvent, encode
+from ctxcache import AsyncSession, CtxCacheError, Prefix, system
 
 
 @asynccontextmanager
@@ -31,22 +29,19 @@ app = FastAPI(lifespan=one_session)
 
 @app.post("/ask")
 async def ask(request: Request, question: Annotated[str, Body(embed=True)]) -> StreamingResponse:
-    """Answer one question."""
+    """Answer one question, piece by piece."""
     manual: Prefix = request.app.state.manual
     stream = manual.stream(question)
     try:
         await stream.open()
     except CtxCacheError as error:
         raise HTTPException(502, error.message) from error
-    return StreamingResponse(events(stream), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return StreamingResponse(stream.sse(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-async def events(stream: ManagedStream) -> AsyncIterator[bytes]:
-    """Encode an answer; Starlette cancels this when the reader leaves, which closes the stream."""
-    try:
-        async with stream:
-            async for text in stream.text():
-                yield encode([ServerSentEvent(json.dumps(text))])
-        yield encode([ServerSentEvent("[DONE]")])
-    except CtxCacheError as error:
-        yield encode([ServerSentEvent(json.dumps(error.message), event="error")])
+@app.post("/answer")
+async def answer(request: Request, question: Annotated[str, Body(embed=True)]) -> dict[str, Any]:
+    """Answer one question at once."""
+    manual: Prefix = request.app.state.manual
+    reply = await manual.ask(question)
+    return reply.to_dict()

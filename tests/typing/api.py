@@ -1,6 +1,6 @@
 """The public face as its users' type checkers see it. Never run: mypy and pyright read it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from typing import Any, assert_type
 
@@ -55,6 +55,10 @@ async def calls() -> None:
         assert_type(reply.usage, Usage | None)
         assert_type(reply.request_id, str | None)
         assert_type(reply.raw, dict[str, Any])
+        assert_type(reply.to_dict(), dict[str, Any])
+        assert_type(reply.headers, Mapping[str, str])
+        assert_type(reply.headers.get("x-ratelimit-remaining-requests"), str | None)
+        assert_type(reply.status, int | None)
 
         opened = await session.chat.create(context_id=context.id, model="m", messages=[user("a")], stream=True)
         assert_type(opened, ChatStream)
@@ -68,6 +72,10 @@ async def calls() -> None:
                 assert_type(chunk.text, str)
         assert_type(stream.usage, Usage | None)
         assert_type(stream.completion(), ChatCompletion)
+        assert_type(await stream.finish(), ChatCompletion)
+        assert_type(stream.headers, Mapping[str, str] | None)
+        async for data in stream.sse(heartbeat=None):
+            assert_type(data, bytes)
         assert_type(stream.text(), AsyncIterator[str])
 
 
@@ -97,6 +105,7 @@ async def errors(session: AsyncSession) -> None:
         await session.chat.create(context_id="c", model="m", messages=[Message("user", "a")], repeatable=True)
     except APIStatusError as error:
         assert_type(error.status, int | None)
+        assert_type(error.headers, Mapping[str, str])
         assert_type(error.code, str)
         assert_type(error.retry_after, float | None)
     except StreamInterruptedError as error:
