@@ -150,6 +150,12 @@ def test_memory_is_measured_in_fresh_processes() -> None:
     assert all(len(cases) == 1 for *_, cases in plan(["memory"], FULL, ["ctxcache"], 1))
 
 
+@pytest.mark.parametrize("client", PEERS[:2])
+async def test_peers_open_no_more_than_they_can(client: str, port: int) -> None:
+    """What would take a peer a quarter of an hour is left out for that peer before anything is opened."""
+    assert await scenarios.load("memory").measure(client, port, Case("10,000 open", {"open": 10_000})) is None
+
+
 @pytest.mark.parametrize("size", [FULL, QUICK, TINY])
 def test_case_names_are_unique(size: object) -> None:
     """A case is found by its name: no scenario has two of one name, at any size."""
