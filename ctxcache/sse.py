@@ -84,6 +84,7 @@ class SSEDecoder:
 
     __slots__ = (
         "_after_cr",
+        "_between",
         "_bom",
         "_data",
         "_fields",
@@ -102,6 +103,7 @@ class SSEDecoder:
         self._limit = max_event_bytes
         self._bom: bytes | None = b""  # the part of a BOM seen so far; None once decided
         self._after_cr = False  # the last byte was CR: a following LF belongs to the same line end
+        self._between = False  # nothing is held, and the next byte begins a line
         self.too_large = False
         self.last_event_id = ""
         self.retry: int | None = None
@@ -133,6 +135,23 @@ class SSEDecoder:
 
     def feed_raw(self, data: bytes) -> list[RawEvent]:
         """Do as `feed`, but leave the data of the events as bytes, for a parser that takes bytes."""
+        # A server that writes each event by itself mostly brings one a read: nothing to split, nothing to keep.
+        if (
+            self._between
+            and data[:6] == b"data: "
+            and data.endswith(b"\n\n")
+            and data.find(b"\n") == len(data) - 2
+            and _CR not in data
+            and len(data) <= self._limit
+        ):
+            return [(data[6:-2], "message", self.last_event_id, None)]
+        self._between = False
+        events = self._feed(data)
+        held = self._line or self._data is not None or self._fields
+        self._between = not (held or self._after_cr or self._bom is not None or self.too_large)
+        return events
+
+    def _feed(self, data: bytes) -> list[RawEvent]:
         line = self._line
         # Most of many small reads bring nothing but more of a line, and this is the short way. Where a line has begun,
         # BOM and CR are settled, and nothing was too large.

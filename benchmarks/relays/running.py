@@ -71,7 +71,7 @@ class Running:
     def _create(self, load: str) -> str:
         asking = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_STARTING)
         with contextlib.closing(asking):
-            asking.request("POST", "/v1/context/create", _content(model=load), _HEADERS)
+            asking.request("POST", "/v1/context/create", _content(model=load, mode="common_prefix"), _HEADERS)
             answer = asking.getresponse().read()
         if b'"id"' not in answer:
             raise RuntimeError(f"no context: {answer[:300].decode(errors='replace')}")

@@ -194,28 +194,25 @@ class ChatStream(StreamedAnswer):
         """Read until there is a chunk; False at the end. Errors are raised elsewhere: this frame holds the bytes."""
         call, exchange = self._opened()
         most = self._calls.limits.answer_bytes
-        self._to(READING)
+        if self._state is OPEN:  # as `_to` would, which every chunk would call twice
+            self._state = READING
         try:
-            while self._state is READING and not self._ready and (decoder := self._decoder) is not None:
+            while self._state is READING and (decoder := self._decoder) is not None:
                 exchange.wait_begins()
-                events: list[RawEvent] = []
-                while not events:  # bytes without an event, such as comments, do not end the wait
-                    data = await exchange.read()
+                while data := await exchange.read():
                     self._received += len(data)
-                    if not data:
+                    if (events := decoder.feed_raw(data)) or self._received > most:
+                        exchange.wait_ends()
+                        self._take(events, within=self._received <= most)
                         break
-                    events = decoder.feed_raw(data)
-                    if self._received > most:
-                        break
-                    if not events:
-                        self._note_beginning(data)
-                exchange.wait_ends()
-                if data:
-                    self._take(events, within=self._received <= most)
+                    self._note_beginning(data)  # bytes without an event, such as comments, do not end the wait
                 else:
+                    exchange.wait_ends()
                     self._end_of_body(decoder)
                 if decoder.too_large:
                     decoder.feed_raw(b"")  # raises the error that waited for the events before it
+                if self._ready:
+                    break
         except CtxCacheError as error:
             if self._state is not ENDED:
                 self._fail(self._as_stream_error(error))
@@ -224,8 +221,9 @@ class ChatStream(StreamedAnswer):
             call.end()
             exchange.close()
             raise
-        self._to(OPEN)
-        if self._state is ENDED and exchange.at_end:
+        if self._state is READING:
+            self._state = OPEN
+        elif self._state is ENDED and exchange.at_end:
             await exchange.finish()  # the connection and the turn are free before the last chunks are delivered
         return bool(self._ready)
 

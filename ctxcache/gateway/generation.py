@@ -1,6 +1,8 @@
 """The engine at work on one chat: a task for each call of the engine, one reader takes the fragments in batches.
 
-An engine is called once for each reply, or once for all of them (`ManagedEngine.all_replies`).
+An engine is called once for each reply, or once for all of them (`ManagedEngine.all_replies`). A single call of an
+engine that yields batches (`ManagedEngine.batches`) needs no task: the reader runs the engine, one batch at a time, and
+no second task wakes for each chunk.
 
 The reader gets every fragment written since the last look, so an engine that is faster than the client's connection
 costs few writes, and a slow engine is passed on piece by piece. Fragments that wait are bounded: a writer `ahead`
@@ -9,9 +11,9 @@ fragments before the reader waits, and so, through the connection's back-pressur
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import reduce
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -36,6 +38,9 @@ class Generation:
         chat: the accepted chat, whose replies are fed.
         ahead: how many fragments may wait for the reader.
         client: `Prompt.client`.
+
+    Attributes:
+        done: whether every reply has ended and every fragment was taken.
     """
 
     def __init__(self, engine: Engine, chat: AcceptedChat, ahead: int, client: str = "") -> None:
@@ -44,7 +49,8 @@ class Generation:
         self._ahead: Final = ahead
         self._client: Final = client
         replies = range(len(chat.replies))
-        self._calls: Final = [replies] if getattr(engine, "all_replies", False) else [(index,) for index in replies]
+        self._all_replies: Final[bool] = getattr(engine, "all_replies", False)
+        self._calls: Final = [replies] if self._all_replies else [(index,) for index in replies]
         self._usage: Final[dict[int, Usage]] = {}  # by the first reply of the call
         self._text_only = True
         self._fragments: list[Fragment] = []
@@ -52,21 +58,26 @@ class Generation:
         self._read: Final = asyncio.Event()
         self._running = len(self._calls)
         self._failure: APIStatusError | None = None
+        self.done = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._batches: AsyncIterator[Any] | None = None  # of the engine that the reader runs
 
     async def __aenter__(self) -> "Generation":
-        self._tasks = [asyncio.create_task(self._write(call)) for call in self._calls]
+        if getattr(self._engine, "batches", False) and len(self._calls) == 1 and self._chat.max_tokens > 0:
+            self._batches = self._engine.generate(self._prompt(self._calls[0]))
+        else:
+            self._tasks = [asyncio.create_task(self._write(call)) for call in self._calls]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    @property
-    def done(self) -> bool:
-        """Whether every reply has ended and every fragment was taken."""
-        return not self._running and not self._fragments and self._failure is None
+        if self._batches is not None:
+            try:
+                await _close(self._batches)
+            except Exception:
+                _log.exception("the engine failed")
 
     async def take(self) -> list[Fragment]:
         """Return the waiting fragments, at least one; not to be called when `done`.
@@ -77,10 +88,15 @@ class Generation:
         while not self._fragments:
             if self._failure is not None:
                 raise self._failure
-            self._written.clear()
-            await self._written.wait()
+            if self._batches is not None:
+                await self._run_batch(self._batches)
+            else:
+                self._written.clear()
+                await self._written.wait()
         fragments, self._fragments = self._fragments, []
-        self._read.set()
+        if self._tasks:
+            self._read.set()
+        self.done = not self._running and self._failure is None
         return fragments
 
     def usage(self, counted: Usage) -> Usage:
@@ -93,28 +109,53 @@ class Generation:
         first, *others = (self._usage[call[0]] for call in self._calls)
         return reduce(_add_reply, others, first)
 
+    # --- the engine, run by the reader
+
+    async def _run_batch(self, batches: AsyncIterator[Any]) -> None:
+        try:
+            self._take(self._calls[0], await anext(batches))
+        except StopAsyncIteration:
+            self._end(self._calls[0])
+            self._running = 0
+        except Exception as error:
+            self._fail(error)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._fail(error)  # the engine cancelled itself
+
     # --- the writers
 
     async def _write(self, call: Sequence[int]) -> None:
-        replies = [self._chat.replies[index] for index in call]
         try:
             if self._chat.max_tokens > 0:
                 await self._run_engine(call)
-            for index, reply in zip(call, replies, strict=True):
-                if text := reply.end():
-                    self._fragments.append((index, text))
-                self._fragments.append((index, None))
-        except APIStatusError as error:
-            self._failure = error
-        except Exception:
-            _log.exception("the engine failed")
-            self._failure = engine_failed()
-        except asyncio.CancelledError:
-            self._failure = engine_failed()  # by the engine, or since nobody reads any more
+            self._end(call)
+        except Exception as error:
+            self._fail(error)
+        except asyncio.CancelledError as error:
+            self._fail(error)  # by the engine, or since nobody reads any more
             raise
         finally:
             self._running -= 1
             self._written.set()
+
+    def _end(self, call: Sequence[int]) -> None:
+        """End the replies of a call."""
+        for index in call:
+            if text := self._chat.replies[index].end():
+                self._fragments.append((index, text))
+            self._fragments.append((index, None))
+
+    def _fail(self, error: BaseException) -> None:
+        """Note the refusal that `take` raises when the earlier fragments were taken."""
+        if isinstance(error, APIStatusError):
+            self._failure = error
+            return
+        if not isinstance(error, asyncio.CancelledError):
+            _log.error("the engine failed", exc_info=error)
+        self._failure = engine_failed()
 
     async def _run_engine(self, call: Sequence[int]) -> None:
         pieces = self._engine.generate(self._prompt(call))
@@ -134,7 +175,8 @@ class Generation:
                     if reply.finish_reason and len(call) == 1:
                         return
                 else:
-                    self._take(call, piece)
+                    self._take(call, piece if isinstance(piece, list) else (piece,))
+                    self._written.set()
                 count += 1
                 if len(self._fragments) >= self._ahead:
                     self._read.clear()
@@ -142,9 +184,7 @@ class Generation:
                 elif count % unbroken == 0:
                     await asyncio.sleep(0)
         finally:
-            close = getattr(pieces, "aclose", None)  # not every async iterator has the method
-            if close is not None:
-                await close()
+            await _close(pieces)
 
     def _prompt(self, call: Sequence[int]) -> Prompt:
         chat = self._chat
@@ -160,21 +200,27 @@ class Generation:
             client=self._client,
         )
 
-    def _take(self, call: Sequence[int], piece: object) -> None:
-        """Take a piece that the gateway does not cut."""
-        if not isinstance(piece, Piece):
-            raise TypeError(f"an engine must yield str or Piece, got {type(piece).__name__}")
+    def _take(self, call: Sequence[int], pieces: Iterable[object]) -> None:
+        """Take pieces that the gateway does not cut."""
         self._text_only = False
-        index = call[0] if len(call) == 1 else piece.index
-        if index not in call:
-            raise IndexError(f"Piece.index must be that of one of {len(call)} replies, got {index}")
-        if piece.text and not piece.text.isascii():
-            piece.text.encode()
-        if piece.usage is not None:
-            self._usage[call[0]] = piece.usage
-        for shown in self._chat.replies[index].take(piece):
-            self._fragments.append((index, shown))
-            self._written.set()
+        for piece in pieces:
+            if not isinstance(piece, Piece):
+                raise TypeError(f"an engine must yield str, Piece or a list of Piece, got {type(piece).__name__}")
+            index = piece.index if self._all_replies else call[0]
+            if index not in call:
+                raise IndexError(f"Piece.index must be that of one of {len(call)} replies, got {index}")
+            if piece.text and not piece.text.isascii():
+                piece.text.encode()
+            if piece.usage is not None:
+                self._usage[call[0]] = piece.usage
+            for shown in self._chat.replies[index].take(piece):
+                self._fragments.append((index, shown))
+
+
+async def _close(pieces: AsyncIterator[Any]) -> None:
+    close = getattr(pieces, "aclose", None)  # not every async iterator has the method
+    if close is not None:
+        await close()
 
 
 def _add_reply(usage: Usage, reply: Usage) -> Usage:

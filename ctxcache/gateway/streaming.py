@@ -4,7 +4,6 @@ The response head is sent with the first chunk: an engine that fails before the 
 A later error is sent as an event, and the stream ends without `[DONE]`.
 """
 
-from collections.abc import Sequence
 from typing import Final
 
 from aiohttp import HttpVersion11, web
@@ -78,22 +77,23 @@ class StreamedAnswer:
         return self._response
 
     async def _send(self) -> None:
-        while True:
-            *writes, last = self._join(self._chunks.events(await self._generation.take()))
-            if not self._response.prepared:
-                await self._response.prepare(self._request)
-            for data in writes:
-                await self._response.write(data)
-            if self._generation.done:
-                break
-            await self._response.write(last)
+        generation, response = self._generation, self._response
+        events = self._chunks.events(await generation.take())
+        await response.prepare(self._request)
+        while not generation.done:
+            for data in self._join(events):
+                await response.write(data)
+            events = self._chunks.events(await generation.take())
         # The turn is stored and the context free before the client learns that the answer is complete.
-        usage = self._generation.usage(self._chat.complete())
-        *writes, last = self._join([last, *([self._chunks.usage(usage)] if self._with_usage else []), answers.DONE])
+        usage = generation.usage(self._chat.complete())
+        *writes, last = self._join([*events, *([self._chunks.usage(usage)] if self._with_usage else []), answers.DONE])
         for data in writes:
-            await self._response.write(data)
-        await self._response.write_eof(last)
+            await response.write(data)
+        await response.write_eof(last)
 
-    def _join(self, events: Sequence[bytes]) -> list[bytes]:
+    def _join(self, events: list[bytes]) -> list[bytes]:
+        """Join the events of each write."""
         size = self._chunks_per_write
+        if len(events) == 1:
+            return events
         return [b"".join(events[start : start + size]) for start in range(0, len(events), size)]

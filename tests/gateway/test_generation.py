@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ctxcache.errors import BadRequestError, InternalServerError, RateLimitError
+from ctxcache.gateway import Piece
 from ctxcache.gateway.generation import Generation
 from ctxcache.gateway.rules.table import AcceptedChat, ContextTable
 from ctxcache.models import ChatRequest, ContextRequest, TruncationStrategy, user
@@ -76,6 +77,101 @@ async def test_what_an_engine_wrote_before_it_failed_is_taken_first(clock: Any, 
         for _ in range(2):
             with pytest.raises(InternalServerError, match="unexpected internal error"):
                 await generation.take()
+
+
+class Batches:
+    """An engine that yields each of its lists, or raises it; `asked` counts the lists asked for."""
+
+    all_replies = batches = True
+
+    def __init__(self, *items: Any) -> None:
+        self.items = items
+        self.asked = self.closed = 0
+        self.task: asyncio.Task[Any] | None = None
+
+    async def generate(self, prompt: Any) -> AsyncIterator[list[Piece]]:
+        """Yield the lists."""
+        self.task = asyncio.current_task()
+        try:
+            for item in self.items:
+                self.asked += 1
+                if isinstance(item, BaseException):
+                    raise item
+                if item is None:
+                    await asyncio.Event().wait()
+                yield item
+        finally:
+            self.closed += 1
+
+
+async def test_the_reader_runs_an_engine_of_batches(clock: Any) -> None:
+    """Each list is taken at once, in the reader's own task, and none is asked for before the last one was taken."""
+    engine = Batches([Piece(text="a"), Piece(text="b", index=1)], [], [Piece(text="c", finish_reason="length")])
+    chat = accepted(clock, n=2)
+    async with Generation(engine, chat, ahead=10) as generation:
+        assert engine.asked == 0
+        assert await generation.take() == [(0, "a"), (1, "b")]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert engine.asked == 1
+        assert await generation.take() == [(0, "c")]
+        assert not generation.done
+        assert await generation.take() == [(0, None), (1, None)]
+        assert generation.done
+        assert engine.task is asyncio.current_task()
+    assert [reply.finish_reason for reply in chat.replies] == ["length", "stop"]
+    assert engine.closed == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [RuntimeError("secret"), asyncio.CancelledError(), [5], [Piece(index=3)], [Piece(text="\ud800")], Piece(text="x")],
+)
+async def test_a_failure_between_batches_is_one_of_the_engine(clock: Any, failure: Any) -> None:
+    """A failure, a cancellation or a bad list comes after the earlier lists, and closes the engine."""
+    engine = Batches([Piece(text="a")], failure, [Piece(text="b")])
+    async with Generation(engine, accepted(clock), ahead=10) as generation:
+        assert await generation.take() == [(0, "a")]
+        for _ in range(2):
+            with pytest.raises(InternalServerError, match="unexpected internal error"):
+                await generation.take()
+        assert not generation.done
+    assert engine.closed == 1
+
+
+@pytest.mark.parametrize("batches", [(None,), ([Piece(text="a")], None)])
+async def test_a_reader_that_is_cancelled_cancels_an_engine_of_batches(clock: Any, batches: Any) -> None:
+    """A client that leaves while the engine waits cancels the engine, and the cancellation is no failure."""
+    engine = Batches(*batches)
+
+    async def read() -> None:
+        async with Generation(engine, accepted(clock), ahead=10) as generation:
+            while True:
+                await generation.take()
+
+    reader = asyncio.create_task(read())
+    while engine.asked < len(batches):  # noqa: ASYNC110  # what is waited for has no event
+        await asyncio.sleep(0)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    assert engine.closed == 1
+
+
+async def test_a_reader_that_leaves_closes_an_engine_of_batches(clock: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A generation that is left early closes the engine; a failure of the closing is logged, and goes no further."""
+
+    class Untidy(Batches):
+        async def generate(self, prompt: Any) -> AsyncIterator[list[Piece]]:
+            try:
+                yield [Piece(text="a")]
+            finally:
+                raise RuntimeError("in closing")
+
+    async with Generation(Untidy(), accepted(clock), ahead=10) as generation:
+        assert await generation.take() == [(0, "a")]
+    assert "in closing" in caplog.text
+    caplog.clear()
 
 
 async def fragments(engine: Any, chat: AcceptedChat) -> list[Any]:

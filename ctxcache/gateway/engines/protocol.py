@@ -104,9 +104,13 @@ class ManagedEngine(Engine, Protocol):
     Attributes:
         all_replies: True: one call of `generate` writes all `prompt.replies` replies, and `Piece.index` tells them
             apart. Default False.
+        batches: True: `generate` yields lists of `Piece`. The pieces of a list are written to the client at once, and
+            only then the next list is asked for: for an engine that relays, and has a list from each read of a socket.
+            Default False.
     """
 
     all_replies: bool
+    batches: bool
 
     async def start(self) -> None:
         """Get ready, before the gateway listens. An exception ends the start of the gateway."""

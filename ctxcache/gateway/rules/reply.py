@@ -110,6 +110,12 @@ class Reply:
         Raises:
             InvalidInputError: for a value that JSON cannot express.
         """
+        if piece.text and not (
+            piece.reasoning or piece.tool_calls or piece.logprobs or piece.finish_reason or self._held_length
+        ):  # the hot path
+            self._parts.append(piece.text)
+            self._counted = False
+            return [piece.text]
         shown: list[str | bytes] = []
         if self._held_length:
             shown.append(self._show(self._release(self._held_length)))
