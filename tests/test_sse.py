@@ -367,3 +367,40 @@ class TestCost:
             assert not decoder.feed_raw(data[i : i + 1])
         assert decoder.buffered == sum(len(x) + 1 for x in lines)
         assert decoder.feed(b"\n") == [event("\n".join(lines))]
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        b"data: b\n\n",
+        b"data: b\rdata: c\n\n",
+        b"data: b\r\n\n",
+        b"data: b\ndata: c\n\n",
+        b"data: b\n",
+        b"data: b\n\n\n",
+        b"data: \n\n",
+        b"data:b\n\n",
+        b"\xef\xbb\xbfdata: b\n\n",
+        b"id: 7\n\n",
+        b"event: x\n",
+        b": b\n\n",
+        b"\n",
+        b"",
+    ],
+)
+@pytest.mark.parametrize("first", [b"", b"data: a\n\n", b"data: a\n\ndata: ", b"data: a\n\nid\n", b"data: a\r\n\r"])
+def test_a_read_of_one_event_is_decoded_as_any_other(first: bytes, later: bytes) -> None:
+    """An event that comes alone in a read is the event that the same bytes make in one read, whatever came before."""
+    for after in (b"data: d\n\n", BOM + b"data: d\n\n"):
+        together = SSEDecoder().feed(first + later + after)
+        decoder = SSEDecoder()
+        assert [event for data in (first, later, after) for event in decoder.feed(data)] == together
+
+
+def test_an_event_too_large_ends_the_stream_for_a_read_of_one_event() -> None:
+    """After an event that was too large no event is returned, not even one that comes alone in a read."""
+    decoder = SSEDecoder(12)
+    assert [event.data for event in decoder.feed(b"data: a\n\ndata: 1234567")] == ["a"]
+    for _ in range(2):
+        with pytest.raises(EventTooLargeError):
+            decoder.feed(b"data: b\n\n")
