@@ -21,6 +21,7 @@ from .structs import struct
 
 __all__ = [
     "CHAT_PATH",
+    "COMPLETIONS_PATH",
     "CREATE_PATH",
     "PreparedChat",
     "Request",
@@ -37,6 +38,7 @@ __all__ = [
 CREATE_PATH: Final = "/context/create"
 _TIMEOUTS, _RETRY = Timeouts(), Retry()
 CHAT_PATH: Final = "/context/chat/completions"
+COMPLETIONS_PATH: Final = "/chat/completions"  # a chat without a context, at a server of OpenAI's API
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -67,7 +69,7 @@ class Request:
 
 @struct(kw_only=True)
 class PreparedChat:
-    """A chat, checked and encoded but for the context: `on(context_id)` makes the request.
+    """A chat, checked and encoded but for the context: `on(context_id)` or `alone()` makes the request.
 
     Attributes:
         messages: the messages as JSON objects with commas between; b"" where the chat has none yet.
@@ -106,11 +108,18 @@ class PreparedChat:
         Raises:
             InvalidInputError: `context_id` is not a non-empty string, or a message has text that UTF-8 cannot carry.
         """
-        context = codec.encode_fields({"context_id": checks.text("context_id", context_id)})[:-1]
+        given = codec.encode_fields({"context_id": checks.text("context_id", context_id)})[:-1] + b","
         messages = b"%b,%b" % (codec.encode_messages(before), self.messages) if before else self.messages
+        return self._request(CHAT_PATH, given, messages, context_id)
+
+    def alone(self) -> Request:
+        """Return the request that sends this chat without a context, to `/chat/completions`."""
+        return self._request(COMPLETIONS_PATH, b"{", self.messages, None)
+
+    def _request(self, path: str, beginning: bytes, messages: bytes, context_id: str | None) -> Request:
         return Request(
-            path=CHAT_PATH,
-            body=b'%b,"messages":[%b]%b' % (context, messages, self.fields),
+            path=path,
+            body=b'%b"messages":[%b]%b' % (beginning, messages, self.fields),
             repeatable=self.repeatable,
             stream=self.stream,
             context_id=context_id,

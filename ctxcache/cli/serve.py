@@ -2,34 +2,44 @@
 
 import argparse
 import asyncio
+import os
 import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ..errors import InvalidInputError
 from .inputs import non_negative, port, whole_number
 from .service import read_key
 from .terminal import Terminal
 
 if TYPE_CHECKING:
-    from ..gateway import Gateway
+    from ..gateway import Engine, Gateway
 
 __all__ = ["add_options", "run", "stop_signals"]
 
 SUMMARY: Final = "run a local gateway with both endpoints"
 DESCRIPTION: Final = """\
 Run a gateway on this machine: both endpoints of the Context API over real
-HTTP, with contexts in memory. The answers are scripted; no language model
-writes them.
+HTTP, with contexts in memory. By default the answers are scripted; no language
+model writes them. With --engine openai they come from servers of OpenAI's API
+(vLLM, SGLang, llama.cpp, Ollama, …), whose prompt caches then serve contexts.
 
 Two lines for the client's shell go to stdout; paste them there. Ctrl-C or
 SIGTERM stops the gateway at once, with exit code 0."""
 EXAMPLES: Final = """\
 examples:
   ctxcache serve
-  ctxcache serve --port 0 --key local-test --pieces-per-second 0"""
+  ctxcache serve --port 0 --key local-test --pieces-per-second 0
+  ctxcache serve --engine openai --upstream http://127.0.0.1:8001/v1
+  ctxcache serve --engine openai --upstream http://gpu-1:8000/v1 \\
+    --upstream http://gpu-2:8000/v1 --model chat=Qwen/Qwen3-8B --window 32768"""
+
+UPSTREAM_KEY: Final = "CTXCACHE_UPSTREAM_KEY"
+UPSTREAM_KINDS: Final = ("auto", "vllm", "sglang", "llama.cpp", "ollama", "openai")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +55,59 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "CTXCACHE_API_KEY is ignored, since it is likely your key for a real service)",
     )
     keys.add_argument("--key-file", metavar="FILE", help="file with the key, which is then not printed")
-    _add_answer_options(parser)
+    group = parser.add_argument_group("answers")
+    group.add_argument(
+        "--engine",
+        choices=("scripted", "openai"),
+        default="scripted",
+        help="who writes the answers (default: scripted)",
+    )
+    group.add_argument(
+        "--model",
+        action="append",
+        type=_model,
+        metavar="ID[=NAME]",
+        help="model to serve, and the upstream's name of that model; repeatable (default: the three documented ones; "
+        "with an upstream, the upstream's)",
+    )
+    group.add_argument(
+        "--window",
+        type=whole_number(2),
+        metavar="TOKENS",
+        help="context window of each model (default: as the upstream tells, else 32768)",
+    )
+    _add_upstream_options(parser)
+    _add_script_options(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="log each request to stderr; no content, no key")
 
 
-def _add_answer_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("answers")
+def _add_upstream_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("with --engine openai")
+    group.add_argument(
+        "--upstream",
+        action="append",
+        metavar="URL",
+        help="base URL of a server, version included; repeatable: each context stays with one of the servers",
+    )
+    group.add_argument(
+        "--upstream-kind",
+        choices=UPSTREAM_KINDS,
+        default="auto",
+        metavar="KIND",
+        help=f"what the servers are: {', '.join(UPSTREAM_KINDS[1:])} (default: auto, which asks each server once)",
+    )
+    group.add_argument(
+        "--upstream-key-file",
+        metavar="FILE",
+        help=f"file with the key for the servers, which no client sees (default: the key in {UPSTREAM_KEY}, else none)",
+    )
+    group.add_argument(
+        "--no-warm", action="store_true", help="do not let the server compute a context when the context is created"
+    )
+
+
+def _add_script_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("with --engine scripted")
     group.add_argument(
         "--pieces-per-second",
         type=non_negative,
@@ -68,38 +125,91 @@ def _add_answer_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--length", type=whole_number(0), metavar="N", help="pieces of each reply (default: the whole script)"
     )
-    group.add_argument(
-        "--model", action="append", metavar="ID", help="model to serve; repeatable (default: the three documented ones)"
-    )
+
+
+def _model(text: str) -> tuple[str, str]:
+    """Read `ID` or `ID=NAME`: the gateway's id of a model, and the upstream's name."""
+    name, given, theirs = text.partition("=")
+    if given and not (name and theirs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an id, or an id and a name: ID=NAME")
+    return name, theirs or name
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Serve until a signal arrives."""
-    asyncio.run(_serve(args, terminal))
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        runner.run(_serve(args, terminal))
     return 0
 
 
-async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
-    from ..gateway import MODELS, Gateway, ScriptedEngine  # imports aiohttp, which would slow --help
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's event loop where that is installed (extra `fast`); None is asyncio's."""
+    try:
+        uvloop = import_module("uvloop")
+    except ImportError:
+        return None
+    made: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return made
 
-    engine = ScriptedEngine(
-        pieces_per_second=args.pieces_per_second, first_token_delay=args.first_token_delay, length=args.length
-    )
+
+async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
+    from ..gateway import Gateway  # imports aiohttp, which would slow --help
+
     key = args.key if args.key_file is None else read_key(args.key_file)
-    gateway = Gateway(host=args.host, port=args.port, api_key=key, engine=engine, models=args.model or MODELS)
+    engine, models, told = await (_upstream(args) if args.engine == "openai" else _script(args))
+    gateway = Gateway(host=args.host, port=args.port, api_key=key, engine=engine, models=models)
     with stop_signals() as stop:
         async with gateway:
-            _print_exports(gateway, args, terminal)
+            _print_exports(gateway, args, terminal, told)
             await stop.wait()
     terminal.note("stopped")
 
 
-def _print_exports(gateway: "Gateway", args: argparse.Namespace, terminal: Terminal) -> None:
+async def _script(args: argparse.Namespace) -> "tuple[Engine, dict[str, int], str]":
+    """Return the scripted engine, the models, and a phrase for the terminal."""
+    from ..gateway import MODELS, WINDOW, ScriptedEngine
+
+    if args.upstream:
+        raise InvalidInputError("--upstream needs --engine openai", field="upstream")
+    engine = ScriptedEngine(
+        pieces_per_second=args.pieces_per_second, first_token_delay=args.first_token_delay, length=args.length
+    )
+    names = [name for name, _ in args.model] if args.model else MODELS
+    return engine, dict.fromkeys(names, args.window or WINDOW), "scripted answers, no language model"
+
+
+async def _upstream(args: argparse.Namespace) -> "tuple[Engine, dict[str, int], str]":
+    """Return the engine for the upstreams, the models, and a phrase for the terminal."""
+    from ..gateway import WINDOW, UpstreamEngine
+
+    if not args.upstream:
+        raise InvalidInputError("--engine openai needs --upstream URL", field="upstream")
+    key = os.environ.get(UPSTREAM_KEY) or None if args.upstream_key_file is None else read_key(args.upstream_key_file)
+    engine = UpstreamEngine(
+        args.upstream,
+        api_key=key,
+        model_names=dict(args.model or ()),
+        kind=args.upstream_kind,
+        warm=not args.no_warm,
+    )
+    windows: dict[str, int | None] = {name: None for name, _ in args.model or ()}
+    try:
+        if not windows:
+            windows = await engine.models()
+    finally:
+        await engine.aclose()
+    if not windows:
+        raise InvalidInputError("the upstream lists no models: name them with --model", field="model")
+    models = {name: args.window or window or WINDOW for name, window in windows.items()}
+    return engine, models, f"answers from {', '.join(args.upstream)}; models: {', '.join(models)}"
+
+
+def _print_exports(gateway: "Gateway", args: argparse.Namespace, terminal: Terminal, told: str) -> None:
     key = shlex.quote(gateway.api_key)
     if args.key_file is not None:
         key = f'"$(cat {shlex.quote(str(Path(args.key_file).absolute()))})"'
     terminal.out.write(f"export CTXCACHE_BASE_URL={gateway.base_url}\nexport CTXCACHE_API_KEY={key}\n")
-    terminal.note(f"listening on {args.host} port {gateway.port}; scripted answers, no language model; Ctrl-C stops")
+    terminal.note(f"listening on {args.host} port {gateway.port}; {told}; Ctrl-C stops")
 
 
 @contextmanager

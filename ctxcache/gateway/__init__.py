@@ -12,13 +12,13 @@
     generation  the engine at work on one chat                          │
     collection  stored messages hidden from the garbage collector       │
     engines/    Engine and Piece (write your own), ScriptedEngine,      │
-                LlamaEngine                                            ─┘
+                UpstreamEngine, LlamaEngine                            ─┘
     ── below: pure, clock and randomness are parameters ──
     limits      GatewayLimits, the bounds on clients
     rules/      contexts, their window and ttl, replies, tokens, the JSON of answers, refusals
 """
 
-from .engines import Engine, LlamaEngine, ManagedEngine, NewContext, Piece, Prompt, ScriptedEngine
+from .engines import Engine, LlamaEngine, ManagedEngine, NewContext, Piece, Prompt, ScriptedEngine, UpstreamEngine
 from .limits import GatewayLimits
 from .rules.tokens import count_tokens
 from .server import MODELS, WINDOW, Gateway
@@ -35,5 +35,6 @@ __all__ = [
     "Piece",
     "Prompt",
     "ScriptedEngine",
+    "UpstreamEngine",
     "count_tokens",
 ]

@@ -299,6 +299,20 @@ class ChatEndpoint:
         """
         return await self._stream(prepared, context, before, waited, urgent).open()
 
+    async def open_alone(self, prepared: wire.PreparedChat) -> ChatStream:
+        """Send a prepared chat without a context, all messages in it, and wait for the head of its stream.
+
+        The chat goes to `/chat/completions`, the endpoint of every server of OpenAI's API.
+
+        Args:
+            prepared: made by `prepare`, with `stream=True`.
+
+        Raises:
+            CtxCacheError: as `create`.
+        """
+        begin = partial(self._calls.begin, prepared.alone(), prepared.timeouts, prepared.retry)
+        return await ChatStream(self._calls, begin, expected_choices=prepared.replies).open()
+
     def _prepare(
         self, model: str, messages: Iterable[MessageLike], options: ChatParameters, *, stream: bool
     ) -> wire.PreparedChat:

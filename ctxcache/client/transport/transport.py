@@ -23,7 +23,7 @@ from ...errors import (
     SessionError,
 )
 from ...hosts import is_public, proxy_for
-from ...wire import CHAT_PATH, CREATE_PATH, Request
+from ...wire import CHAT_PATH, COMPLETIONS_PATH, CREATE_PATH, Request
 from ..environment import Environment
 from ..slots import Slots
 from .body import Body
@@ -279,7 +279,7 @@ def _close_now(connector: aiohttp.BaseConnector) -> None:
 def _urls(base_url: str) -> dict[str, URL]:
     """Return the URL of each endpoint."""
     try:
-        return {path: URL(base_url + path) for path in (CREATE_PATH, CHAT_PATH)}
+        return {path: URL(base_url + path) for path in (CREATE_PATH, CHAT_PATH, COMPLETIONS_PATH)}
     except ValueError:
         pass
     raise InvalidInputError.of("base_url", base_url, "a URL whose host can be looked up")

@@ -3,5 +3,15 @@
 from .llama import LlamaEngine
 from .protocol import Engine, ManagedEngine, NewContext, Piece, Prompt
 from .scripted import ScriptedEngine
+from .upstream import UpstreamEngine
 
-__all__ = ["Engine", "LlamaEngine", "ManagedEngine", "NewContext", "Piece", "Prompt", "ScriptedEngine"]
+__all__ = [
+    "Engine",
+    "LlamaEngine",
+    "ManagedEngine",
+    "NewContext",
+    "Piece",
+    "Prompt",
+    "ScriptedEngine",
+    "UpstreamEngine",
+]

@@ -1,0 +1,294 @@
+"""Servers that fail: what another server answers, what the client is told, and when a server is left alone."""
+
+import json
+from typing import Any
+
+import pytest
+
+from ctxcache.models import system
+from tests.hostile import (
+    CLOSE,
+    DONE,
+    RESET,
+    SSE,
+    SSE_TO_EOF,
+    STALL,
+    Hostile,
+    answer,
+    chunk,
+    event,
+    pieces,
+    refusal,
+    streamed,
+)
+
+from .conftest import UPSTREAM_KEY, Naps
+
+OK = [streamed(chunk("ok", finish="stop"), DONE)]
+
+
+class Time:
+    """Seconds that only a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    """The clock of all breakers."""
+    return Time()
+
+
+async def told(relay: Any, *scripts: Any, hostile: Hostile, stream: bool = False, **settings: Any) -> Any:
+    """Return the answer of a chat before a server that plays the scripts."""
+    hostile.plays(*scripts)
+    api = await relay(**settings)
+    created = await api.create()
+    found = await api.chat(created["id"], stream=stream)
+    assert api.gateway.messages(created["id"]) == (system("Be kind."),), "nothing is stored"
+    return found
+
+
+# --- what the client is told ------------------------------------------------------------------------------------------
+
+LLAMA = {
+    "error": {
+        "code": 400,
+        "message": "request (9 tokens) exceeds the available context size (8 tokens)",
+        "type": "exceed_context_size_error",
+        "n_prompt_tokens": 9,
+        "n_ctx": 8,
+    }
+}
+VLLM_LONG = {
+    "object": "error",
+    "message": "This model's maximum context length is 8 tokens. However, you requested 9 tokens in the messages",
+    "type": "BadRequestError",
+    "param": None,
+    "code": 400,
+}
+SGLANG_LONG = {
+    "object": "error",
+    "message": "The input (9 tokens) is longer than the model's context length (8 tokens).",
+    "type": "BadRequestError",
+    "code": 400,
+}
+VLLM_MODEL = {"error": {"message": "The model `x` does not exist.", "type": "NotFoundError", "code": 404}}
+OLLAMA_MODEL = {"error": {"message": 'model "x" not found, try pulling it first', "type": "not_found_error"}}
+NO_PATH = {"detail": "Not Found"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected", "code"),
+    [
+        (400, LLAMA, 400, "OutofContextError"),
+        (400, VLLM_LONG, 400, "OutofContextError"),
+        (400, SGLANG_LONG, 400, "OutofContextError"),
+        (404, VLLM_MODEL, 404, "InvalidEndpointOrModel.NotFound"),
+        (404, OLLAMA_MODEL, 404, "InvalidEndpointOrModel.NotFound"),
+        (400, {"error": {"message": "bad seed", "param": "seed"}}, 400, "InvalidParameter"),
+        (422, {"detail": [{"loc": ["body", "seed"], "msg": "bad"}]}, 400, "InvalidParameter"),
+        (413, {"error": {"message": "too large"}}, 413, "InvalidParameter"),
+        (401, {"error": {"message": f"wrong key {UPSTREAM_KEY}"}}, 502, "InternalServiceError"),
+        (403, {"error": {"message": f"wrong key {UPSTREAM_KEY}"}}, 502, "InternalServiceError"),
+        (404, NO_PATH, 502, "InternalServiceError"),
+        (301, {}, 502, "InternalServiceError"),
+        (500, {"error": {"message": "secret path"}}, 502, "InternalServiceError"),
+        (402, {"error": {"message": "pay"}}, 429, "QuotaExceeded"),
+        (404, {"error": {"message": "context c is not found"}}, 502, "InternalServiceError"),
+        (400, {"error": {"message": "context c has expired", "param": "context_id"}}, 400, "InvalidParameter"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_refusals(
+    relay: Any, hostile: Hostile, status: int, body: Any, expected: int, code: str, stream: bool
+) -> None:
+    """Each refusal of a server is told as the service would tell it: nothing of keys, contexts or the server itself."""
+    script = [answer(body, status=f"{status} No")]
+    found = await told(relay, script, hostile=hostile, stream=stream, api_key=UPSTREAM_KEY)
+    assert (found.status, found.error["code"]) == (expected, code)
+    shown = found.body.decode()
+    assert UPSTREAM_KEY not in shown
+    assert "secret" not in shown
+    assert "context c" not in shown
+    assert len(hostile.posts) == 1, "asked once"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_when_to_come_back(relay: Any, hostile: Hostile, status: int) -> None:
+    """A server's `Retry-After` reaches the client."""
+    script = [refusal(status, "", "slow", "Retry-After: 7")]
+    found = await told(relay, script, script, hostile=hostile)
+    assert (found.status, found.headers["Retry-After"]) == (status, "7")
+
+
+@pytest.mark.parametrize(
+    ("begin", "text"),
+    [
+        ([SSE, *pieces(chunk("Hel"))], "Hel"),
+        ([SSE, *pieces(chunk(""), chunk("Hel"), chunk("lo"))], "Hello"),
+        ([SSE, *pieces(chunk("Hel"), chunk(finish="stop"))], "Hel"),
+    ],
+)
+@pytest.mark.parametrize("end", [CLOSE, RESET], ids=["closed", "reset"])
+async def test_a_broken_answer_is_an_error_event(relay: Any, hostile: Hostile, begin: Any, text: str, end: Any) -> None:
+    """What came is delivered, then an error event, no `[DONE]`; the call is not repeated, and no turn is stored."""
+    found = await told(relay, [*begin, end], hostile=hostile, stream=True)
+    *chunks, last = found.data
+    assert "".join(json.loads(data)["choices"][0]["delta"].get("content", "") for data in chunks) == text
+    assert json.loads(last)["error"]["code"] == "InternalServiceError"
+    assert len(hostile.posts) == 1
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [streamed(chunk("Hel"), event({"error": {"message": f"{UPSTREAM_KEY} CUDA out of memory", "code": 500}}))],
+        [streamed(chunk("Hel"), event(b"not JSON"))],
+        [SSE_TO_EOF, chunk("Hel"), CLOSE],
+    ],
+    ids=["error event", "no JSON", "no end"],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_wrong_answer_is_a_failure(relay: Any, hostile: Hostile, script: Any, stream: bool) -> None:
+    """An error inside a stream and what is no answer end a plain answer with a 5xx, a stream with an error event."""
+    found = await told(relay, script, hostile=hostile, stream=stream, api_key=UPSTREAM_KEY)
+    error = json.loads(found.data[-1])["error"] if stream else found.error
+    assert error["code"] == "InternalServiceError"
+    assert stream or found.status in (500, 502)
+    assert UPSTREAM_KEY not in found.body.decode()
+
+
+async def test_a_server_that_says_nothing_in_time(relay: Any, hostile: Hostile) -> None:
+    """A call that takes too long is a 504, and no other server is made to wait as well."""
+    found = await told(relay, [STALL], hostile=hostile, timeouts=0.05)
+    assert (found.status, len(hostile.posts)) == (504, 1)
+
+
+async def test_the_log_says_nothing_of_keys(relay: Any, hostile: Hostile, caplog: Any) -> None:
+    """Not even at DEBUG, whatever the server repeats."""
+    caplog.set_level("DEBUG")
+    await told(relay, [refusal(401, "", f"bad {UPSTREAM_KEY}")], hostile=hostile, api_key=UPSTREAM_KEY)
+    assert UPSTREAM_KEY not in caplog.text
+
+
+# --- another server ---------------------------------------------------------------------------------------------------
+
+
+async def contexts(api: Any, count: int) -> list[str]:
+    """Create prefixes."""
+    return [(await api.create(mode="common_prefix"))["id"] for _ in range(count)]
+
+
+async def test_a_context_stays_with_its_server(relay: Any, hostile: Hostile, second: Hostile) -> None:
+    """Contexts are spread over the servers, and each stays where it is."""
+    hostile.plays(*[OK] * 60)
+    second.plays(*[OK] * 60)
+    api = await relay(hostile, second)
+    for context_id in await contexts(api, 20):
+        for _ in range(3):
+            assert (await api.chat(context_id)).status == 200
+    seen = [{post.headers["x-session-id"] for post in server.posts} for server in (hostile, second)]
+    assert seen[0].isdisjoint(seen[1])
+    assert all(len(ids) > 2 for ids in seen)
+
+
+@pytest.mark.parametrize("lost", [[CLOSE], [RESET], [SSE, CLOSE], [refusal(503)], [refusal(502)], [answer(b"<html>")]])
+async def test_another_server_answers(relay: Any, hostile: Hostile, second: Hostile, lost: Any) -> None:
+    """Where nothing of an answer came, the next server is asked: nothing is stored there, so a repeat is harmless."""
+    hostile.plays(*[lost] * 10)
+    second.plays(*[OK] * 10)
+    api = await relay(hostile, second)
+    for context_id in await contexts(api, 10):
+        found = await api.chat(context_id, stream=True)
+        assert found.chunks[-1]["choices"][0]["finish_reason"] == "stop"
+    assert 0 < len(hostile.posts) <= 3, "left alone after three failures"
+    assert len(second.posts) == 10
+
+
+async def test_servers_that_are_gone(relay: Any, hostile: Hostile, second: Hostile, time: Time) -> None:
+    """A server that is gone loses its contexts to the other; with all of them gone there is a 503 that says when."""
+    second.plays(*[OK] * 10)
+    api = await relay(hostile, second, clock=time)
+    ids = await contexts(api, 10)
+    await hostile.__aexit__()
+    assert [(await api.chat(context_id)).status for context_id in ids] == [200] * 10
+    await second.__aexit__()
+    for context_id in ids:
+        found = await api.chat(context_id)
+        assert (found.status, found.error["code"]) == (503, "InternalServiceError")
+    assert found.headers["Retry-After"] == "1"
+
+
+async def test_a_server_that_hung_up_is_asked_again(relay: Any, hostile: Hostile, second: Hostile) -> None:
+    """A kept connection that a server closes as the request comes costs no answer, and the context stays there."""
+    for server in (hostile, second):
+        server.plays(*[[CLOSE], OK] * 10)
+    api = await relay(hostile, second)
+    for context_id in await contexts(api, 10):
+        assert (await api.chat(context_id)).status == 200
+    seen = [[post.headers["x-session-id"] for post in server.posts] for server in (hostile, second)]
+    assert all(ids[::2] == ids[1::2] for ids in seen)
+    assert sum(map(len, seen)) == 20
+
+
+async def test_a_server_that_refuses_is_not_asked_twice(relay: Any, hostile: Hostile) -> None:
+    """A 503 is an answer: the same server is not asked again at once."""
+    hostile.plays([refusal(503)], OK)
+    api = await relay()
+    (context_id,) = await contexts(api, 1)
+    assert (await api.chat(context_id)).status == 503
+    assert len(hostile.posts) == 1
+
+
+async def test_llama_cpp_gets_a_connection_for_each_call(relay: Any, hostile: Hostile) -> None:
+    """Its server promises to keep a connection after a stream, and closes it."""
+    hostile.plays(OK, OK)
+    api = await relay(kind="llama.cpp")
+    (context_id,) = await contexts(api, 1)
+    assert [(await api.chat(context_id)).status for _ in range(2)] == [200, 200]
+    assert len(hostile.connections) == 2
+
+
+async def test_a_server_is_tried_again_after_a_pause(relay: Any, hostile: Hostile, time: Time) -> None:
+    """After three failures a server is left alone for a second, then one call may try."""
+    hostile.plays(*[[refusal(503)]] * 3, OK, OK)
+    api = await relay(clock=time)
+    (context_id,) = await contexts(api, 1)
+    statuses = [(await api.chat(context_id)).status for _ in range(3)]
+    assert (statuses, len(hostile.posts)) == ([503] * 3, 3)
+    time.now += 1
+    assert [(await api.chat(context_id)).status for _ in range(2)] == [200, 200]
+
+
+async def test_a_probe_brings_a_server_back(relay: Any, hostile: Hostile, naps: Naps, time: Time) -> None:
+    """A server that is left alone is probed, with the key, and called again as soon as a probe is answered."""
+    hostile.plays(*[[refusal(503)]] * 3, [answer({"data": []})], OK)
+    api = await relay(clock=time, api_key=UPSTREAM_KEY)
+    (context_id,) = await contexts(api, 1)
+    for _ in range(3):
+        await api.chat(context_id)
+    naps.wake.set()
+    await hostile.until(lambda: naps.naps == 2)
+    probe = hostile.posts[-1]
+    assert (probe.method, probe.target) == ("GET", "/v1/models")
+    assert probe.headers["authorization"] == f"Bearer {UPSTREAM_KEY}"
+    assert (await api.chat(context_id)).status == 200
+
+
+async def test_probes_find_a_server_that_is_gone(relay: Any, hostile: Hostile, second: Hostile, naps: Naps) -> None:
+    """Three probes without an answer, and no call is sent there."""
+    hostile.plays(*[[refusal(500)]] * 3)
+    second.plays(*[[answer({"data": []})]] * 3, *[OK] * 10)
+    api = await relay(hostile, second)
+    for round_ in range(1, 4):
+        naps.wake.set()
+        await hostile.until(lambda: naps.naps == round_ + 1)  # noqa: B023  # called at once
+    for context_id in await contexts(api, 10):
+        assert (await api.chat(context_id)).status == 200
+    assert len(hostile.posts) == 3, "the probes"
