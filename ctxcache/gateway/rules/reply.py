@@ -15,6 +15,7 @@ from ...fold import read_tool_call
 from ...models import Message, ToolCall, assistant
 from ...tool_calls import merge_fragments, merge_objects
 from .pieces import Piece, encode_delta
+from .sizes import tool_call_tokens
 from .tokens import TokenCounter, count_tokens
 
 __all__ = ["Reply"]
@@ -101,8 +102,9 @@ class Reply:
 
     @property
     def tokens(self) -> int:
-        """The number of tokens of text and reasoning."""
-        return self._shown.tokens if self._counted else count_tokens(self.text + self.reasoning)
+        """The number of tokens of text, reasoning and tool calls."""
+        told = self._shown.tokens if self._counted else count_tokens(self.text + self.reasoning)
+        return told + tool_call_tokens(self.tool_calls) if self._calls else told
 
     def take(self, piece: Piece) -> Iterable[str | bytes]:
         """Take a piece of an engine that cuts and counts itself; return what may be shown now.

@@ -1,7 +1,8 @@
 """The sizes of messages, each measured once: the tokens of the window, and the bytes of memory.
 
-Tokens are those of the text. Everything else of a message (parts without text, `name`, `tool_calls`, any further field)
-has no tokens but takes memory, so both are bounded: the window bounds tokens, a `Quota` memory.
+Tokens are those of the text, and of the names and arguments of tool calls. Everything else of a message (parts without
+text, `name`, any further field) has no tokens but takes memory, so both are bounded: the window bounds tokens, a
+`Quota` memory.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from ...models import Message
 from .refusals import out_of_context
 from .tokens import NARROW, count_tokens
 
-__all__ = ["SizedMessage", "measure", "total_memory", "total_tokens"]
+__all__ = ["SizedMessage", "measure", "tool_call_tokens", "total_memory", "total_tokens"]
 
 _OBJECTS: Final = 350  # bytes of a message's own objects
 
@@ -25,7 +26,7 @@ class SizedMessage:
 
     Attributes:
         message: the message.
-        tokens: the tokens of the text, at least 1: no message is free to store.
+        tokens: the tokens of text and tool calls, at least 1: no message is free to store.
         memory: the bytes of memory that the message takes, about.
     """
 
@@ -37,9 +38,16 @@ class SizedMessage:
     def of(cls, message: Message, tokens: int | None = None) -> "SizedMessage":
         """Measure a message whose tokens may be known."""
         content, extra = message.content, message.extra
-        counted = count_tokens(message.text) if tokens is None else tokens
+        counted = count_tokens(message.text) + tool_call_tokens(extra.get("tool_calls")) if tokens is None else tokens
         memory = getsizeof(content) if isinstance(content, str) else _memory(content)
         return cls(message, max(1, counted), _OBJECTS + memory + (_memory(extra) if extra else 0))
+
+
+def tool_call_tokens(calls: Any) -> int:
+    """Count the tokens of tool calls in OpenAI's form: names and arguments; anything else counts nothing."""
+    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    texts = [function.get(key) for function in functions if isinstance(function, dict) for key in ("name", "arguments")]
+    return sum([count_tokens(text) for text in texts if isinstance(text, str)])
 
 
 def measure(messages: Sequence[Message], window: int) -> tuple[SizedMessage, ...]:

@@ -1,7 +1,8 @@
 """The context window: which messages a session context drops, and when.
 
 A window holds the initial messages (never dropped), the history, the new messages and the reply. Messages are dropped
-whole, oldest first. The size is the smaller of the model's window and `max_window_tokens`.
+whole, oldest first, and the results of tools with their call. The size is the smaller of the model's window and
+`max_window_tokens`.
 
 ===========================  =========================================================================================
 strategy                     when the window overflows
@@ -143,6 +144,10 @@ class Window:
         """Return how many of the oldest messages have at least `tokens` tokens, and how many tokens exactly."""
         count = total = 0
         while total < tokens:
+            total += self.history[count].tokens
+            count += 1
+        # The results of tools go with their call, without which a model refuses them.
+        while 0 < count < len(self.history) and self.history[count].message.role == "tool":
             total += self.history[count].tokens
             count += 1
         return count, total

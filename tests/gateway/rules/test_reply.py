@@ -108,6 +108,14 @@ def test_a_piece_counts_as_its_text_and_reasoning() -> None:
     assert (reply.end(), reply.finish_reason) == ("", "content_filter")
 
 
+def test_tool_calls_are_counted() -> None:
+    """Names and arguments of tool calls are tokens of the reply."""
+    reply = Reply((), 100)
+    reply.feed("abcd")
+    reply.take(Piece(tool_calls=({"index": 0, "function": {"name": "abcd", "arguments": "{}"}},)))
+    assert reply.tokens == 1 + 1 + 1
+
+
 def test_a_piece_that_shows_nothing_is_no_fragment() -> None:
     """A finish reason, a usage or nothing at all makes no chunk of its own."""
     reply = Reply((), 1)

@@ -24,6 +24,22 @@ def test_tokens_already_counted_are_taken() -> None:
     assert SizedMessage.of(user(""), 0).tokens == 1
 
 
+@pytest.mark.parametrize(
+    ("calls", "tokens"),
+    [
+        ([{"function": {"name": "abcd", "arguments": "x" * 40}}, {"function": {"name": "你"}}], 1 + 10 + 1),
+        ([], 0),
+        (None, 0),
+        ("calls", 0),
+        ([5, {"function": 5}, {}, {"function": {"name": 5, "arguments": None}}], 0),
+    ],
+)
+def test_tool_calls_take_room_in_the_window(calls: Any, tokens: int) -> None:
+    """Names and arguments of tool calls are counted; what is no tool call counts nothing."""
+    message = Message("assistant", "abcd", {"tool_calls": calls})
+    assert SizedMessage.of(message).tokens == 1 + tokens
+
+
 @pytest.mark.parametrize("text", ["a" * 80, "你" * 80])
 def test_characters_alone_can_fill_a_window(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """Messages with too many characters, or too many messages, are refused without counting a token."""

@@ -10,7 +10,7 @@ from ctxcache.config import UNSET
 from ctxcache.errors import APIStatusError
 from ctxcache.gateway.rules.sizes import SizedMessage
 from ctxcache.gateway.rules.window import DEFAULT_STRATEGY, Window
-from ctxcache.models import Message, TruncationStrategy, assistant, user
+from ctxcache.models import Message, TruncationStrategy, assistant, tool, user
 
 
 def said(tokens: int) -> Message:
@@ -188,6 +188,26 @@ def test_what_fits_in_no_way_is_refused(strategy: TruncationStrategy | None) -> 
 def test_a_strategy_is_filled_in(given: TruncationStrategy, shown: TruncationStrategy) -> None:
     """A strategy gets the service's defaults, and loses the fields of other types."""
     assert made(100, given, 1).strategy == shown
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {"type": "last_history_tokens", "last_history_tokens": 30},
+        {"type": "rolling_tokens", "rolling_tokens": True, "rolling_window_tokens": 1},
+    ],
+)
+def test_results_of_tools_go_with_their_call(strategy: dict[str, Any]) -> None:
+    """A model refuses a result without its call: no history begins with one, in the plan and after the turn."""
+    session = window(34, **strategy)
+    calling = assistant(None, [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "x" * 40}}])
+    results = [tool("x" * 16, tool_call_id="c") for _ in range(2)]
+    session.store([SizedMessage.of(message) for message in (said(1), calling, *results, answered(2))])
+    plan = session.plan(15)
+    assert plan.dropped == 4, "the question, the call and both of its results"
+    assert [message.role for message in session.messages(plan.dropped)] == ["user", "assistant"]
+    session.store([SizedMessage.of(message) for message in (said(14), answered(1))])
+    assert [message.role for message in session.messages()] == ["user", "assistant", "user", "assistant"]
 
 
 strategies = st.one_of(
