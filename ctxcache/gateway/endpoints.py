@@ -1,16 +1,19 @@
 """The endpoints: a request is read, the rules are asked, the engine answers."""
 
+import operator
 import secrets
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
+import attrs
 from aiohttp import web
 
 from ..models import ChatRequest, ContextRequest
-from .bodies import Bodies, Headers, json_response
+from .bodies import Bodies, Headers, Received, json_response
 from .engines import Engine, NewContext
 from .generation import Generation
 from .rules import answers
+from .rules.sizes import SizedMessage
 from .rules.table import AcceptedChat, ContextTable, ServedContext
 from .streaming import StreamedAnswer
 
@@ -56,13 +59,24 @@ class Endpoints:
         """Create a context."""
         with self._bodies.reserve() as reservation:
             received = await self._bodies.read(ContextRequest, request, reservation)
-            created = self._table.create(received.request, received.messages)
+            created = self._table.create(received.request, await self._counted(received))
         try:
             await self._prepare(created)
         except BaseException:
             self._table.expire(created.id)  # no client knows the id
             raise
         return json_response(answers.context(created), headers)
+
+    async def _counted(self, received: Received[Any]) -> Sequence[SizedMessage]:
+        """Return the messages of a request with their sizes, the tokens by the engine's count where there is one."""
+        count = getattr(self._engine, "count_tokens", None)
+        if count is None:
+            return received.messages
+        counts = await count(received.request.model, received.request.messages)
+        return [
+            attrs.evolve(sized, tokens=max(1, operator.index(tokens)))
+            for sized, tokens in zip(received.messages, counts, strict=True)
+        ]
 
     async def _prepare(self, created: ServedContext) -> None:
         prepare = getattr(self._engine, "prepare", None)
@@ -82,7 +96,7 @@ class Endpoints:
         """Chat on a context, answered whole or in a stream."""
         with self._bodies.reserve() as reservation:
             received = await self._bodies.read(ChatRequest, request, reservation)
-            chat = self._table.begin(received.request, received.messages)
+            chat = self._table.begin(received.request, await self._counted(received))
             async with Generation(self._engine, chat, self._chunks_per_write, self._client) as generation:
                 try:
                     if chat.request.stream is True:

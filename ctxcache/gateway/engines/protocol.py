@@ -21,7 +21,7 @@ Contexts, their windows, JSON and HTTP are left to the gateway for every engine.
 """
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 import attrs
@@ -114,6 +114,14 @@ class ManagedEngine(Engine, Protocol):
 
     async def start(self) -> None:
         """Get ready, before the gateway listens. An exception ends the start of the gateway."""
+        ...
+
+    async def count_tokens(self, model: str, messages: Sequence[Message]) -> Sequence[int]:
+        """Count the tokens of each message of a request, in place of the gateway's rule, which needs no model.
+
+        The counts decide what fits the window and what a session drops; usage is told by pieces. Replies are stored
+        by the gateway's rule. What is raised here is answered as what `generate` raises.
+        """
         ...
 
     async def prepare(self, context: NewContext) -> None:

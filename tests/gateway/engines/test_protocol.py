@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from ctxcache.errors import APIConnectionError, BadRequestError, NotFoundError
 from ctxcache.gateway import Gateway, ManagedEngine, NewContext, Piece, Prompt
-from ctxcache.models import CompletionTokensDetails, FunctionCall, PromptTokensDetails, ToolCall, Usage, system
+from ctxcache.models import CompletionTokensDetails, FunctionCall, Message, PromptTokensDetails, ToolCall, Usage, system
 
 CALL = ToolCall(id="call_1", function=FunctionCall(name="weather", arguments='{"city":"Delft"}'))
 CALL_JSON = {
@@ -321,6 +321,47 @@ async def test_a_session_keeps_no_reasoning(start: Any) -> None:
 # --- optional methods -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("size", [10, 0])
+async def test_an_engine_may_count_tokens(start: Any, size: int) -> None:
+    """The engine's counts decide what fits; no message counts less than 1."""
+
+    class Counting(Writing):
+        asked: list[Any] = []  # noqa: RUF012  # one object
+
+        async def count_tokens(self, model: str, messages: Any) -> list[int]:
+            self.asked.append((model, messages))
+            return [size] * len(messages)
+
+    engine = Counting("x")
+    api = await start(engine=engine, models={"Doubao-1.5-pro-32k": 25})
+    created = await api.create()
+    assert created["usage"]["prompt_tokens"] == max(1, size)
+    assert (await api.chat(created["id"], "a")).status == 200
+    assert engine.prompts[0].context_tokens == max(1, size)
+    assert engine.prompts[0].max_tokens == 25 - 2 * max(1, size)
+    both = [{"role": "user", "content": "a"}] * 2
+    answer = await api.chat(created["id"], messages=both)
+    assert answer.status == (400 if size else 200)
+    assert engine.asked[0] == ("Doubao-1.5-pro-32k", (system("Be kind."),))
+
+
+@pytest.mark.parametrize("counts", [[], [1, 2], [1.5], None, ValueError("secret")])
+async def test_a_wrong_count_is_a_failure_of_the_engine(start: Any, counts: Any) -> None:
+    """Counts that do not fit the messages make no context."""
+
+    class Wrong(Writing):
+        async def count_tokens(self, model: str, messages: Any) -> Any:
+            if isinstance(counts, Exception):
+                raise counts
+            return counts
+
+    api = await start(engine=Wrong("x"))
+    body = {"model": "Doubao-pro-32k", "messages": [{"role": "user", "content": "x"}]}
+    answer = await api.post("/context/create", body)
+    assert (answer.status, answer.error["code"]) == (500, "InternalServiceError")
+    assert "secret" not in answer.body.decode()
+
+
 class Noting(Writing):
     """Has every optional method, and notes each call; `fails` are raised by the methods of that name."""
 
@@ -337,6 +378,10 @@ class Noting(Writing):
     async def start(self) -> None:
         """Get ready."""
         self._note("start")
+
+    async def count_tokens(self, model: str, messages: Sequence[Message]) -> list[int]:
+        """Count."""
+        return [2] * len(messages)
 
     async def prepare(self, context: NewContext) -> None:
         """Warm up."""
