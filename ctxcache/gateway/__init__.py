@@ -16,6 +16,10 @@
     ── below: pure, clock and randomness are parameters ──
     limits      GatewayLimits, the bounds on clients
     rules/      contexts, their window and ttl, replies, tokens, the JSON of answers, refusals
+
+A chat passes each room once: `bodies` reads and measures the request, `rules.table` accepts it, `generation` makes the
+`Prompt` and calls the engine, whose pieces become the fragments of `rules.reply`; `rules.answers` turns them into JSON,
+and `streaming` or `endpoints` sends that. The table stores the turn before the client learns that the answer is whole.
 """
 
 from .engines import Engine, LlamaEngine, ManagedEngine, NewContext, Piece, Prompt, ScriptedEngine, UpstreamEngine
