@@ -4,7 +4,7 @@ Reading goes through msgspec, straight from bytes into attrs classes. An answer 
 by `tolerant`, since the answer was paid for.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -27,6 +27,7 @@ __all__ = [
     "encode",
     "encode_fields",
     "encode_messages",
+    "encode_text",
 ]
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ NO_IDS: Mapping[str, str | None] = {}
 
 _encoder: Final = msgspec.json.Encoder()
 _any: Final = msgspec.json.Decoder()
+
+encode_text: Final[Callable[[str], bytes]] = _encoder.encode  # a text that UTF-8 can carry, as JSON: `encode`, at once
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

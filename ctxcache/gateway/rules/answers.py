@@ -88,7 +88,7 @@ class Chunks:
                 self._begun.add(index)
                 events.append(self._choice[index] + b'"delta":{"role":"assistant","content":""}' + self._unfinished)
             if isinstance(text, str):  # the hot path
-                events.append(self._text[index] + codec.encode(text) + self._text_end)
+                events.append(self._text[index] + codec.encode_text(text) + self._text_end)
             elif text is None:
                 reason = codec.encode(self._replies[index].finish_reason)
                 events.append(b'%b"delta":{},"finish_reason":%b}%b' % (self._choice[index], reason, self._end))
