@@ -1,9 +1,12 @@
 """`ctxcache serve --engine openai`, before a server in a thread."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -92,6 +95,29 @@ def test_serves_the_models_of_the_upstream(
     warming, chat = (body for path, _, body in upstream.asked if path == "/v1/chat/completions")
     assert (warming["max_tokens"], chat.get("max_tokens")) == (1, None)
     assert server.returncode == 0
+
+
+def test_serves_in_this_process(run: Run, upstream: Upstream) -> None:
+    """The command runs until a signal, prints the exports, and ends with its connections and its engine closed."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+
+    def stop() -> None:
+        while True:
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.01)  # another thread's socket tells of itself in no other way
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    served = run("serve", "--port", str(port), "--key", "k", "--engine", "openai", "--upstream", upstream.url)
+    stopping.join()
+    assert served.code == 0
+    assert served.out.startswith(f"export CTXCACHE_BASE_URL=http://127.0.0.1:{port}/v1\n")
+    assert "models: qwen" in served.err
+    assert served.err.endswith("stopped\n")
 
 
 def test_names_windows_and_no_warming(

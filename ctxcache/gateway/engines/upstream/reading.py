@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from ....models import ChatCompletionChunk, ChunkChoice, CompletionTokensDetails, PromptTokensDetails, Usage
+from ....models import ChatCompletionChunk, CompletionTokensDetails, PromptTokensDetails, Usage
 from ...rules.pieces import Piece
 
 __all__ = ["read_chunk"]
@@ -17,17 +17,18 @@ __all__ = ["read_chunk"]
 
 def read_chunk(chunk: ChatCompletionChunk) -> list[Piece]:
     """Return the pieces of a chunk: one for each choice, and one for the usage."""
-    pieces = [_piece(choice, chunk) for choice in chunk.choices]
+    pieces = [_piece(chunk, place) for place in range(len(chunk.choices))]
     if chunk.usage is not None:
         pieces.append(Piece(usage=_usage(chunk.usage, chunk.raw)))
     return pieces
 
 
-def _piece(choice: ChunkChoice, chunk: ChatCompletionChunk) -> Piece:
+def _piece(chunk: ChatCompletionChunk, place: int) -> Piece:
+    choice = chunk.choices[place]
     delta = choice.delta
     text, reasoning = delta.content or "", delta.reasoning_content or ""
     if not text and not reasoning and b'"reasoning"' in chunk.raw_json:
-        reasoning = _reasoning(chunk.raw, choice.index)
+        reasoning = _reasoning(chunk.raw["choices"][place].get("delta"))
     return Piece(
         text=text,
         reasoning=reasoning,
@@ -38,13 +39,10 @@ def _piece(choice: ChunkChoice, chunk: ChatCompletionChunk) -> Piece:
     )
 
 
-def _reasoning(raw: Mapping[str, Any], index: int) -> str:
+def _reasoning(delta: Any) -> str:
     """Return the reasoning under the name that vLLM and Ollama have for it."""
-    for choice in raw["choices"]:
-        if choice.get("index", 0) == index and isinstance(delta := choice.get("delta"), Mapping):
-            reasoning = delta.get("reasoning")
-            return reasoning if isinstance(reasoning, str) else ""
-    return ""
+    reasoning = delta.get("reasoning") if isinstance(delta, Mapping) else None
+    return reasoning if isinstance(reasoning, str) else ""
 
 
 def _usage(usage: Usage, raw: Mapping[str, Any]) -> Usage:
