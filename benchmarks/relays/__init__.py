@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from ..clients import FLOOR, KEY
+from ..clients import FLOOR, KEY, OURS, UVLOOP
 
 __all__ = ["FLOOR_UVLOOP", "LITELLM", "NAMES", "Place", "Relay", "find", "free_port", "installed", "nginx_program"]
 
@@ -49,6 +49,15 @@ class Relay:
     needs: str
     environment: dict[str, str] = field(default_factory=dict)
     context: bool = False
+
+
+def _ctxcache(place: Place, *, without: str = "") -> list[str]:
+    # A module that is None in sys.modules cannot be imported.
+    hide = f"import sys; sys.modules[{without!r}] = None; " if without else ""
+    program = f"{hide}from ctxcache.cli import main; raise SystemExit(main())"
+    served = [option for model in place.models for option in ("--model", model)]
+    options = ["--port", str(place.port), "--key", KEY, "--upstream", f"{place.upstream}/v1", "--no-warm", *served]
+    return [sys.executable, "-c", program, "serve", "--engine", "openai", *options]
 
 
 def _bare(place: Place, *options: str) -> list[str]:
@@ -108,8 +117,11 @@ def _nginx(place: Place) -> list[str]:
     return [nginx_program() or "nginx", "-p", str(place.folder), "-c", config.name]
 
 
+# In the order they are measured: the floor right after ctxcache on the same event loop.
 _KNOWN: Final = {
+    OURS: Relay(lambda place: _ctxcache(place, without="uvloop"), "ctxcache", context=True),
     FLOOR: Relay(_bare, "aiohttp"),
+    UVLOOP: Relay(_ctxcache, "uvloop", context=True),
     FLOOR_UVLOOP: Relay(lambda place: _bare(place, "uvloop"), "uvloop"),
     "vllm-router": Relay(_vllm_router, "vllm_router"),
     "nginx": Relay(_nginx, "nginx"),

@@ -15,7 +15,8 @@ An engine yields two kinds of pieces:
 - `str`: text that the gateway cuts (at `max_tokens`, a stop string, the end of the window) and counts. To an engine of
   text alone the gateway plays the service: every token of the context counts as cached.
 - `Piece`: text, reasoning, tool calls, log probabilities, finish reason and usage of a model that keeps the limits of
-  the `Prompt` itself. The gateway passes a piece on as it is, and claims no cached tokens but those reported.
+  the `Prompt` itself. The gateway passes a piece on as it is, and claims no cached tokens but those reported. A list of
+  such pieces is written to the client at once.
 
 Contexts, their windows, JSON and HTTP are left to the gateway for every engine.
 """
@@ -86,7 +87,7 @@ class Prompt:
 class Engine(Protocol):
     """Writes replies. `ManagedEngine` has what an engine may have beside `generate`."""
 
-    def generate(self, prompt: Prompt) -> AsyncIterator[str | Piece]:
+    def generate(self, prompt: Prompt) -> AsyncIterator[str | Piece | list[Piece]]:
         """Write a reply, as an async iterator of pieces of any size; an async generator will do.
 
         The gateway calls `generate` once for each of the `n` replies, concurrently, and closes the iterator early

@@ -54,6 +54,7 @@ class UpstreamEngine:
     """
 
     all_replies: ClassVar[bool] = True
+    batches: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -95,8 +96,8 @@ class UpstreamEngine:
 
     # --- answers
 
-    async def generate(self, prompt: Prompt) -> AsyncIterator[Piece]:
-        """Send the prompt on, and pass on the answer."""
+    async def generate(self, prompt: Prompt) -> AsyncIterator[list[Piece]]:
+        """Send the prompt on, and pass on the answer, with all that one read of the socket brought at once."""
         request = prompt.request
         failure: CtxCacheError | None = None
         last: Server | None = None
@@ -110,8 +111,10 @@ class UpstreamEngine:
                 async with await server.open(self._name(request.model), prompt.messages, parameters) as stream:
                     async for chunk in stream:
                         begun = True
-                        for piece in read_chunk(chunk):
-                            yield piece
+                        pieces = read_chunk(chunk)
+                        for more in stream.take_ready():
+                            pieces += read_chunk(more)
+                        yield pieces
             except CtxCacheError as error:
                 failure = error
             else:

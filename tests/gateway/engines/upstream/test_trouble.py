@@ -150,9 +150,10 @@ async def test_a_broken_answer_is_an_error_event(relay: Any, hostile: Hostile, b
     [
         [streamed(chunk("Hel"), event({"error": {"message": f"{UPSTREAM_KEY} CUDA out of memory", "code": 500}}))],
         [streamed(chunk("Hel"), event(b"not JSON"))],
+        [streamed(chunk("Hel"), event({"choices": [{"index": 5, "delta": {"content": "x"}}]}), DONE)],
         [SSE_TO_EOF, chunk("Hel"), CLOSE],
     ],
-    ids=["error event", "no JSON", "no end"],
+    ids=["error event", "no JSON", "a reply too many", "no end"],
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_wrong_answer_is_a_failure(relay: Any, hostile: Hostile, script: Any, stream: bool) -> None:
