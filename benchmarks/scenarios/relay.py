@@ -14,7 +14,7 @@ from ..relays.reading import Readers, first_chunk
 from ..relays.running import Running, question, relay
 from ._streams import percentile
 
-RATE: Final = 50  # chunks a second of one stream, as of a fast model
+RATE: Final = 100  # chunks a second of one stream, as of a fast model
 SETTLE: Final = 0.5
 SPARE: Final = 1.0  # seconds for which more is sent: then it ends, or a relay that does not keep up would never be done
 _ANSWERS: Final = 10  # at once, where whole answers are measured

@@ -209,8 +209,9 @@ class Generation:
             index = piece.index if self._all_replies else call[0]
             if index not in call:
                 raise IndexError(f"Piece.index must be that of one of {len(call)} replies, got {index}")
-            if piece.text and not piece.text.isascii():
-                piece.text.encode()
+            text = piece.text
+            if text and not text.isascii():
+                text.encode()
             if piece.usage is not None:
                 self._usage[call[0]] = piece.usage
             for shown in self._chat.replies[index].take(piece):

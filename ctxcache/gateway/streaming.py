@@ -77,13 +77,13 @@ class StreamedAnswer:
         return self._response
 
     async def _send(self) -> None:
-        generation, response = self._generation, self._response
-        events = self._chunks.events(await generation.take())
+        generation, response, encode = self._generation, self._response, self._chunks.events
+        events = encode(await generation.take())
         await response.prepare(self._request)
         while not generation.done:
-            for data in self._join(events):
+            for data in events if len(events) == 1 else self._join(events):
                 await response.write(data)
-            events = self._chunks.events(await generation.take())
+            events = encode(await generation.take())
         # The turn is stored and the context free before the client learns that the answer is complete.
         usage = generation.usage(self._chat.complete())
         *writes, last = self._join([*events, *([self._chunks.usage(usage)] if self._with_usage else []), answers.DONE])
@@ -94,6 +94,4 @@ class StreamedAnswer:
     def _join(self, events: list[bytes]) -> list[bytes]:
         """Join the events of each write."""
         size = self._chunks_per_write
-        if len(events) == 1:
-            return events
         return [b"".join(events[start : start + size]) for start in range(0, len(events), size)]

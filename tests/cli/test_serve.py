@@ -142,6 +142,27 @@ def test_what_cannot_be_served(run: Run, argv: tuple[str, ...], code: int, told:
     assert "two words" not in failed.err
 
 
+UVLOOP = """
+import asyncio, sys
+def new_event_loop():
+    print("uvloop made it", file=sys.stderr)
+    return asyncio.new_event_loop()
+"""
+
+
+@pytest.mark.parametrize(("uvloop", "used"), [(UVLOOP, True), ("raise ImportError", False)])
+def test_runs_on_uvloop_where_installed(spawn: Spawn, tmp_path: Path, uvloop: str, used: bool) -> None:
+    """`serve` runs on an event loop of uvloop's, or of asyncio's where there is no uvloop."""
+    (tmp_path / "uvloop.py").write_text(uvloop)
+    env = source_path()
+    server = spawn("serve", "--port", "0", env={**env, "PYTHONPATH": f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"})
+    exports_of(server)
+    server.send_signal(signal.SIGTERM)
+    _, err = server.communicate(timeout=20)
+    assert server.returncode == 0
+    assert ("uvloop made it" in err) == used
+
+
 async def test_second_signal_has_its_usual_effect() -> None:
     """The first signal asks for a clean stop and restores the handlers, so a second signal kills."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]

@@ -18,7 +18,7 @@ from ...rules.pieces import Piece
 from ..protocol import NewContext, Prompt
 from . import failures
 from .asking import KINDS, chat_parameters
-from .reading import read_chunk
+from .reading import read_chunks
 from .routing import ranked
 from .server import Server
 
@@ -111,10 +111,7 @@ class UpstreamEngine:
                 async with await server.open(self._name(request.model), prompt.messages, parameters) as stream:
                     async for chunk in stream:
                         begun = True
-                        pieces = read_chunk(chunk)
-                        for more in stream.take_ready():
-                            pieces += read_chunk(more)
-                        yield pieces
+                        yield read_chunks([chunk, *stream.take_ready()])
             except CtxCacheError as error:
                 failure = error
             else:

@@ -4,7 +4,7 @@ Three states of cached tokens are kept apart: a server that does not tell them (
 alone), 0, and n. llama.cpp tells them in `timings`, too, and did so before there were details.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -12,14 +12,23 @@ import attrs
 from ....models import ChatCompletionChunk, CompletionTokensDetails, PromptTokensDetails, Usage
 from ...rules.pieces import Piece
 
-__all__ = ["read_chunk"]
+__all__ = ["read_chunks"]
 
 
-def read_chunk(chunk: ChatCompletionChunk) -> list[Piece]:
-    """Return the pieces of a chunk: one for each choice, and one for the usage."""
-    pieces = [_piece(chunk, place) for place in range(len(chunk.choices))]
-    if chunk.usage is not None:
-        pieces.append(Piece(usage=_usage(chunk.usage, chunk.raw)))
+def read_chunks(chunks: Iterable[ChatCompletionChunk]) -> list[Piece]:
+    """Return the pieces of some chunks: one for each choice, and one for a usage."""
+    pieces = []
+    for chunk in chunks:
+        for place, choice in enumerate(chunk.choices):
+            delta = choice.delta
+            if delta.content and not (
+                delta.reasoning_content or delta.tool_calls or choice.logprobs or choice.finish_reason
+            ):  # the hot path
+                pieces.append(Piece(text=delta.content, index=choice.index))
+            else:
+                pieces.append(_piece(chunk, place))
+        if chunk.usage is not None:
+            pieces.append(Piece(usage=_usage(chunk.usage, chunk.raw)))
     return pieces
 
 

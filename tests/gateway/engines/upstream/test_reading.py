@@ -7,7 +7,7 @@ import pytest
 
 from ctxcache import codec
 from ctxcache.gateway import Piece
-from ctxcache.gateway.engines.upstream.reading import read_chunk
+from ctxcache.gateway.engines.upstream.reading import read_chunks
 from ctxcache.models import PromptTokensDetails, Usage
 
 HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
@@ -54,9 +54,7 @@ VLLM = [
 
 def read(*chunks: dict[str, Any]) -> list[Piece]:
     """Read chunks as the client decodes them."""
-    return [
-        piece for chunk in chunks for piece in read_chunk(codec.decode_chunk(json.dumps({**HEAD, **chunk}).encode()))
-    ]
+    return read_chunks(codec.decode_chunk(json.dumps({**HEAD, **chunk}).encode()) for chunk in chunks)
 
 
 def test_an_answer_of_vllm() -> None:
