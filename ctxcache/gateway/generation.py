@@ -89,7 +89,10 @@ class Generation:
             if self._failure is not None:
                 raise self._failure
             if self._batches is not None:
-                await self._run_batch(self._batches)
+                try:
+                    self._take(self._calls[0], await anext(self._batches))
+                except BaseException as error:
+                    self._batch_failed(error)
             else:
                 self._written.clear()
                 await self._written.wait()
@@ -111,19 +114,17 @@ class Generation:
 
     # --- the engine, run by the reader
 
-    async def _run_batch(self, batches: AsyncIterator[Any]) -> None:
-        try:
-            self._take(self._calls[0], await anext(batches))
-        except StopAsyncIteration:
+    def _batch_failed(self, error: BaseException) -> None:
+        """Handle what the engine raised in the reader's task, its end included."""
+        if isinstance(error, StopAsyncIteration):
             self._end(self._calls[0])
             self._running = 0
-        except Exception as error:
-            self._fail(error)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            self._fail(error)  # the engine cancelled itself
+            return
+        task = asyncio.current_task()
+        own = isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
+        if not own and not isinstance(error, Exception):
+            raise error
+        self._fail(error)
 
     # --- the writers
 
@@ -214,8 +215,11 @@ class Generation:
                 text.encode()
             if piece.usage is not None:
                 self._usage[call[0]] = piece.usage
-            for shown in self._chat.replies[index].take(piece):
+            shown = self._chat.replies[index].take(piece)
+            if isinstance(shown, str):
                 self._fragments.append((index, shown))
+            else:
+                self._fragments.extend((index, part) for part in shown)
 
 
 async def _close(pieces: AsyncIterator[Any]) -> None:

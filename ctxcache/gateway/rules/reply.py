@@ -106,8 +106,8 @@ class Reply:
         told = self._shown.tokens if self._counted else count_tokens(self.text + self.reasoning)
         return told + tool_call_tokens(self.tool_calls) if self._calls else told
 
-    def take(self, piece: Piece) -> Iterable[str | bytes]:
-        """Take a piece of an engine that cuts and counts itself; return what may be shown now.
+    def take(self, piece: Piece) -> str | list[str | bytes]:
+        """Take a piece of an engine that cuts and counts itself; return what may be shown now: a text or several parts.
 
         Raises:
             InvalidInputError: for a value that JSON cannot express.
@@ -117,7 +117,7 @@ class Reply:
         ):  # the hot path
             self._parts.append(piece.text)
             self._counted = False
-            return [piece.text]
+            return piece.text
         shown: list[str | bytes] = []
         if self._held_length:
             shown.append(self._show(self._release(self._held_length)))

@@ -101,7 +101,7 @@ def test_a_piece_lets_held_text_out() -> None:
 def test_a_piece_counts_as_its_text_and_reasoning() -> None:
     """Without an engine's report, text and reasoning are counted by the gateway's rule, beyond any limit."""
     reply = Reply((), 1)
-    assert reply.take(Piece(text="abcd")) == ["abcd"]
+    assert reply.take(Piece(text="abcd")) == "abcd"
     assert reply.take(Piece(text="efgh", finish_reason="content_filter")) == ["efgh"]
     assert len(list(reply.take(Piece(reasoning="ijkl")))) == 1
     assert (reply.tokens, reply.text, reply.reasoning) == (3, "abcdefgh", "ijkl")
