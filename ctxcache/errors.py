@@ -95,6 +95,10 @@ class CtxCacheError(Exception):
         known = not self.request_id or self.request_id in self.message  # the service often puts the id into the message
         return self.message if known else f"{self.message} (request id {self.request_id})"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return `message`, `type` (the name of the class) and `code` (of the service, or None), as JSON data."""
+        return {"message": self.message, "type": type(self).__name__, "code": getattr(self, "code", None) or None}
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.message, self.__dict__)
 

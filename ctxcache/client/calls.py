@@ -298,6 +298,7 @@ class Calls:
                     status=call.head.status,
                     usage=call.usage,
                     error=error,
+                    headers=call.head,
                     **call.ids,
                 ),
             )

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import attrs
@@ -11,6 +11,7 @@ from ..errors import CtxCacheError, InvalidInputError
 from ..keywords import suggest_fields
 from ..log import log
 from ..models import Context, Usage
+from ..response_head import NO_HEAD
 
 __all__ = ["CallEvent", "CreateEvent", "Hooks", "Notifier", "RecreateEvent", "RetryEvent", "WarningEvent"]
 
@@ -32,6 +33,7 @@ class CallEvent:
         usage: the tokens; None where the service did not say.
         error: the error raised; None after success, and for a stream closed by the reader.
         request_id, log_id, client_request_id: ids of the last answer.
+        headers: the headers of the last answer, names in any case; none where no answer came.
     """
 
     path: str
@@ -45,6 +47,7 @@ class CallEvent:
     request_id: str | None = None
     log_id: str | None = None
     client_request_id: str | None = None
+    headers: Mapping[str, str] = attrs.field(default=NO_HEAD, repr=False)
 
 
 @attrs.frozen(kw_only=True)

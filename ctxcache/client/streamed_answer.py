@@ -124,6 +124,4 @@ async def _next(stream: StreamedAnswer) -> tuple[bytes, bool]:
 
 def _error_event(error: CtxCacheError) -> bytes:
     """Encode an error in the service's envelope."""
-    code = getattr(error, "code", None) or None
-    envelope = {"error": {"message": error.message, "type": type(error).__name__, "code": code}}
-    return b"event: error\n" + encode_data(json.dumps(envelope).encode())
+    return b"event: error\n" + encode_data(json.dumps({"error": error.to_dict()}).encode())

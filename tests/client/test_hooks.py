@@ -64,6 +64,7 @@ async def test_on_call_is_told_of_every_end(hostile, key):
     assert stream.stream
     assert create.usage.prompt_tokens == plain.usage.prompt_tokens == stream.usage.prompt_tokens == 10
     assert failed.error is caught.value
+    assert create.headers["x-request-id"] == "r1"
     assert failed.usage is None
     assert all(event.seconds >= 0 for event in events)
 

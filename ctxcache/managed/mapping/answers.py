@@ -1,11 +1,13 @@
 """The answers of a map, and the order in which they are delivered. Pure."""
 
-from typing import Generic, TypeVar
+import json
+from typing import Any, Generic, TypeVar
 
 import attrs
 
 from ...errors import CtxCacheError
 from ...models import ChatCompletion, Usage
+from ...models.plain import to_plain
 
 __all__ = ["Answer", "Answers"]
 
@@ -48,6 +50,16 @@ class Answer(Generic[QuestionT]):
     def usage(self) -> Usage | None:
         """The usage of the answer; None after an error, or if the service sent none."""
         return None if self.completion is None else self.completion.usage
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON data: `index`, `question`, and `completion` or `error`, the other None."""
+        completion = None if self.completion is None else self.completion.to_dict()
+        error = None if self.error is None else self.error.to_dict()
+        return {"index": self.index, "question": to_plain(self.question), "completion": completion, "error": error}
+
+    def to_json(self) -> str:
+        """Return `to_dict()` as JSON; an object within the question that JSON cannot carry is written by `str`."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 class Answers(Generic[QuestionT]):

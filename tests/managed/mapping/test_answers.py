@@ -1,11 +1,11 @@
 """`answers`: results, and the order in which they are delivered."""
 
+import json
+from pathlib import Path
+
 import pytest
 
-from ctxcache import (
-    BadRequestError,
-    Usage,
-)
+from ctxcache import BadRequestError, RateLimitError, Usage, user
 from ctxcache.managed.mapping import Answer
 from ctxcache.managed.mapping.answers import Answers
 
@@ -45,3 +45,14 @@ def test_an_answer_or_an_error() -> None:
     with pytest.raises(BadRequestError):
         _ = bad.text
     assert Answer(2, "?").text == ""
+
+
+def test_results_as_json():
+    """Answers and errors are written as JSON, with the question; of completion and error one is None."""
+    good = json.loads(Answer(0, [user("Where?")], completion("here")).to_json())
+    assert (good["index"], good["question"], good["error"]) == (0, [{"role": "user", "content": "Where?"}], None)
+    assert good["completion"]["choices"][0]["message"]["content"] == "here"
+    bad = Answer(1, "Why?", error=RateLimitError("slow", status=429, code="Limit")).to_dict()
+    error = {"message": "slow", "type": "RateLimitError", "code": "Limit"}
+    assert bad == {"index": 1, "question": "Why?", "completion": None, "error": error}
+    assert json.loads(Answer(2, Path("a"), completion("b")).to_json())["question"] == "a"
