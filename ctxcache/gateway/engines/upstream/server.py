@@ -21,6 +21,7 @@ __all__ = ["Server"]
 
 _log: Final = logging.getLogger("ctxcache.gateway")
 _UNREACHABLE: Final = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+_MOST_BYTES: Final = 4 * 1024 * 1024  # of an answer to a probe; a router may list thousands of models
 _NO_KEY: Final = "none"
 _LIMITS: Final = Limits(connections=0)
 _NO_KEEPALIVE: Final = Limits(connections=0, keepalive=0)  # llama.cpp promises to keep a connection, and closes it
@@ -189,7 +190,12 @@ class Server:
             allow_redirects=False,  # the key would travel along
             proxy=proxy_for(url, os.environ),
         ) as response:
-            return response.status, await response.read()
+            body = bytearray()
+            async for part in response.content.iter_any():
+                body += part
+                if len(body) > _MOST_BYTES:
+                    raise ValueError(f"the answer has more than {_MOST_BYTES:,} bytes")
+            return response.status, bytes(body)
 
 
 def _problem(error: Exception) -> str:

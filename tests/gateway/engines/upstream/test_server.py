@@ -143,7 +143,7 @@ async def test_models_and_windows(serve: Any) -> None:
     await engine.aclose()
 
 
-@pytest.mark.parametrize("answer", [500, {"data": 5}, ["x"]])
+@pytest.mark.parametrize("answer", [500, {"data": 5}, ["x"], {"data": ["x" * 5_000_000]}], ids=range(4))
 async def test_no_models(serve: Any, answer: Any) -> None:
     """A server without a list is named, with the reason."""
     _, server = await serve({"/v1/models": answer})
