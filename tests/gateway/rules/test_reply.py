@@ -108,6 +108,13 @@ def test_a_piece_counts_as_its_text_and_reasoning() -> None:
     assert (reply.end(), reply.finish_reason) == ("", "content_filter")
 
 
+def test_an_index_in_another_form_is_left_to_the_merging() -> None:
+    """A fragment whose `index` is text is passed on as it is, and numbers nothing."""
+    reply = Reply((), 100)
+    reply.take(Piece(tool_calls=({"index": "0", "id": "a", "function": {"name": "f", "arguments": "{}"}},)))
+    assert [call["id"] for call in reply.tool_calls] == ["a"]
+
+
 def test_tool_calls_are_counted() -> None:
     """Names and arguments of tool calls are tokens of the reply."""
     reply = Reply((), 100)

@@ -9,7 +9,7 @@ from ctxcache.gateway import UpstreamEngine
 from ctxcache.models import system
 from tests.hostile import DONE, SSE, STALL, Hostile, chunk, event, pieces, refusal, streamed
 
-from .conftest import UPSTREAM_KEY
+from .conftest import UPSTREAM_KEY, Naps
 
 USAGE = {
     "prompt_tokens": 9,
@@ -228,6 +228,18 @@ async def test_it_starts_again_after_its_end(relay: Any, hostile: Hostile) -> No
     await hostile.until(lambda: not hostile.open)
     await api.gateway.start()
     assert (await api.chat(created["id"])).status == 200
+
+
+async def test_it_probes_once_however_often_it_is_started(naps: Naps) -> None:
+    """A second start changes nothing; an engine that was never started may be closed."""
+    engine = UpstreamEngine("http://127.0.0.1:1/v1", sleep=naps)
+    await engine.aclose()
+    for _ in range(2):
+        await engine.start()
+        await asyncio.sleep(0)
+    assert naps.naps == 1
+    await engine.aclose()
+    assert len(asyncio.all_tasks()) == 1
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,12 @@ async def test_a_server_that_is_down_has_no_kind_yet(http: Any) -> None:
     assert "unknown kind" in repr(server)
 
 
+async def test_a_probe_of_a_server_that_is_down(http: Any) -> None:
+    """The problem is told in a line."""
+    server = Server("http://127.0.0.1:1/v1", None, kind="vllm", timeouts=Timeouts(), probing=5, clock=lambda: 0.0)
+    assert "the probe failed: Client" in str(await server.probe(http))
+
+
 @pytest.mark.parametrize(
     ("kind", "path"),
     [("vllm", "/health"), ("llama.cpp", "/health"), ("ollama", "/api/version"), ("openai", "/v1/models")],
@@ -149,5 +155,13 @@ async def test_no_models(serve: Any, answer: Any) -> None:
     _, server = await serve({"/v1/models": answer})
     engine = UpstreamEngine(server.url)
     with pytest.raises(APIConnectionError, match=server.url):
+        await engine.models()
+    await engine.aclose()
+
+
+async def test_no_server_to_list_models() -> None:
+    """A server that cannot be reached is named, with the reason."""
+    engine = UpstreamEngine("http://127.0.0.1:1/v1")
+    with pytest.raises(APIConnectionError, match=r"127\.0\.0\.1:1/v1: Client"):
         await engine.models()
     await engine.aclose()
