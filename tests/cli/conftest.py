@@ -172,7 +172,8 @@ def _signals_as_usual() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CTXCACHE_MODEL", "NO_COLOR", "FORCE_COLOR"):
+    scheduler = ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID", "CTXCACHE_SHARDS")
+    for name in ("CTXCACHE_MODEL", "CTXCACHE_STORE", "NO_COLOR", "FORCE_COLOR", *scheduler):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm-256color")

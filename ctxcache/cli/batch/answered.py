@@ -11,9 +11,37 @@ from typing import Final
 from ...config import UNSET, Unset
 from .questions import Id, NumberedQuestion
 
-__all__ = ["Answered"]
+__all__ = ["Answered", "Numbers"]
 
 _NONE: Final = 0
+
+
+class Numbers:
+    """A number for each question, never 0."""
+
+    def __init__(self) -> None:
+        self._by_line = array("q")
+        self._by_id: dict[Id, int] = {}
+
+    def add(self, line: int, id_: Id | Unset, number: int) -> bool:
+        """Give a question its number; return False if that line or id has a number."""
+        if id_ is UNSET:
+            self._by_line.extend([_NONE] * (line + 1 - len(self._by_line)))
+            if self._by_line[line]:
+                return False
+            self._by_line[line] = number
+        else:
+            if id_ in self._by_id:
+                return False
+            self._by_id[id_] = number
+        return True
+
+    def find(self, question: NumberedQuestion) -> int:
+        """Return the number of a question, or 0."""
+        found = _NONE if question.id is UNSET else self._by_id.get(question.id, _NONE)
+        if found == _NONE and question.line < len(self._by_line):
+            return self._by_line[question.line]
+        return found
 
 
 class Answered:
@@ -25,35 +53,20 @@ class Answered:
 
     def __init__(self) -> None:
         self.count = 0
-        self._by_line = array("q")
-        self._by_id: dict[Id, int] = {}
+        self._hashes = Numbers()
 
     def add(self, line: int, id_: Id | Unset, hash_: str) -> bool:
         """Add a question; return False if that line or id was added before."""
-        if id_ is UNSET:
-            self._by_line.extend([_NONE] * (line + 1 - len(self._by_line)))
-            if self._by_line[line]:
-                return False
-            self._by_line[line] = _number(hash_)
-        else:
-            if id_ in self._by_id:
-                return False
-            self._by_id[id_] = _number(hash_)
-        self.count += 1
-        return True
+        is_new = self._hashes.add(line, id_, _number(hash_))
+        self.count += is_new
+        return is_new
 
     def __contains__(self, question: NumberedQuestion) -> bool:
-        return self._find(question) != _NONE
+        return self._hashes.find(question) != _NONE
 
     def is_unchanged(self, question: NumberedQuestion) -> bool:
         """Whether an answered question has not changed since the answer."""
-        return self._find(question) == _number(question.hash)
-
-    def _find(self, question: NumberedQuestion) -> int:
-        found = _NONE if question.id is UNSET else self._by_id.get(question.id, _NONE)
-        if found == _NONE and question.line < len(self._by_line):
-            return self._by_line[question.line]
-        return found
+        return self._hashes.find(question) == _number(question.hash)
 
 
 def _number(hash_: str) -> int:

@@ -8,7 +8,6 @@ themselves are not kept: see `answered`. Reading and writing take time in propor
 import itertools
 import json
 import os
-import stat
 import sys
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -21,15 +20,13 @@ from ..terminal import Output
 from ..usage import usage_json
 from .answered import Answered
 from .books import Books
+from .files import open_locked, refuse, refuse_change
+from .lines import BEGINNING, FOREIGN, encode, is_torn, read_answers
 from .questions import NumberedQuestion
 from .settings import Settings
 
 __all__ = ["FileJournal", "Journal", "StreamJournal", "WriteError"]
 
-_BEGINNING: Final = b'{"line": '  # of every line
-_WAY_OUT: Final = "undo the change, give another --out, or start over with --fresh"
-_FOREIGN: Final = "not an answer that `ctxcache map` wrote"
-_DAMAGED: Final = "damaged (zero bytes, as after a power cut): delete the line to ask the question again"
 _DEFAULT_TTL: Final = 86400
 
 
@@ -68,11 +65,11 @@ class Journal(ABC):
 
     def refuse(self, problem: str) -> InvalidInputError:
         """Return the error for a place that cannot be used."""
-        return InvalidInputError(f"{self.name}: {problem}", field="out")
+        return refuse(self.name, problem)
 
     def refuse_change(self, change: str) -> InvalidInputError:
         """Return the error for answers that belong to other questions or settings."""
-        return self.refuse(f"was written for {change}: {_WAY_OUT}")
+        return refuse_change(self.name, change)
 
     def note_create(self, context: Context, at: float) -> None:
         """Note that a context was created; the next line will have it."""
@@ -153,7 +150,7 @@ class FileJournal(Journal):
         super().__init__(name, settings, with_questions=with_questions)
         self._fresh = fresh
         self._end = 0
-        self._file = self._open()
+        self._file = open_locked(self.name)
         try:
             if fresh:
                 self._look()
@@ -178,38 +175,6 @@ class FileJournal(Journal):
         os.ftruncate(self._file, self._end)
         return ""
 
-    # --- opening
-
-    def _open(self) -> int:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-        try:
-            file = os.open(self.name, flags, 0o666)
-        except OSError as error:
-            raise self.refuse(error.strerror or str(error)) from None
-        try:
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise self.refuse("not a regular file")
-            self._lock(file)
-        except BaseException:
-            os.close(file)
-            raise
-        return file
-
-    def _lock(self, file: int) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between open and lock another process may have set the file aside.
-            replaced = not os.path.samestat(os.fstat(file), os.stat(self.name))
-        except OSError as error:
-            busy = isinstance(error, BlockingIOError | FileNotFoundError)
-            raise self.refuse("another process writes to it" if busy else f"no lock: {error.strerror}") from None
-        if replaced:
-            raise self.refuse("another process writes to it")
-
     def _set_aside(self) -> str:
         """Rename the file to the first free name, and open a new one; the lock on the old file is held meanwhile."""
         names = (f"{self.name}.{number}" for number in itertools.count(1))
@@ -220,50 +185,28 @@ class FileJournal(Journal):
             raise self.refuse(error.strerror or str(error)) from None
         old, self._file = self._file, -1
         try:
-            self._file = self._open()
+            self._file = open_locked(self.name)
         finally:
             os.close(old)
         return name
 
-    # --- reading
-
     def _look(self) -> None:
         """Check that the file begins with an answer: no other file is set aside."""
         os.lseek(self._file, 0, os.SEEK_SET)
-        if not _is_torn(os.read(self._file, len(_BEGINNING))):
-            raise self.refuse(f"line 1 is {_FOREIGN}")
+        if not is_torn(os.read(self._file, len(BEGINNING))):
+            raise self.refuse(f"line 1 is {FOREIGN}")
 
     def _read(self, most_lines: int) -> int:
         """Read the answers, and return the offset at which the last whole line ends."""
-        end, change = 0, ""
+        end = 0
         with open(self._file, "rb", closefd=False) as file:
-            for number, data in enumerate(file, start=1):
-                if not data.endswith(b"\n") and _is_torn(data):
-                    break
-                fields = _read_line(data)
-                if fields is None:
-                    raise self.refuse(f"line {number} is {_DAMAGED if _is_damaged(data) else _FOREIGN}")
-                self._enter(number, fields, most_lines)
-                change = change or self._settings.difference(fields)
-                end += len(data)
-        if change:
-            raise self.refuse_change(change)
+            for line in read_answers(file, self.name, self.answered, self._settings, most_lines):
+                self.books.enter_line(line.fields)
+                end = line.end
         return end
 
-    def _enter(self, number: int, fields: dict[str, Any], most_lines: int) -> None:
-        line, id_ = fields["line"], fields.get("id", UNSET)
-        question = f"the question of line {line}" if id_ is UNSET else f"the question with id {json.dumps(id_)}"
-        if id_ is UNSET and line > most_lines:
-            raise self.refuse(f"line {number} answers {question}, which does not exist: was it removed?")
-        if not self.answered.add(line, id_, fields["question_hash"]):
-            raise self.refuse(f"line {number} answers {question} a second time")
-        self.books.enter_line(fields)
-
-    # --- writing
-
     def _append(self, fields: dict[str, Any]) -> None:
-        # A lone surrogate becomes \udc00, which is valid JSON.
-        data = (json.dumps(fields, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        data = encode(fields)
         try:
             written = os.write(self._file, data)
             while written < len(data):  # probably a full disk: the next write raises
@@ -273,25 +216,3 @@ class FileJournal(Journal):
                 os.ftruncate(self._file, self._end)
             raise WriteError(f"{self.name}: {error.strerror or error}") from None
         self._end += len(data)
-
-
-def _is_torn(data: bytes) -> bool:
-    """Whether a last line without line end is the beginning of an answer. Anything else is a file named by mistake."""
-    written = data.rstrip(b"\0")
-    return written.startswith(_BEGINNING) or _BEGINNING.startswith(written)
-
-
-def _is_damaged(data: bytes) -> bool:
-    return data.startswith((_BEGINNING, b"\0")) and b"\0" in data
-
-
-def _read_line(data: bytes) -> dict[str, Any] | None:
-    try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    if not data.endswith(b"\n") or not isinstance(fields, dict):
-        return None
-    line, hash_, id_ = fields.get("line"), fields.get("question_hash"), fields.get("id", "")
-    good = type(line) is int and line > 0 and isinstance(hash_, str) and hash_.isascii()
-    return fields if good and type(id_) in (str, int, float) else None

@@ -26,6 +26,7 @@ from ...models.requests import check_options
 from ..inputs import STDIN
 from ..sampling import PARAMETERS
 from .formats import FORMATS, Record
+from .shards import Shard, shard_of
 
 __all__ = ["Id", "NumberedQuestion", "Questions"]
 
@@ -46,6 +47,7 @@ class NumberedQuestion:
         hash: of messages and options, independent of file and line.
         id: given by the user, or UNSET.
         options: sampling options of this question, which override those of the batch.
+        number: among the questions without an id, from 0.
     """
 
     line: int
@@ -53,6 +55,7 @@ class NumberedQuestion:
     hash: str
     id: Id | Unset = UNSET
     options: Mapping[str, Any] = attrs.field(factory=dict)
+    number: int = 0
 
     @property
     def content(self) -> dict[str, Any]:
@@ -78,6 +81,7 @@ class Questions:
     Args:
         name: of the file; `-` is stdin.
         format_: `jsonl`, `text` or `csv`.
+        shard: the part to ask; None for all.
 
     Attributes:
         name: of the file, for messages.
@@ -87,9 +91,10 @@ class Questions:
         InvalidInputError: the file cannot be opened.
     """
 
-    def __init__(self, name: str, format_: str = "jsonl") -> None:
+    def __init__(self, name: str, format_: str = "jsonl", shard: Shard | None = None) -> None:
         self.name = "stdin" if name == STDIN else name
         self._read = FORMATS[format_]
+        self._shard = shard
         try:
             self._file = _open(name)
             self.size = os.fstat(self._file.fileno()).st_size
@@ -103,22 +108,30 @@ class Questions:
             InvalidInputError: the file cannot be read.
         """
         self._file.seek(0)
+        number = 0
         try:
             for record in self._read(self._file):
-                yield self._question(record)
+                question = self._question(record, number)
+                yield question
+                number += isinstance(question, NumberedQuestion) and question.id is UNSET
         except OSError as error:
             raise InvalidInputError(f"{self.name}: {error.strerror or error}", field=self.name) from None
+
+    def has(self, question: NumberedQuestion) -> bool:
+        """Whether the shard has a question."""
+        shard = self._shard
+        return shard is None or shard_of(question.id, question.number, shard.count) == shard.index
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def _question(self, record: Record) -> NumberedQuestion | InvalidInputError:
+    def _question(self, record: Record, number: int) -> NumberedQuestion | InvalidInputError:
         where = f"{self.name}, line {record.line}"
         try:
             if record.problem:
                 raise InvalidInputError(record.problem)
-            return _read_question(record.line, record.value)
+            return _read_question(record.line, record.value, number)
         except InvalidInputError as error:
             return InvalidInputError(f"{where}: {error.message}", field=where)
 
@@ -143,7 +156,7 @@ def _copy(file: IO[bytes]) -> IO[bytes]:
     return copy
 
 
-def _read_question(line: int, value: Any) -> NumberedQuestion:
+def _read_question(line: int, value: Any, number: int) -> NumberedQuestion:
     fields = {"question": value} if isinstance(value, str) else value
     if not isinstance(fields, dict) or ("question" in fields) == ("messages" in fields):
         raise InvalidInputError(f"a question must be {_ALLOWED}")
@@ -155,7 +168,7 @@ def _read_question(line: int, value: Any) -> NumberedQuestion:
         raise InvalidInputError.of("id", id_, "a string or a number")
     messages = _messages(fields)
     options = check_options({name: fields[name] for name in PARAMETERS if fields.get(name) is not None})
-    return NumberedQuestion(line, messages, _hash(messages, options), id_, options)
+    return NumberedQuestion(line, messages, _hash(messages, options), id_, options, number)
 
 
 def _is_id(value: object) -> bool:

@@ -131,9 +131,12 @@ class Work:
         for question in self._questions:
             if self.stopped:
                 return
-            if isinstance(question, NumberedQuestion) and question not in self.journal.answered:
+            if isinstance(question, NumberedQuestion) and self._is_open(question):
                 yield question
                 await begun.wait()
+
+    def _is_open(self, question: NumberedQuestion) -> bool:
+        return self._questions.has(question) and question not in self.journal.answered
 
     async def _ask(self, question: NumberedQuestion, retry: Retry) -> ChatCompletion:
         options = {**self._sampling, **question.options}

@@ -12,6 +12,7 @@ from ctxcache.cli.batch.check import BadQuestionsError, count_questions
 from ctxcache.cli.batch.journal import FileJournal, Journal
 from ctxcache.cli.batch.questions import NumberedQuestion, Questions
 from ctxcache.cli.batch.settings import Settings
+from ctxcache.cli.batch.shards import Shard
 
 from ...hostile import Hostile
 from ..conftest import Files
@@ -38,10 +39,10 @@ def journal(files: Files) -> Any:
         yield journal
 
 
-def check(files: Files, journal: Journal, *lines: str) -> int:
+def check(files: Files, journal: Journal, *lines: str, shard: Shard | None = None) -> int:
     """Check the questions against the answers."""
     files.ask(*lines)
-    with closing(Questions(str(files.questions))) as questions:
+    with closing(Questions(str(files.questions), shard=shard)) as questions:
         return count_questions(questions, journal)
 
 
@@ -123,3 +124,21 @@ def test_error_has_the_problems(files: Files, journal: Journal) -> None:
     with pytest.raises(BadQuestionsError, match=r"q\.jsonl: 30 bad lines") as bad:
         check(files, journal, *[json.dumps({"id": n}) for n in range(30)])
     assert (len(bad.value.problems), bad.value.count) == (20, 30)
+
+
+def test_answers_of_another_shard(files: Files, journal: Journal) -> None:
+    """Answers to questions of another shard are refused."""
+    with pytest.raises(InvalidInputError, match="removed or moved"):
+        check(files, journal, *FOUR, shard=Shard(0, 2))
+
+
+def test_shard(files: Files) -> None:
+    """Only the questions of the shard are counted, but bad lines of all shards are found."""
+    lines = ['"one"', '{"question": "b", "id": "b"}', "", '"two"', '"three"']
+    sizes = []
+    for index in range(3):
+        with closing(FileJournal(str(files.out), SETTINGS, most_lines=100)) as empty:
+            sizes.append(check(files, empty, *lines, shard=Shard(index, 3)))
+            with pytest.raises(BadQuestionsError):
+                check(files, empty, *lines, '{"question": "c", "id": "b"}', shard=Shard(index, 3))
+    assert sorted(sizes) == [1, 1, 2]

@@ -14,6 +14,7 @@ import pytest
 
 from ctxcache import InvalidInputError
 from ctxcache.cli.batch.questions import NumberedQuestion, Questions
+from ctxcache.cli.batch.shards import Shard
 
 from ...hostile import Hostile
 from ..conftest import Files
@@ -180,3 +181,20 @@ def test_csv_file(files: Files) -> None:
     assert (first.line, first.id, first.options) == (2, "a", {"max_tokens": 5})
     assert isinstance(second, InvalidInputError)
     assert second.message == f"{files.questions}, line 3: the question is empty"
+
+
+def test_shards(tmp_path: Path) -> None:
+    """Each question is in one shard; those without an id are dealt in turn, whatever is between them."""
+    lines = ['"1"', "", '{"question": "a", "id": "a"}', '"2"', "", "", '{"question": "b", "id": 2}', '"3"']
+    file = tmp_path / "q.jsonl"
+    file.write_text("\n".join(lines))
+    found: dict[int, list[int]] = {}
+    for index in range(2):
+        with closing(Questions(str(file), shard=Shard(index, 2))) as questions:
+            for question in questions:
+                assert isinstance(question, NumberedQuestion)
+                if questions.has(question):
+                    found.setdefault(question.line, []).append(index)
+    assert [found[line] for line in (1, 4, 8)] == [[0], [1], [0]]
+    assert {len(shards) for shards in found.values()} == {1}
+    assert sorted(found) == [1, 3, 4, 7, 8]

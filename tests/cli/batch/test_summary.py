@@ -1,18 +1,21 @@
 """The last words of a batch: failures, counts, usage, cost."""
 
+import fcntl
 import json
 import subprocess
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 
 from ctxcache import AsyncSession, ChatCompletion, Prefix, Prices, Usage, system
 from ctxcache.cli.batch.journal import FileJournal
+from ctxcache.cli.batch.merge import Merge
 from ctxcache.cli.batch.questions import NumberedQuestion, Questions
 from ctxcache.cli.batch.settings import Settings
-from ctxcache.cli.batch.summary import summarize_stop
+from ctxcache.cli.batch.shards import Shard
+from ctxcache.cli.batch.summary import summarize_merge, summarize_stop
 from ctxcache.cli.batch.work import Work
 from ctxcache.cli.terminal import Terminal
 from ctxcache.models import AssistantMessage, Choice
@@ -146,3 +149,76 @@ def test_no_cost_without_answers(peer: Hostile, run: Run, files: Files) -> None:
     peer.plays([answer(CONTEXT)], *[[refusal(400)]] * 3)
     failed = run(*files.argv, "--concurrency", "1", "--prices", "input=1,cached=1,output=1")
     assert " cost " not in failed.err
+
+
+@pytest.fixture
+def merge_of() -> Iterator[Callable[[Files], Merge]]:
+    """Opens the merge of the shards of a manual."""
+    with ExitStack() as stack:
+
+        def merge_of(files: Files) -> Merge:
+            questions = stack.enter_context(closing(Questions(str(files.questions))))
+            return stack.enter_context(closing(Merge(str(files.out), Settings.of(MODEL, "manual", {}), questions)))
+
+        yield merge_of
+
+
+def lines_of(files: Files, index: int) -> list[str]:
+    """The lines of the answers of one of two shards to questions without ids."""
+    settings = Settings.of(MODEL, "manual", {})
+    with closing(Questions(str(files.questions), shard=Shard(index, 2))) as questions:
+        mine = [one for one in questions if isinstance(one, NumberedQuestion) and questions.has(one)]
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    fields = [{"line": one.line, "question_hash": one.hash, "usage": usage, **settings.fields()} for one in mine]
+    return [json.dumps(one) + "\n" for one in fields]
+
+
+def test_what_a_merge_lacks(
+    files: Files, capsys: pytest.CaptureFixture[str], merge_of: Callable[[Files], Merge]
+) -> None:
+    """Each shard that lacks answers has a line with the number, the first questions, and the way out."""
+    files.ask_many(20)
+    name = files.out.with_name("answers.0-of-2.jsonl")
+    name.write_text("".join(lines_of(files, 0)[7:]) + '{"line": 1, "q')
+    merge = merge_of(files)
+    merge.add_up()
+    summarize_merge(merge, Terminal(), Prices(input=1, cached=1, output=1), is_written=False, as_json=False)
+    first, second, result, count, used, cost = capsys.readouterr().err.splitlines()
+    assert first == (
+        "ctxcache: shard 0/2: 7 of 10 questions without an answer: line 1, line 3, line 5, line 7, line 9 and 2 more; "
+        "the last answer was cut off by a kill; they failed or were not asked, start it again with --shard 0/2"
+    )
+    lost = files.out.with_name("answers.1-of-2.jsonl")
+    assert second == f"ctxcache: shard 1/2: lost, there is no {lost}: start it with --shard 1/2 for its 10 questions"
+    missing = "17 of 20 questions have no answer; --partial writes the other answers"
+    assert result == f"ctxcache: {files.out} was not written: {missing}"
+    assert (count, used) == ("3 of 20 answers in 2 shards", "9 tokens in (0 cached + 9 new), 3 out")
+    assert cost.startswith("over all starts, 3 calls cost ")
+    with name.open("r+") as running:
+        running.truncate(0)
+        fcntl.flock(running, fcntl.LOCK_EX)
+        lost.write_text("notes\n")
+        merge = merge_of(files)
+        summarize_merge(merge, Terminal(), Prices(input=1, cached=1, output=1), is_written=False, as_json=False)
+    first, second, _, count = capsys.readouterr().err.splitlines()
+    assert first.startswith("ctxcache: shard 0/2: still running, 10 of 10 questions without an answer: line 1, ")
+    assert second == f"ctxcache: shard 1/2: {lost}: line 1 is not an answer that `ctxcache map` wrote"
+    assert count == "0 of 20 answers in 2 shards"
+
+
+def test_a_merge(files: Files, capsys: pytest.CaptureFixture[str], merge_of: Callable[[Files], Merge]) -> None:
+    """A merge of all answers has a line with their number, and one with their usage; JSON has each shard."""
+    files.ask('"one"')
+    files.out.with_name("answers.0-of-2.jsonl").write_text("".join(lines_of(files, 0)))
+    merge = merge_of(files)
+    merge.write()
+    summarize_merge(merge, Terminal(), None, is_written=True, as_json=False)
+    count, used = capsys.readouterr().err.splitlines()
+    assert count == f"1 of 1 answers in {files.out}, from 2 shards"
+    assert used.startswith("3 tokens in ")
+    summarize_merge(merge, Terminal(), Prices(input=1, cached=1, output=1), is_written=True, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert [(one["shard"], one["state"]) for one in told.pop("shards")] == [("0/2", "complete"), ("1/2", "complete")]
+    assert told.pop("usage_of_all_starts")["total_tokens"] == 4
+    assert told.pop("cost")["calls"] == 1
+    assert told == {"questions": 1, "answered": 1, "missing": 0, "written": True}
