@@ -81,7 +81,8 @@ class PrefixAsker:
         self._key = _key(self._settings)
 
     def __repr__(self) -> str:
-        return f"<PrefixAsker {self._settings.model}>"
+        made = hasattr(self, "_settings")
+        return f"<PrefixAsker {self._settings.model if made else 'that was not made'}>"
 
     async def __call__(self, batch: Any) -> Any:
         """Ask the questions of a batch; return the batch with the answers. A failed question is no exception.

@@ -49,6 +49,7 @@ class Line:
     """
 
     def __init__(self, start: StartMap) -> None:
+        self._failure: Exception = SessionError("the worker ended")
         self.ended = False
         self._waiting: deque[_Batch] = deque()
         self._open: set[_Batch] = set()
@@ -64,6 +65,8 @@ class Line:
         Raises:
             CtxCacheError: the session or the store cannot be opened, or the line was closed.
         """
+        if self.ended:
+            raise self._failure
         batch = _Batch(questions)
         self._waiting.append(batch)
         self._open.add(batch)
@@ -87,19 +90,18 @@ class Line:
             log.debug("cluster: closing failed: %s", type(error).__name__)
 
     async def _run(self, start: StartMap, stack: AsyncExitStack) -> None:
-        failure: Exception = SessionError("the worker ended")
         try:
             answers = await stack.enter_async_context(start(self._questions()))
             async for answer in answers:
                 batch, row = self._asked.pop(answer.index)
                 batch.put(row, answer)
         except Exception as error:
-            failure = error
+            self._failure = error
         finally:
             self.ended = True
             for batch in self._open:
                 if not batch.done.done():
-                    batch.done.set_exception(failure)
+                    batch.done.set_exception(self._failure)
 
     async def _questions(self) -> AsyncIterator[Any]:
         """Yield the questions of the waiting batches, as fast as the map takes them."""

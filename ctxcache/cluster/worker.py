@@ -18,6 +18,7 @@ import attrs
 
 from ..client.resources.parameters import ChatParameters
 from ..client.session import AsyncSession
+from ..errors import CtxCacheError
 from ..managed import Map, Prefix
 from ..models import Message
 from .line import Line
@@ -85,6 +86,9 @@ async def _start(settings: Settings, questions: AsyncIterable[Any]) -> AsyncIter
             await stack.enter_async_context(store)
         session = await stack.enter_async_context(AsyncSession(base_url=settings.base_url))
         prefix = Prefix(session, model=settings.model, messages=settings.messages, ttl=settings.ttl, store=store)
+        # The store is at rest before the first answer: a process that ends right after that leaves nothing half done.
+        with suppress(CtxCacheError):  # the questions will tell
+            await prefix.warm()
         yield await stack.enter_async_context(prefix.map(questions, concurrency=settings.concurrency, **settings.chat))
 
 
