@@ -25,6 +25,7 @@ TOPICS: Final = (
     "costs",
     "conversations",
     "batches",
+    "clusters",
     "tools",
     "web-service",
     "testing",
