@@ -37,6 +37,7 @@ def finding(results: Results, name: str) -> str:
             "decode": _decode,
             "growth": _growth,
             "ceiling": _ceiling,
+            "cluster": _cluster,
             "relay": _relay,
         }
         found = special[name](results) if name in special else ""
@@ -75,6 +76,13 @@ def _live(results: Results) -> str:
         return ""
     best = results.median("live", case, peer, "streams")
     return f"One core holds {ours:,.0f} live streams; with bare aiohttp {floor:,.0f}, with the best peer {best:,.0f}"
+
+
+def _cluster(results: Results) -> str:
+    shares = [results.series("cluster", case, OURS, "core_share") for case in results.cases("cluster")]
+    if not all(shares):
+        return ""
+    return f"Dask's workers answer {min(share.median for share in shares):.0f}% of what Prefix.map does with a core"
 
 
 def _relay(results: Results) -> str:

@@ -5,6 +5,7 @@
 `gated-RATE-CHUNKS`   the same, but only the head until the server is told to go: all streams then begin together
 `hold-CHUNKS`         CHUNKS chunks at once, then nothing until the client goes away
 `plain-TEXT`          a plain answer with TEXT bytes of text
+`late-MS-TEXT`        the same, after MS milliseconds
 
 Every event is a chunk of HTTP's chunked encoding, as it is behind the real service. Of the CHUNKS the last two are the
 one with the finish reason and the one with the usage; `[DONE]` comes after them.
@@ -53,6 +54,11 @@ WARM: Final = whole(5)  # what is asked for before anything is measured
 def plain(text: int = 400) -> str:
     """Name the plain answer."""
     return f"plain-{text}"
+
+
+def late(milliseconds: int, text: int = 400) -> str:
+    """Name the plain answer of a model that thinks."""
+    return f"late-{milliseconds}-{text}"
 
 
 def words(length: int) -> str:

@@ -42,6 +42,16 @@ def _start(module: str, **options: Any) -> "subprocess.Popen[str]":
     )
 
 
+def answer(module: str, job: dict[str, Any]) -> dict[str, float]:
+    """Run a module of this package, which reads a job and prints figures, in a process of its own."""
+    with _start(module) as program:
+        told, _ = program.communicate(json.dumps(job))
+    if program.returncode:
+        raise RuntimeError(f"{module} ended with {program.returncode}")
+    figures: dict[str, float] = json.loads(told)
+    return figures
+
+
 @contextmanager
 def load_server() -> Iterator[int]:
     """Run the server; yields its port."""

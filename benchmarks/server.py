@@ -17,7 +17,7 @@ from typing import Any, Final
 from . import loads
 from .pacer import Pacer
 
-_MODEL: Final = re.compile(rb'"model": ?"(plain|whole|hold|paced|gated)-(\d[\d.-]*)"')
+_MODEL: Final = re.compile(rb'"model": ?"(plain|late|whole|hold|paced|gated)-(\d[\d.-]*)"')
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 _NOT_FOUND: Final = loads.answer(b'{"error":{"code":"NotFound","message":"no such load"}}', "404 Not Found")
 
@@ -109,6 +109,9 @@ class Connection(asyncio.Protocol):
         kind, numbers = found[1], found[2].decode().split("-")
         if kind == b"plain":
             self.transport.write(loads.plain_answer(int(numbers[0])))
+        elif kind == b"late":
+            answer = loads.plain_answer(int(numbers[1]))
+            asyncio.get_running_loop().call_later(int(numbers[0]) / 1000, self._write_late, answer)
         elif kind == b"whole":
             chunks = int(numbers[0])
             self.server.chunks += chunks
@@ -118,6 +121,10 @@ class Connection(asyncio.Protocol):
             self.transport.write(loads.STREAM_HEAD + loads.stream_text() * int(numbers[0]))
         else:
             self._pace(float(numbers[0]), int(numbers[1]), gated=kind == b"gated")
+
+    def _write_late(self, answer: bytes) -> None:
+        if not self.closed:
+            self.transport.write(answer)
 
     def _streaming(self, now: bool) -> None:
         self.server.streaming += now - self.is_streaming

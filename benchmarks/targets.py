@@ -51,6 +51,7 @@ def rows(results: Results) -> list[Row]:
         *_live(results),
         *_against_both(results, "requests", "cpu_us", "plain requests: CPU a call", 11, 1.3),
         *_managed(results),
+        *_cluster(results),
         *_memory(results),
         *_relay(results),
         *_imports(results),
@@ -87,6 +88,12 @@ def _managed(results: Results) -> Iterator[Row]:
         for metric, (what, most) in limits.items():
             found = results.series("managed", case, OURS, metric)
             yield Row(f"managed: CPU of {what}, {case}", f"≤ {most:g}× chat.create", most, False, found)
+
+
+def _cluster(results: Results) -> Iterator[Row]:
+    for case in results.cases("cluster"):
+        found = results.series("cluster", case, OURS, "core_share")
+        yield Row(f"cluster: questions a core, Dask, {case}", "≥ 75% of Prefix.map's", 75, True, found)
 
 
 def _memory(results: Results) -> Iterator[Row]:

@@ -15,6 +15,7 @@ NAMES: Final = (
     "live",
     "requests",
     "managed",
+    "cluster",
     "first_token",
     "memory",
     "imports",

@@ -67,6 +67,15 @@ async def test_plain_answer(http: aiohttp.ClientSession, port: int) -> None:
     assert len(answer["choices"][0]["message"]["content"]) == 1000
 
 
+async def test_late_answer(http: aiohttp.ClientSession, port: int) -> None:
+    """A late answer comes after its milliseconds, never before."""
+    before = time.monotonic()
+    async with http.post(url(port), json={"model": loads.late(30, 1000)}) as response:
+        answer = await response.json()
+    assert time.monotonic() - before >= 0.03
+    assert len(answer["choices"][0]["message"]["content"]) == 1000
+
+
 async def test_held_streams_show_in_the_books(http: aiohttp.ClientSession, port: int) -> None:
     """A held stream counts as streaming until the client is gone."""
     before = server_stats(port)["streaming"]
