@@ -80,7 +80,7 @@ def _live(results: Results) -> str:
 
 def _cluster(results: Results) -> str:
     shares = [results.series("cluster", case, OURS, "core_share") for case in results.cases("cluster")]
-    if not all(shares):
+    if not shares or not all(shares):
         return ""
     return f"Dask's workers answer {min(share.median for share in shares):.0f}% of what Prefix.map does with a core"
 

@@ -260,6 +260,18 @@ def test_a_title_is_the_finding(tmp_path: Path) -> None:
     assert finding(results([sample("ctxcache", 0, cpu_us=4.0)]), "stream") == scenarios.load("stream").title
 
 
+def test_a_cluster_beside_one_process() -> None:
+    """The finding and the target of the cluster tell the share of a core's questions; without Dask there is neither."""
+    case = "50 ms to the first token"
+    run = results([sample("ctxcache", round_, "cluster", case, core_share=80.0 + round_) for round_ in range(3)])
+    assert finding(run, "cluster") == "Dask's workers answer 81% of what Prefix.map does with a core"
+    (row,) = [row for row in rows(run) if row.what.startswith("cluster")]
+    assert row.reached
+    plain = results([sample("ctxcache", 0, "cluster", case, map_qs=9.0)])
+    assert [row.reached for row in rows(plain) if row.what.startswith("cluster")] == [None]
+    assert finding(plain, "cluster") == scenarios.load("cluster").title
+
+
 def test_findings_of_the_published_run() -> None:
     """Every scenario of the published run has a finding, and RESULTS.md tells it."""
     run = Results.read(BENCHMARKS / "results.json")

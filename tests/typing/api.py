@@ -25,6 +25,7 @@ from ctxcache import (
     system,
     user,
 )
+from ctxcache.cluster import PrefixAsker
 from ctxcache.gateway import Gateway
 from ctxcache.sse import ServerSentEvent, SSEDecoder
 
@@ -122,3 +123,9 @@ async def gateway() -> None:
 def decoder() -> None:
     """The decoder on its own."""
     assert_type(SSEDecoder(max_event_bytes=1).feed(b""), list[ServerSentEvent])
+
+
+def clusters() -> None:
+    """Askers take the parameters of a chat by name."""
+    asker = PrefixAsker(model="m", messages=[user("a")], store="redis://host", ttl=3600, temperature=0.5, retry=Retry())
+    asker.run({"question": ["a"]})
