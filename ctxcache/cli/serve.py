@@ -5,19 +5,22 @@ import asyncio
 import os
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
+from .. import checks
 from ..errors import InvalidInputError
 from .inputs import non_negative, port, whole_number
 from .service import read_key
 from .terminal import Terminal
 
 if TYPE_CHECKING:
-    from ..gateway import Engine, Gateway
+    from ..gateway import Engine, Gateway, GatewayLimits
 
 __all__ = ["add_options", "run", "stop_signals"]
 
@@ -29,7 +32,8 @@ model writes them. With --engine openai they come from servers of OpenAI's API
 (vLLM, SGLang, llama.cpp, Ollama, …), whose prompt caches then serve contexts.
 
 Two lines for the client's shell go to stdout; paste them there. Ctrl-C or
-SIGTERM stops the gateway at once, with exit code 0."""
+SIGTERM stops the gateway with exit code 0: no new requests, and answers under
+way have --grace seconds to end. A second Ctrl-C or SIGTERM ends it at once."""
 EXAMPLES: Final = """\
 examples:
   ctxcache serve
@@ -39,6 +43,7 @@ examples:
     --upstream http://gpu-2:8000/v1 --model chat=Qwen/Qwen3-8B --window 32768"""
 
 UPSTREAM_KEY: Final = "CTXCACHE_UPSTREAM_KEY"
+_UNITS: Final = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 UPSTREAM_KINDS: Final = ("auto", "vllm", "sglang", "llama.cpp", "ollama", "openai")
 
 
@@ -55,6 +60,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "CTXCACHE_API_KEY is ignored, since it is likely your key for a real service)",
     )
     keys.add_argument("--key-file", metavar="FILE", help="file with the key, which is then not printed")
+    group.add_argument(
+        "--allow-host",
+        action="append",
+        metavar="NAME",
+        help="name that clients may call this gateway by, beside those of this machine; '*': any; repeatable "
+        "(default: no other on a loopback address, else any)",
+    )
+    _add_answer_options(parser)
+    _add_limit_options(parser)
+    parser.add_argument("-v", "--verbose", action="store_true", help="log each request to stderr; no content, no key")
+
+
+def _add_answer_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("answers")
     group.add_argument(
         "--engine",
@@ -78,7 +96,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_upstream_options(parser)
     _add_script_options(parser)
-    parser.add_argument("-v", "--verbose", action="store_true", help="log each request to stderr; no content, no key")
 
 
 def _add_upstream_options(parser: argparse.ArgumentParser) -> None:
@@ -135,6 +152,35 @@ def _model(text: str) -> tuple[str, str]:
     return name, theirs or name
 
 
+def _add_limit_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits")
+    group.add_argument(
+        "--grace",
+        type=non_negative,
+        default=30.0,
+        metavar="SECONDS",
+        help="time for answers under way to end after a signal; then they end with an error (default: 30)",
+    )
+    group.add_argument(
+        "--limit",
+        action="append",
+        type=_limit,
+        metavar="NAME=N",
+        help="bound on clients, by the names in `ctxcache docs self-hosting`; bytes also as KiB, MiB, GiB; repeatable",
+    )
+
+
+def _limit(text: str) -> tuple[str, float]:
+    """Read `NAME=N`: a limit, and a number that may have a unit of bytes."""
+    name, _, value = text.partition("=")
+    digits = value.rstrip("KMGiB")
+    try:
+        number = float(digits) * _UNITS[value[len(digits) :]]
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name and a number: connections=500") from None
+    return name, number
+
+
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Serve until a signal arrives."""
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:
@@ -157,11 +203,22 @@ async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
 
     key = args.key if args.key_file is None else read_key(args.key_file)
     engine, models, told = await (_upstream(args) if args.engine == "openai" else _script(args))
-    gateway = Gateway(host=args.host, port=args.port, api_key=key, engine=engine, models=models)
+    gateway = Gateway(
+        host=args.host,
+        port=args.port,
+        api_key=key,
+        engine=engine,
+        models=models,
+        limits=_limits(args.limit or ()),
+        allowed_hosts=args.allow_host,
+    )
     with stop_signals() as stop:
         async with gateway:
             _print_exports(gateway, args, terminal, told)
             await stop.wait()
+            if args.grace:
+                terminal.note(f"stopping; answers under way have {args.grace:g} s to end")
+            await gateway.aclose(grace=args.grace)
     terminal.note("stopped")
 
 
@@ -202,6 +259,15 @@ async def _upstream(args: argparse.Namespace) -> "tuple[Engine, dict[str, int], 
         raise InvalidInputError("the upstream lists no models: name them with --model", field="model")
     models = {name: args.window or window or WINDOW for name, window in windows.items()}
     return engine, models, f"answers from {', '.join(args.upstream)}; models: {', '.join(models)}"
+
+
+def _limits(given: Iterable[tuple[str, float]]) -> "GatewayLimits":
+    from ..gateway import GatewayLimits
+
+    names = [field.name for field in attrs.fields(GatewayLimits)]
+    for name, _ in given:
+        checks.one_of("--limit: name", name, names)
+    return GatewayLimits(**dict(given))  # type: ignore[arg-type]  # checked there
 
 
 def _print_exports(gateway: "Gateway", args: argparse.Namespace, terminal: Terminal, told: str) -> None:

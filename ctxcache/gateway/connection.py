@@ -17,6 +17,7 @@ closing               the same
 import asyncio
 import logging
 import sys
+from contextlib import suppress
 from typing import Final, cast
 
 from aiohttp import StreamReader, web
@@ -66,9 +67,8 @@ class Connections:
         self._timer: asyncio.TimerHandle | None = None
         self._most: Final = min(limits.connections, _most_files() * 3 // 4)
         self._silent_until = 0.0
-        self._busy = 0
-        self._at_rest = asyncio.Event()
-        self._at_rest.set()
+        self._finishing = False
+        self._all_closed: Final = asyncio.Event()
 
     def __call__(self) -> "Connection":
         """Make the protocol of a connection."""
@@ -91,13 +91,20 @@ class Connections:
 
     async def drain(self, seconds: float) -> None:
         """Close idle connections at once, the others when their answers are sent; return after so many seconds."""
+        self._finishing = True
         for connection in tuple(self.open):
             connection.finish()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._at_rest.wait()
-        except TimeoutError:
-            pass
+                while self.open:
+                    self._all_closed.clear()
+                    await self._all_closed.wait()
+
+    def forget(self, connection: "Connection") -> None:
+        """Take note that a connection has ended."""
+        self.open.discard(connection)
+        if not self.open:
+            self._all_closed.set()
 
     async def aclose(self, leave_seconds: float) -> None:
         """End every request, and wait a moment for those that do not end at once."""
@@ -107,16 +114,14 @@ class Connections:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast(Connection, request.protocol)
-        self._busy += 1
-        self._at_rest.clear()
         connection.begin(request.content)
         try:
-            return await self.app.handle(request)
+            response = await self.app.handle(request)
         finally:
             connection.end()
-            self._busy -= 1
-            if not self._busy:
-                self._at_rest.set()
+        if self._finishing:
+            response.force_close()
+        return response
 
     def _look(self) -> None:
         now = self.time()
@@ -168,7 +173,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Take note of the end."""
-        self.__connections.open.discard(self)
+        self.__connections.forget(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -206,9 +211,7 @@ class Connection(web.RequestHandler):
 
     def finish(self) -> None:
         """Close the connection, after the answer under way."""
-        if self.__busy:
-            self.close()
-        else:
+        if not self.__busy:
             self.force_close()
 
     def look(self, now: float) -> None:

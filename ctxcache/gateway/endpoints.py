@@ -8,6 +8,7 @@ from typing import Any, Final
 import attrs
 from aiohttp import web
 
+from ..errors import APIStatusError
 from ..models import ChatRequest, ContextRequest
 from .bodies import Bodies, Headers, Received, json_response
 from .engines import Engine, NewContext
@@ -50,6 +51,7 @@ class Endpoints:
         self._bodies: Final = bodies
         self._chunks_per_write: Final = chunks_per_write
         self._client: Final = client
+        self._generations: Final[set[Generation]] = set()
 
     async def models(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
         """List the models."""
@@ -98,12 +100,19 @@ class Endpoints:
             received = await self._bodies.read(ChatRequest, request, reservation)
             chat = self._table.begin(received.request, await self._counted(received))
             async with Generation(self._engine, chat, self._chunks_per_write, self._client) as generation:
+                self._generations.add(generation)
                 try:
                     if chat.request.stream is True:
                         return await self._stream(request, headers, chat, generation)
                     return await self._complete(headers, chat, generation)
                 finally:
+                    self._generations.discard(generation)
                     chat.abandon()  # before the wait for the engine's end; no effect on a completed chat
+
+    def interrupt(self, failure: APIStatusError) -> None:
+        """End every answer under way with an error: an event in a stream, else a response."""
+        for generation in self._generations:
+            generation.interrupt(failure)
 
     async def _complete(self, headers: Headers, chat: AcceptedChat, generation: Generation) -> web.StreamResponse:
         while not generation.done:

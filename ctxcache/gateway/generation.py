@@ -61,10 +61,13 @@ class Generation:
         self.done = False
         self._tasks: list[asyncio.Task[None]] = []
         self._batches: AsyncIterator[Any] | None = None  # of the engine that the reader runs
+        self._reader: asyncio.Task[Any] | None = None
+        self._in_batch = False
 
     async def __aenter__(self) -> "Generation":
         if getattr(self._engine, "batches", False) and len(self._calls) == 1 and self._chat.max_tokens > 0:
             self._batches = self._engine.generate(self._prompt(self._calls[0]))
+            self._reader = asyncio.current_task()
         else:
             self._tasks = [asyncio.create_task(self._write(call)) for call in self._calls]
         return self
@@ -79,6 +82,17 @@ class Generation:
             except Exception:
                 _log.exception("the engine failed")
 
+    def interrupt(self, failure: APIStatusError) -> None:
+        """End the replies that are being written; the failure follows the fragments written before."""
+        if not self._running:
+            return
+        self._failure = failure
+        self._written.set()
+        for task in self._tasks:
+            task.cancel()
+        if self._in_batch and self._reader is not None:
+            self._reader.cancel()
+
     async def take(self) -> list[Fragment]:
         """Return the waiting fragments, at least one; not to be called when `done`.
 
@@ -89,10 +103,13 @@ class Generation:
             if self._failure is not None:
                 raise self._failure
             if self._batches is not None:
+                self._in_batch = True
                 try:
                     self._take(self._calls[0], await anext(self._batches))
                 except BaseException as error:
                     self._batch_failed(error)
+                finally:
+                    self._in_batch = False
             else:
                 self._written.clear()
                 await self._written.wait()
@@ -120,9 +137,12 @@ class Generation:
             self._end(self._calls[0])
             self._running = 0
             return
-        task = asyncio.current_task()
-        own = isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
-        if not own and not isinstance(error, Exception):
+        if isinstance(error, asyncio.CancelledError) and self._reader is not None:
+            interrupted = self._failure is not None
+            ours = not (self._reader.uncancel() if interrupted else self._reader.cancelling())  # else the client left
+        else:
+            ours = isinstance(error, Exception)
+        if not ours:
             raise error
         self._fail(error)
 
@@ -151,12 +171,10 @@ class Generation:
 
     def _fail(self, error: BaseException) -> None:
         """Note the refusal that `take` raises when the earlier fragments were taken."""
-        if isinstance(error, APIStatusError):
-            self._failure = error
-            return
-        if not isinstance(error, asyncio.CancelledError):
+        if not isinstance(error, APIStatusError | asyncio.CancelledError):
             _log.error("the engine failed", exc_info=error)
-        self._failure = engine_failed()
+        if self._failure is None:
+            self._failure = error if isinstance(error, APIStatusError) else engine_failed()
 
     async def _run_engine(self, call: Sequence[int]) -> None:
         pieces = self._engine.generate(self._prompt(call))

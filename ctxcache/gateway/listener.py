@@ -60,7 +60,7 @@ class Listener:
         self._transports: Final[WeakSet[asyncio.Transport]] = WeakSet()  # the event loop holds the open ones
         self._tasks: Final[set[asyncio.Task[None]]] = set()  # that accept, and that hand over
         self._accepting: Final[list[asyncio.Task[None]]] = []
-        self._closed = False
+        self._stopped = self._closed = False
         for listening in sockets:
             try:
                 self._loop.add_reader(listening, self._accept_waiting, listening)
@@ -86,9 +86,11 @@ class Listener:
         port: int = min(self._sockets, key=lambda listening: listening.family).getsockname()[1]
         return port
 
-    async def aclose(self) -> None:
-        """Stop listening and cut every connection. No client is waited for, no accepted connection is left open."""
-        self._closed = True
+    async def stop(self) -> None:
+        """Stop listening; connections that were accepted go on."""
+        if self._stopped:
+            return
+        self._stopped = True
         for listening in self._sockets:
             with contextlib.suppress(NotImplementedError):
                 self._loop.remove_reader(listening)
@@ -100,6 +102,13 @@ class Listener:
         finally:
             for listening in self._sockets:
                 listening.close()
+
+    async def aclose(self) -> None:
+        """Stop listening and cut every connection. No client is waited for, no accepted connection is left open."""
+        self._closed = True
+        try:
+            await self.stop()
+        finally:
             for transport in tuple(self._transports):
                 transport.abort()  # close() would wait until the client has read everything
 
@@ -138,7 +147,7 @@ class Listener:
         accepted.close()
 
     def _watch(self, listening: socket.socket) -> None:
-        if not self._closed:
+        if not self._stopped:
             self._loop.add_reader(listening, self._accept_waiting, listening)
 
     async def _accept_each(self, listening: socket.socket) -> None:

@@ -20,6 +20,7 @@ from .endpoints import Endpoints
 from .engines import Engine, ScriptedEngine
 from .limits import GatewayLimits
 from .listener import Listener
+from .rules import refusals
 from .rules.allowed_hosts import AllowedHosts
 from .rules.quota import Quota
 from .rules.table import ContextTable
@@ -96,7 +97,7 @@ class Gateway:
         largest = max(windows.values(), default=0)
         self._contexts: Final = ContextTable(windows, clock, randbelow, _quota(limits, largest), ended, Freezer())
         self._bodies: Final = _bodies(limits, largest, self._contexts)
-        endpoints = Endpoints(
+        self._endpoints: Final = Endpoints(
             self._contexts,
             self._engine,
             clock,
@@ -104,7 +105,7 @@ class Gateway:
             checks.whole("chunks_per_write", chunks_per_write, 1, _MAX_CHUNKS),
             _client_name(key),
         )
-        self._app: Final = App(endpoints, key, clock, AllowedHosts.of(self._host, allowed_hosts))
+        self._app: Final = App(self._endpoints, key, clock, AllowedHosts.of(self._host, allowed_hosts))
 
     def __repr__(self) -> str:
         return f"Gateway({repr(self.base_url) if self._running else 'not running'})"
@@ -157,12 +158,36 @@ class Gateway:
             return
         raise APIConnectionError(f"cannot listen on {self._host} port {self._port}: {problem}")
 
-    async def aclose(self) -> None:
-        """Stop at once: cut connections, abandon answers under way, leave no task and no socket. May be repeated."""
-        running, self._running = self._running, None
+    async def aclose(self, *, grace: float | None = None) -> None:
+        """Stop, and leave no task and no socket. May be repeated: a second call cuts a grace short.
+
+        Args:
+            grace: None stops at once: connections are cut, answers under way abandoned. Else the gateway stops
+                listening, lets the answers under way end for so many seconds, and ends the others with an error:
+                an event in a stream, else a 503.
+
+        Raises:
+            InvalidInputError: for a grace that is no number from 0 up.
+        """
+        seconds = None if grace is None else checks.number("grace", grace, 0)
+        running = self._running
         if running is None:
             return
-        listener, connections = running
+        try:
+            if seconds is not None:
+                await self._finish(*running, seconds)
+        finally:
+            if self._running is running:  # else another task has cut the grace short
+                self._running = None
+                await self._cut(*running)
+
+    async def _finish(self, listener: Listener, connections: Connections, seconds: float) -> None:
+        await listener.stop()
+        await connections.drain(seconds)
+        self._endpoints.interrupt(refusals.shutting_down())
+        await connections.drain(self._leave_seconds)
+
+    async def _cut(self, listener: Listener, connections: Connections) -> None:
         await listener.aclose()
         await connections.aclose(self._leave_seconds)
         self._bodies.close()

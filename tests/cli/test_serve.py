@@ -1,6 +1,7 @@
 """`ctxcache serve`: the gateway in a process of its own."""
 
 import asyncio
+import http.client
 import os
 import re
 import shlex
@@ -55,19 +56,72 @@ def test_serves_until_told_to_stop(
     assert exports["CTXCACHE_API_KEY"] not in err
 
 
-def test_stops_with_a_stream_open(spawn: Spawn, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM cuts the answers under way: the gateway ends with 0, the client reports an incomplete answer."""
-    server = spawn("serve", "--port", "0", "--length", "100000", "--pieces-per-second", "50")
-    for name, value in {**exports_of(server), "CTXCACHE_MODEL": "Doubao-1.5-pro-32k"}.items():
-        monkeypatch.setenv(name, value)
-    client = spawn("chat", run("create", "--system", "x").out.strip(), "hi")
-    assert client.stdout is not None
-    assert client.stdout.read(4) == "This"
+@pytest.fixture
+def stream_under_way(spawn: Spawn, run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Start a server and a client that reads a stream; return both processes."""
+
+    def start(*argv: str, length: int) -> Any:
+        server = spawn("serve", "--port", "0", "--length", str(length), "--pieces-per-second", "50", *argv)
+        for name, value in {**exports_of(server), "CTXCACHE_MODEL": "Doubao-1.5-pro-32k"}.items():
+            monkeypatch.setenv(name, value)
+        client = spawn("chat", run("create", "--system", "x").out.strip(), "hi")
+        assert client.stdout is not None
+        assert client.stdout.read(4) == "This"
+        return server, client
+
+    return start
+
+
+def test_stops_with_a_stream_open(stream_under_way: Callable[..., Any]) -> None:
+    """Without a grace SIGTERM ends the answers under way: exit code 0, the client reports why the answer ended."""
+    server, client = stream_under_way("--grace", "0", length=100_000)
     server.send_signal(signal.SIGTERM)
     assert server.wait(4) == 0
     _, err = client.communicate(timeout=20)
     assert client.returncode == 1
-    assert err.startswith("ctxcache: the answer is incomplete: ")
+    assert err.startswith(
+        "ctxcache: 429 ServerOverloaded: The gateway is shutting down, and the answer was not complete."
+    )
+
+
+def test_lets_a_stream_end(stream_under_way: Callable[..., Any]) -> None:
+    """After SIGTERM a stream comes to its end, and then the gateway ends, with exit code 0."""
+    server, client = stream_under_way(length=60)
+    server.send_signal(signal.SIGTERM)
+    out, err = client.communicate(timeout=20)
+    assert (client.returncode, err.count("\n")) == (0, 1), "the usage, and no error"
+    assert out.rstrip().endswith("nine ten one")
+    _, err = server.communicate(timeout=20)
+    assert server.returncode == 0
+    assert err.endswith("stopping; answers under way have 30 s to end\nstopped\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(stream_under_way: Callable[..., Any], number: signal.Signals) -> None:
+    """Whoever cannot wait signals again: the gateway ends, though a stream has time left."""
+    server, client = stream_under_way(length=100_000)
+    server.send_signal(number)
+    assert server.stderr is not None
+    while "stopping" not in server.stderr.readline():
+        pass
+    server.send_signal(number)
+    assert server.wait(10) != 0
+    client.communicate(timeout=20)
+    assert client.returncode == 1
+
+
+def test_limits_and_host_names(spawn: Spawn) -> None:
+    """`--limit` and `--allow-host` reach the gateway."""
+    options = ("--limit", "body_bytes=1KiB", "--limit", "head_seconds=20", "--allow-host", "llm.example")
+    exports = exports_of(spawn("serve", "--port", "0", *options))
+    host, port = exports["CTXCACHE_BASE_URL"].removeprefix("http://").removesuffix("/v1").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    headers = {"Authorization": f"Bearer {exports['CTXCACHE_API_KEY']}", "Content-Type": "application/json"}
+    for name, body, status in (("llm.example", "{}", 400), ("llm.example", " " * 1025, 413), ("x.example", "{}", 421)):
+        connection.request("POST", "/v1/context/create", body, {**headers, "Host": name})
+        response = connection.getresponse()
+        assert response.status == status, response.read()
+        connection.close()
 
 
 def test_key_and_models_of_ones_own(spawn: Spawn, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +183,12 @@ def test_port_in_use(run: Run) -> None:
         (("--key", "two words"), 2, "api_key must be printable ASCII without spaces"),
         (("--key", "a", "--key-file", "b"), 2, "not allowed with argument"),
         (("--key-file", "none"), 2, "none: No such file or directory"),
+        (("--grace", "-1"), 2, "'-1' is not a number from 0 up"),
+        (("--limit", "connections"), 2, "'connections' is not a name and a number: connections=500"),
+        (("--limit", "body_bytes=5XiB"), 2, "'body_bytes=5XiB' is not a name and a number"),
+        (("--limit", "conections=5"), 2, "--limit: name must be 'connections' or "),
+        (("--limit", "connections=0"), 2, "GatewayLimits.connections must be a whole number from 1 up, got 0"),
+        (("--allow-host", "a.example:80"), 2, "allowed_hosts must be a list of host names without port"),
         (("--model", ""), 2, "models must be a list of non-empty strings, got ''"),
     ],
 )

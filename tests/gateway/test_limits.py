@@ -1,6 +1,8 @@
 """The bounds of a gateway."""
 
 import json
+import re
+from importlib.resources import files
 from typing import Any
 
 import attrs
@@ -54,3 +56,16 @@ async def test_contexts_are_bounded(start: Any) -> None:
         assert (answer.status, answer.error["code"]) == (429, "QuotaExceeded")
         assert answer.error["message"].startswith(words)
         assert (await api.chat(created["id"])).status == 200
+
+
+def test_the_docs_list_every_limit() -> None:
+    """The page on self-hosting has each limit with its default."""
+    page = files("ctxcache").joinpath("docs/self-hosting.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\S+)", page, re.MULTILINE))
+    defaults = GatewayLimits()
+    for field in attrs.fields(GatewayLimits):
+        default = getattr(defaults, field.name)
+        if default is not None:
+            shown = float(rows[field.name].strip(",").replace(",", ""))
+            assert default in {shown, shown * 2**20}, field.name
+    assert list(rows) == [field.name for field in attrs.fields(GatewayLimits)]

@@ -39,6 +39,7 @@ __all__ = [
     "out_of_context",
     "overloaded",
     "path_not_found",
+    "shutting_down",
     "slow_head",
     "too_large",
     "wrong_host",
@@ -128,6 +129,12 @@ def no_connection(most: int) -> APIStatusError:
     """Refuse a connection; nothing ran."""
     message = f"There are {most} connections already."
     return RateLimitError(message, status=503, code="ServerOverloaded", retry_after=1)
+
+
+def shutting_down() -> APIStatusError:
+    """End an answer because the gateway ends; no turn is stored."""
+    message = "The gateway is shutting down, and the answer was not complete."
+    return RateLimitError(message, status=503, code="ServerOverloaded")
 
 
 def path_not_found() -> APIStatusError:
