@@ -25,7 +25,8 @@ __all__ = ["Bodies", "Headers", "Received", "Reservation", "json_response", "ref
 
 _JSON: Final = "application/json"
 _MAX_ITEMS: Final = 100_000  # decoded in 20 ms
-_IN_THREAD: Final = 32 * 1024  # bytes: smaller bodies are decoded and measured in 3 ms at most
+_IN_THREAD: Final = 16 * 1024  # bytes: smaller bodies are decoded and measured in 3 ms at most
+_A_TURN: Final = 64 * 1024  # bytes taken in a turn of the event loop: some milliseconds
 _SLOWEST: Final = 16 * 1024  # bytes a second of a body that takes longer than the limit
 _MEMORY_A_BYTE: Final = 4  # of text
 _MEMORY_A_CONTAINER: Final = 200
@@ -115,6 +116,7 @@ class Bodies:
         self._size: Final = size
         self._seconds: Final = seconds
         self._thread: ThreadPoolExecutor | None = None
+        self._turn_left = _A_TURN
 
     def reserve(self) -> Reservation:
         """Begin a reservation of nothing."""
@@ -145,17 +147,23 @@ class Bodies:
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise refusals.bad_request("Content-Encoding", "The body must not be compressed.", status=415)
         body = await self._receive(request, reservation)
-        containers = body.count(b"[") + body.count(b"{")
-        reservation.grow((_MEMORY_A_BYTE - 1) * len(body) + _MEMORY_A_CONTAINER * containers)
         if len(body) <= _IN_THREAD:
-            return self._decode(kind, body)
+            reservation.grow(_memory(body))
+            return self._decode(kind, bytes(body))
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "ctxcache-bodies")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._decode, kind, body)
+        decode = self._decode_large
+        received, memory = await asyncio.get_running_loop().run_in_executor(self._thread, decode, kind, body)
+        reservation.grow(memory)
+        return received
+
+    def _decode_large(self, kind: type[RequestT], body: bytearray) -> tuple[Received[RequestT], int]:
+        """Decode a body in the thread; return the memory that the request takes, too."""
+        if count_items(body) > _MAX_ITEMS:
+            raise refusals.not_json(f"it has more than {_MAX_ITEMS} values")
+        return self._decode(kind, bytes(body)), _memory(body)
 
     def _decode(self, kind: type[RequestT], body: bytes) -> Received[RequestT]:
-        if len(body) > _IN_THREAD and count_items(body) > _MAX_ITEMS:
-            raise refusals.not_json(f"it has more than {_MAX_ITEMS} values")
         try:
             request = codec.decode_request(kind, body)
         except InvalidInputError as error:
@@ -166,7 +174,7 @@ class Bodies:
             return Received(request, self._measure(request))
         raise refusal  # here: the refusal has no context that could show the body
 
-    async def _receive(self, request: web.BaseRequest, reservation: Reservation) -> bytes:
+    async def _receive(self, request: web.BaseRequest, reservation: Reservation) -> bytearray:
         most = self._size
         if (request.content_length or 0) > most:
             raise refusals.too_large(most)
@@ -178,6 +186,7 @@ class Bodies:
                 if len(body) + len(part) > most:
                     raise refusals.too_large(most)
                 reservation.grow(len(part))
+                await self._take_turn(len(part))
                 body += part
         except TimeoutError:
             message = f"The request body did not come within {self._seconds:g} s."
@@ -185,14 +194,31 @@ class Bodies:
         except web.RequestPayloadError:
             refusal = refusals.bad_http()
         else:
-            return bytes(body)
+            return body
         raise refusal
+
+    async def _take_turn(self, size: int) -> None:
+        """Wait until this turn of the event loop has room for so many bytes: many clients at once take many turns."""
+        while self._turn_left <= 0:  # noqa: ASYNC110  # turns are what is waited for
+            await asyncio.sleep(0)
+        self._turn_left -= size
+        if self._turn_left <= 0:
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+
+    def _begin_turn(self) -> None:
+        self._turn_left = _A_TURN
 
     async def _next_part(self, request: web.BaseRequest, start: float) -> bytes:
         if request.content.is_eof():  # the usual case: everything is here
             return await request.content.readany()
         async with asyncio.timeout_at(start + self._seconds):
             return await request.content.readany()
+
+
+def _memory(body: bytearray) -> int:
+    """Return how much memory a request takes beside the bytes of the body, at most."""
+    containers = body.count(b"[") + body.count(b"{")
+    return (_MEMORY_A_BYTE - 1) * len(body) + _MEMORY_A_CONTAINER * containers
 
 
 async def _answer_expectation(request: web.BaseRequest) -> None:

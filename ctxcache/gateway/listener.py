@@ -20,7 +20,7 @@ __all__ = ["Listener", "listen"]
 
 _log: Final = logging.getLogger("ctxcache.gateway")
 _BACKLOG: Final = 1024
-_BURST: Final = 128  # accepted in a row before other tasks run
+_BURST: Final = 32  # accepted in a row before other tasks run
 _RETRY_SECONDS: Final = 1.0  # after an accept that failed, as when file descriptors ran out
 _UNAVAILABLE: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # e.g. `::` on a machine without IPv6
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -241,3 +242,33 @@ async def test_a_gateway_that_is_closed_leaves_no_thread(start: Any) -> None:
         await asyncio.to_thread(thread.join, 5)
         assert not thread.is_alive()
         await api.gateway.start()
+
+
+async def test_many_bodies_at_once_take_turns(start: Any, monkeypatch: Any) -> None:
+    """However many clients send at once, a turn of the event loop takes and decodes no more than some bodies."""
+    turn = 0
+    measured: list[int] = []
+
+    def measure(table: Any, request: Any) -> Any:
+        measured.append(turn)
+        return original(table, request)
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    original = ContextTable.measure
+    monkeypatch.setattr(ContextTable, "measure", measure)
+    api = await start(api_key=KEY)
+    connections = [await api.connect() for _ in range(40)]
+    counting = asyncio.create_task(count())
+    for _, writer in connections:
+        writer.write(post(body_of(15_000)))
+    async with asyncio.timeout(5):
+        for reader, _ in connections:
+            assert (await reader.readuntil(b"\r\n")) == b"HTTP/1.1 200 OK\r\n"
+    counting.cancel()
+    assert len(measured) == 40
+    assert max(Counter(measured).values()) <= 5

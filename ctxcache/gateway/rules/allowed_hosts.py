@@ -5,6 +5,7 @@ the loopback address alone. The browser sends the page's name as `Host`, so ther
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import attrs
 
@@ -46,10 +47,13 @@ class AllowedHosts:
 
     def allows(self, host: str | None) -> bool:
         """Whether a request may be served; without a `Host`, as in HTTP/1.0, it comes from no browser."""
-        if self.names is None or host is None:
-            return True
-        name = _plain(host)
-        return is_loopback(name) or name in self.names
+        return self.names is None or host is None or _is_among(host, self.names)
+
+
+@lru_cache(maxsize=64)  # clients send the same few
+def _is_among(host: str, names: frozenset[str]) -> bool:
+    name = _plain(host)
+    return is_loopback(name) or name in names
 
 
 def _plain(host: str) -> str:

@@ -11,7 +11,7 @@ __all__ = ["count_items"]
 _SLICE: Final = 256 * 1024
 
 
-def count_items(text: bytes, slice_size: int = _SLICE) -> int:
+def count_items(text: bytes | bytearray, slice_size: int = _SLICE) -> int:
     """Count the commas, and the brackets and braces that open, outside of strings: a bound of the number of values.
 
     In a text that is not JSON, the count is right up to the first mistake, where a decoder stops.
