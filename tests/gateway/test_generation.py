@@ -270,3 +270,37 @@ async def test_any_async_iterator_is_an_engines_reply(clock: Any) -> None:
             return self.left.pop(0)
 
     assert await fragments(Pieces(), accepted(clock)) == [(0, "a"), (0, "b"), (0, None)]
+
+
+async def test_an_interrupted_engine_writes_no_more(clock: Any) -> None:
+    """The failure comes after what was written before, however fast the engine and slow the reader."""
+
+    class Endless:
+        async def generate(self, prompt: Any) -> AsyncIterator[str]:
+            while True:
+                yield "x"
+
+    refusal = RateLimitError("Enough.", status=503)
+    taken = []
+    async with Generation(Endless(), accepted(clock), ahead=10) as generation:
+        with pytest.raises(RateLimitError) as raised:
+            for _ in range(4):
+                taken.append(await generation.take())
+                generation.interrupt(refusal)
+                for _ in range(50):
+                    await asyncio.sleep(0)
+    assert raised.value is refusal
+    assert len(taken) <= 2
+    assert not generation.done
+
+
+async def test_what_has_ended_cannot_be_interrupted(clock: Any, dictated: Any) -> None:
+    """Replies that are complete are taken to the end."""
+    dictated.say("one", None)
+    async with Generation(dictated, accepted(clock), ahead=10) as generation:
+        await dictated.closed.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        generation.interrupt(RateLimitError("Enough.", status=503))
+        assert await generation.take() == [(0, "one"), (0, None)]
+        assert generation.done
