@@ -15,7 +15,8 @@ import aiohttp
 import attrs
 
 from .... import codec
-from ....config import Secret
+from ....client.session import AsyncSession
+from ....config import Secret, Timeouts
 from ....errors import APIConnectionError, InvalidInputError
 from .slots import Slots
 
@@ -24,6 +25,7 @@ __all__ = ["COMMAND", "LlamaServer", "ServerSettings"]
 COMMAND: Final = (sys.executable, "-P", str(Path(__file__).with_name("child.py")))  # -P: no import from that folder
 
 _log: Final = logging.getLogger("ctxcache.gateway")
+_TIMEOUTS: Final = Timeouts(head=None, idle=None)  # a long prompt takes minutes; a server that hangs is killed
 _KEPT_LOG: Final = 16 * 1024  # bytes
 _BLOCK: Final = 4096
 
@@ -55,6 +57,8 @@ class LlamaServer:
     Attributes:
         url: the URL of the server, without a path.
         key: the bearer key of the server.
+        model: the name of the model.
+        session: calls the server's part of OpenAI's API.
         slots: the slots of the server, all of them empty at first.
     """
 
@@ -65,11 +69,13 @@ class LlamaServer:
         http: aiohttp.ClientSession,
         url: str,
         key: Secret,
-        slots: int,
+        settings: ServerSettings,
     ) -> None:
         self.url: Final = url
         self.key: Final = key
-        self.slots: Final = Slots(slots)
+        self.model: Final = settings.name
+        self.session: Final = AsyncSession(key.reveal(), f"{url}/v1", http=http, timeouts=_TIMEOUTS, retry=0)
+        self.slots: Final = Slots(settings.slots)
         self._http: Final = http
         self._process: Final = process
         self._log: Final = log
@@ -85,7 +91,7 @@ class LlamaServer:
 
         Args:
             settings: what to serve.
-            http: for `post`. Its connections are not to be kept: after a stream llama.cpp promises to keep the
+            http: makes the connections, and must not keep any: after a stream llama.cpp promises to keep the
                 connection, and closes it.
             command: runs the program of the child.
 
@@ -99,7 +105,7 @@ class LlamaServer:
         try:
             report = await _load(process, settings, key)
             if "url" in report:
-                return cls(process, log, http, report["url"], key, settings.slots)
+                return cls(process, log, http, report["url"], key, settings)
         except BaseException:
             await _end(process, log)
             raise
@@ -176,8 +182,9 @@ class LlamaServer:
         return status == 200
 
     async def aclose(self) -> None:
-        """End the process, if there still is one."""
+        """End the process, if there still is one, and every call."""
         await _end(self._process, self._log)
+        await self.session.aclose()
 
 
 async def _parts(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -163,9 +163,10 @@ async def test_the_key_is_never_shown(start_server: StartServer, caplog: pytest.
     """Neither the repr nor a traceback with local variables nor the log shows the key."""
     caplog.set_level(logging.DEBUG)
     server = await start_server()
-    shown = [repr(server), repr(server.key)]
+    shown = [repr(server), repr(server.key), repr(server.session)]
     await server.aclose()
     with pytest.raises(ConnectionResetError) as caught:
         await post(server, "/tokenize", {"content": ""})
     shown += traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()
+    assert len(server.key.reveal()) >= 32
     assert server.key.reveal() not in "".join(shown) + caplog.text
