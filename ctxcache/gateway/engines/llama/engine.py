@@ -18,6 +18,7 @@ from ....errors import InternalServerError, InvalidInputError, SessionError
 from ....models import Message
 from ...rules.pieces import Piece
 from ...rules.refusals import engine_failed
+from ...rules.tokens import count_tokens
 from ..protocol import NewContext, Prompt
 from . import chat
 from .files import SlotFiles
@@ -33,6 +34,7 @@ _WINDOW: Final = 8192
 _MAX_SLOTS: Final = 64
 _MAX_THREADS: Final = 1024
 _CACHE_BYTES: Final = 4 * 1024**3
+_AROUND: Final = 4  # tokens of a template around a message, where it cannot be measured
 _GONE_SECONDS: Final = 2.0  # within which the end of a server that gave no answer is noticed
 _TIMES: Final = Supervision()
 
@@ -111,6 +113,7 @@ class LlamaEngine:
         self._modes: Final[dict[str, str]] = {}  # of the contexts that live
         self._loading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._running: _Running | None = None
+        self._around = _AROUND
         self.path: Final = path
         self.models: Final = {self._settings.name: window}
 
@@ -136,7 +139,9 @@ class LlamaEngine:
         supervisor = Supervisor(partial(LlamaServer.start, settings, http, self._command), self._times)
         running = self._running = _Running(supervisor, files, http)
         try:
-            await supervisor.start()
+            server = await supervisor.start()
+            with suppress(ConnectionError):
+                self._around = await server.measure_template()
         except BaseException:
             await self._end(running)
             raise
@@ -160,6 +165,18 @@ class LlamaEngine:
         await self.aclose()
 
     # --- contexts
+
+    async def count_tokens(self, model: str, messages: Sequence[Message]) -> list[int]:
+        """Count the tokens of each message, with those that the model's template puts around.
+
+        Raises:
+            APIStatusError: there is no server (503).
+        """
+        server = await self._alive().supervisor.server()
+        try:
+            return [self._around + await server.count_tokens(message.text) for message in messages]
+        except ConnectionError:  # an estimate lets the call begin on the next server
+            return [self._around + count_tokens(message.text) for message in messages]
 
     async def prepare(self, context: NewContext) -> None:
         """Compute and save the tokens of a new context.

@@ -158,6 +158,34 @@ class LlamaServer:
             return
         raise ConnectionResetError(f"llama.cpp gave no answer: {problem}")
 
+    async def count_tokens(self, text: str) -> int:
+        """Count the tokens of a text, by the model.
+
+        Raises:
+            ConnectionError: the server gave no answer.
+        """
+        return len(await self._ask("/tokenize", {"content": text, "parse_special": True}, "tokens"))
+
+    async def measure_template(self) -> int:
+        """Count the tokens that the model's template puts around each message.
+
+        Raises:
+            ConnectionError: the server gave no answer, or the template refuses such messages.
+        """
+        question, answer = {"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}
+        lengths = []
+        for messages in ([question], [question, answer, question]):
+            prompt = await self._ask("/apply-template", {"messages": messages}, "prompt")
+            lengths.append(await self.count_tokens(prompt))
+        return max(0, (lengths[1] - lengths[0]) // 2 - await self.count_tokens("x"))
+
+    async def _ask(self, path: str, body: Mapping[str, Any], field: str) -> Any:
+        async with self.post(path, codec.encode(body)) as (status, parts):
+            answer = b"".join([part async for part in parts])
+        if status != 200:
+            raise ConnectionRefusedError(f"llama.cpp answered {path} with status {status}")
+        return codec.decode_json(answer)[field]
+
     async def save(self, slot: int, name: str) -> bool:
         """Save a slot under a name in the folder; return whether that worked (a disk may be full).
 

@@ -154,17 +154,37 @@ async def test_an_expired_context_leaves_nothing(
 
 
 async def test_contexts_beyond_the_window(api: Api) -> None:
-    """The window counts by the model: a context and a question that the gateway's rule lets through are refused."""
-    letters = " ".join("abcdefghijklmnopqrstuvwxyz" * 15)  # 390 words of 1 token each by the model, 195 by the rule
+    """The window counts by the model, here more tokens than the gateway's rule finds in short words."""
+    letters = " ".join("abcdefghijklmnopqrstuvwxyz" * 15)
     body = {"model": MODEL, "messages": [{"role": "system", "content": f"{letters} {letters}"}]}
     refused = await api.post("/context/create", body)
     assert (refused.status, refused.error["code"]) == (400, "OutofContextError")
-    assert "request (783 tokens) exceeds" in refused.error["message"]
+    assert "The messages have 781 tokens, which leaves no room in the context window of 400" in refused.error["message"]
     prefix = await create(api, mode="common_prefix")
     for stream in (False, True):
         refused = await api.chat(prefix, letters, stream=stream)
         assert (refused.status, refused.error["code"]) == (400, "OutofContextError")
     assert tokens(await api.chat(prefix))[1] == 102
+
+
+async def test_the_servers_word_on_the_window(api: Api) -> None:
+    """A context that leaves no room for the template of a question is refused by the server, at the create."""
+    body = {"model": MODEL, "messages": [{"role": "system", "content": "w " * 398}]}
+    refused = await api.post("/context/create", body)
+    assert (refused.status, refused.error["code"]) == (400, "OutofContextError")
+    assert "request (401 tokens) exceeds" in refused.error["message"]
+
+
+async def test_tokens_of_messages(engine: MakeEngine, children: Children) -> None:
+    """Each message counts by the model, with the template around; by the gateway's rule where the child is lost."""
+    messages = [user("a b c"), user(""), user("abcd")]
+    async with engine() as made:
+        assert await made.count_tokens(MODEL, messages) == [4, 1, 2]
+        os.kill(children()[0], signal.SIGSTOP)
+        count = asyncio.create_task(made.count_tokens(MODEL, messages))
+        await asyncio.sleep(0)
+        os.kill(children()[0], signal.SIGKILL)
+        assert await count == [1 + 2, 1, 1 + 1]
 
 
 @pytest.mark.parametrize("fault", ["crash", "hang"])

@@ -66,6 +66,17 @@ async def test_slots_are_saved_and_restored(start_server: StartServer) -> None:
     assert await cached(second, 1) == 4
 
 
+async def test_tokens_are_counted(start_server: StartServer) -> None:
+    """Texts are counted by the model, and what its template puts around a message; a lost server is an error."""
+    server = await start_server()
+    assert [await server.count_tokens(text) for text in ("", "one", "one two three")] == [0, 1, 3]
+    assert await server.measure_template() == 1
+    await server.aclose()
+    for count in (server.count_tokens("x"), server.measure_template()):
+        with pytest.raises(ConnectionError):
+            await count
+
+
 async def test_a_slot_that_cannot_be_restored(start_server: StartServer, caplog: pytest.LogCaptureFixture) -> None:
     """A missing file is a False and a line of the log, no exception."""
     server = await start_server()
