@@ -63,6 +63,17 @@ def tokens(answer: Answer) -> tuple[int, int]:
     return usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
 
 
+def journal(folder: Path, kind: str) -> list[list[int]]:
+    """Return what the server noted, of one kind."""
+    lines = [line.split() for line in (folder / "small.journal").read_text().splitlines()]
+    return [[int(number) for number in numbers] for name, *numbers in lines if name == kind]
+
+
+def cold(folder: Path) -> int:
+    """Count the contexts that were computed, with nothing cached."""
+    return sum(prompt > 100 and cached < 50 for prompt, cached in journal(folder, "chat"))
+
+
 def saved(folder: Path) -> list[int]:
     """The sizes of the saved contexts."""
     sizes = []
@@ -81,17 +92,18 @@ async def test_a_prefix_is_cached_from_the_first_question(api: Api) -> None:
         assert tokens(answer) == (102 + len(question.split()), 102)
 
 
-async def test_two_prefixes_in_turn(start: Start, engine: MakeEngine) -> None:
+async def test_two_prefixes_in_turn(start: Start, engine: MakeEngine, tmp_path: Path) -> None:
     """Prefixes that share one slot are restored from their files: each question has its prefix cached."""
     api = await serve(start, engine(slots=1))
     first, second = [await create(api, f"{name} {WORDS}", mode="common_prefix") for name in ("one", "two")]
     for _ in range(3):
         assert tokens(await api.chat(first)) == (104, 103)
         assert tokens(await api.chat(second)) == (104, 103)
+    assert cold(tmp_path) == 2
 
 
-async def test_questions_at_once_are_all_cached(api: Api) -> None:
-    """Questions in all slots at once, and those that wait, have the prefix cached."""
+async def test_questions_at_once_are_all_cached(api: Api, tmp_path: Path) -> None:
+    """Questions in all slots at once, and those that wait, have the prefix cached, which was computed once."""
     prefix = await create(api, mode="common_prefix")
     answers = await asyncio.gather(*(api.chat(prefix, f"{n} question") for n in range(6)))
     assert [tokens(answer)[1] for answer in answers] == [102] * 6
@@ -100,10 +112,10 @@ async def test_questions_at_once_are_all_cached(api: Api) -> None:
     ]
 
 
-async def test_a_history_is_cached_from_turn_to_turn(start: Start, engine: MakeEngine) -> None:
+async def test_a_history_is_cached_from_turn_to_turn(start: Start, engine: MakeEngine, tmp_path: Path) -> None:
     """A session's turn has all turns before it cached, also where other contexts took the slot in between."""
     api = await serve(start, engine(slots=1))
-    session, prefix = await create(api), await create(api, mode="common_prefix")
+    session, prefix = await create(api), await create(api, f"other {WORDS}", mode="common_prefix")
     said = 102
     for question in ("one", "two two", "three three three"):
         answer = await api.chat(session, question)
@@ -111,6 +123,7 @@ async def test_a_history_is_cached_from_turn_to_turn(start: Start, engine: MakeE
         said, _ = tokens(answer)
         assert tokens(await api.chat(prefix))[1] >= 102
     assert said == 101 + 2 + 5 + 7
+    assert cold(tmp_path) == 2
 
 
 async def test_several_replies(api: Api) -> None:
@@ -121,12 +134,13 @@ async def test_several_replies(api: Api) -> None:
     assert tokens(await api.chat(session, "c"))[1] == 104
 
 
-async def test_without_warming(start: Start, engine: MakeEngine) -> None:
-    """`warm=False` leaves the computation to the first question; the second one has the prefix cached."""
+async def test_without_warming(start: Start, engine: MakeEngine, tmp_path: Path) -> None:
+    """`warm=False` leaves the computation to the first questions, which compute the prefix once between them."""
     api = await serve(start, engine(warm=False))
     prefix = await create(api, mode="common_prefix")
     answers = await asyncio.gather(*(api.chat(prefix) for _ in range(4)))
     assert all(tokens(answer)[1] >= 101 for answer in answers)
+    assert cold(tmp_path) == 1
 
 
 async def test_the_disk_has_a_limit(start: Start, engine: MakeEngine, tmp_path: Path, until: Until) -> None:
@@ -137,6 +151,9 @@ async def test_the_disk_has_a_limit(start: Start, engine: MakeEngine, tmp_path: 
     for prefix in prefixes:
         assert tokens(await api.chat(prefix))[1] == 103
     await until(lambda: 0 < sum(saved(tmp_path)) <= 2000)
+    assert cold(tmp_path) == 8
+    assert tokens(await api.chat(prefixes[-1]))[1] == 103
+    assert cold(tmp_path) == 8
 
 
 async def test_an_expired_context_leaves_nothing(
@@ -151,6 +168,17 @@ async def test_an_expired_context_leaves_nothing(
     await until(lambda: saved(tmp_path) == [])
     await create(api, mode="common_prefix")
     assert len(saved(tmp_path)) == 1
+
+
+async def test_an_expired_context_leaves_its_slot(api: Api, tmp_path: Path) -> None:
+    """Two prefixes share two slots without a restore, where a session had one of the slots before its end."""
+    session = await create(api)
+    await api.chat(session, "grow")
+    api.gateway.expire(session)
+    prefixes = [await create(api, f"{name} {WORDS}", mode="common_prefix") for name in ("one", "two")]
+    for prefix in prefixes * 3:
+        await api.chat(prefix)
+    assert journal(tmp_path, "restore") == []
 
 
 async def test_contexts_beyond_the_window(api: Api) -> None:
@@ -202,13 +230,14 @@ async def test_a_child_lost_in_mid_answer(start: Start, engine: MakeEngine, chil
     assert len(children()) == 1
 
 
-async def test_a_child_lost_between_calls(api: Api, children: Children) -> None:
+async def test_a_child_lost_between_calls(api: Api, children: Children, tmp_path: Path) -> None:
     """A child killed between two calls costs nobody an answer: its successor restores the prefix in all slots."""
     prefix = await create(api, mode="common_prefix")
     (child,) = children()
     os.kill(child, signal.SIGKILL)
     answers = await asyncio.gather(*(api.chat(prefix, f"{n} question") for n in range(3)))
     assert [tokens(answer) for answer in answers] == [(104, 102)] * 3
+    assert cold(tmp_path) == 1
 
 
 async def test_every_call_of_a_killed_child_ends(api: Api) -> None:

@@ -1,5 +1,6 @@
 """Stands for the package xllamacpp in a child process: a server with slots, whose tokens are words.
 
+A journal beside the model has a line for each chat (tokens of the prompt, tokens cached) and each restored slot.
 The answer repeats the last message, word by word. A word of the question plays a fault: `crash` ends the process in
 mid-answer, `hang` stops it there.
 """
@@ -100,10 +101,15 @@ class _Handler(BaseHTTPRequestHandler):
                 path.write_text(json.dumps(self.server.slots[index]))
             else:
                 self.server.slots[index] = json.loads(path.read_text())
+                self.note("restore")
         except OSError:
             self.answer(400, {"error": {"code": 400, "message": f"Unable to {action} slot"}})
         else:
             self.answer(200, {"id_slot": index, "filename": name})
+
+    def note(self, line):
+        with Path(self.server.params.model.path).with_suffix(".journal").open("a") as journal:
+            journal.write(f"{line}\n")
 
     def chat(self, body):
         index, prompt = body["id_slot"], _words(body["messages"])
@@ -116,6 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         held = self.server.slots[index]
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(held, prompt, strict=False))
         cached = min(sum(1 for _ in same), len(prompt) - 1)
+        self.note(f"chat {len(prompt)} {cached}")
         words = body["messages"][-1]["content"].split()[: body.get("max_tokens") or None]
         self.server.slots[index] = [*prompt, *words]
         usage = {
