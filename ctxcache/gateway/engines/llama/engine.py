@@ -14,7 +14,7 @@ import aiohttp
 import attrs
 
 from .... import checks
-from ....errors import InternalServerError, InvalidInputError, SessionError
+from ....errors import BadRequestError, InternalServerError, InvalidInputError, SessionError
 from ....models import Message
 from ...rules.pieces import Piece
 from ...rules.refusals import engine_failed
@@ -257,8 +257,7 @@ class LlamaEngine:
         slot.hold(None)
         lock = self._loading.setdefault(context_id, asyncio.Lock())
         async with lock:
-            if not await self._restore(server, slot, context_id):
-                await chat.warm(server, slot.index, messages)
+            if not await self._restore(server, slot, context_id) and await _computed(server, slot, messages):
                 await self._save(server, slot, context_id)
         slot.hold(context_id)
 
@@ -287,6 +286,22 @@ class LlamaEngine:
         if self._running is None:
             raise SessionError("the engine is not running: a gateway starts it, or `async with`")
         return self._running
+
+
+async def _computed(server: LlamaServer, slot: Slot, messages: Sequence[Message]) -> bool:
+    """Compute a context in a slot; return False where the model's template wants other messages.
+
+    Raises:
+        APIStatusError: the context does not fit the window.
+    """
+    try:
+        await chat.warm(server, slot.index, messages)
+    except BadRequestError as refusal:
+        if refusal.code == "OutofContextError":
+            raise
+        _log.info("a context stays cold: %s", refusal)  # the chat itself is still to be judged
+        return False
+    return True
 
 
 async def _has_ended(server: LlamaServer) -> bool:

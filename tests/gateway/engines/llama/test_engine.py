@@ -143,6 +143,16 @@ async def test_without_warming(start: Start, engine: MakeEngine, tmp_path: Path)
     assert cold(tmp_path) == 1
 
 
+async def test_a_template_that_wants_other_messages(api: Api) -> None:
+    """A context that the template refuses on its own stays cold: the create succeeds, and so does a fitting chat."""
+    messages = [{"role": "system", "content": "alternate"}]
+    context = await api.create(messages=messages)
+    question = [{"role": "assistant", "content": "yes"}, {"role": "user", "content": "hello"}]
+    answer = await api.chat(context["id"], messages=question)
+    assert answer.json["choices"][0]["message"]["content"] == "hello "
+    assert (await api.chat((await api.create(messages=messages))["id"])).error["code"] == "InvalidParameter"
+
+
 async def test_the_disk_has_a_limit(start: Start, engine: MakeEngine, tmp_path: Path, until: Until) -> None:
     """Beyond `cache_bytes` saved contexts go, the one used longest ago first; they are computed again when used."""
     api = await serve(start, engine(slots=1, cache_bytes=2000))

@@ -113,6 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def chat(self, body):
         index, prompt = body["id_slot"], _words(body["messages"])
+        if body["messages"][0]["content"] == "alternate" and len(body["messages"]) < 3:
+            self.answer(400, {"error": {"code": 400, "message": "roles must alternate"}})
+            return
         if len(prompt) >= self.server.window:
             message = f"request ({len(prompt)} tokens) exceeds the available context size"
             counts = {"n_prompt_tokens": len(prompt), "n_ctx": self.server.window}
