@@ -10,7 +10,7 @@ from ...rules.pieces import Piece
 from ..protocol import Prompt
 from ..upstream.asking import chat_parameters
 from ..upstream.failures import as_refusal, blames_server
-from ..upstream.reading import read_chunk
+from ..upstream.reading import read_chunks
 from .server import LlamaServer
 
 __all__ = ["generate", "warm"]
@@ -34,7 +34,7 @@ async def generate(server: LlamaServer, slot: int, prompt: Prompt) -> AsyncGener
     try:
         async with await _open(server, slot, prompt.messages, parameters) as stream:
             async for chunk in stream:
-                for piece in read_chunk(chunk):
+                for piece in read_chunks([chunk]):
                     yield piece
     except CtxCacheError as error:
         failure = error
