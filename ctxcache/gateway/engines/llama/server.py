@@ -283,7 +283,7 @@ async def _end(process: asyncio.subprocess.Process, log: _Log) -> None:
     await process.wait()
     assert process.stdin is not None  # noqa: S101  # a pipe
     process.stdin.close()
-    await log.reader
+    await asyncio.wait([log.reader])  # a task awaited without `wait` would be cancelled with this one
 
 
 def _failure(report: Mapping[str, Any], settings: ServerSettings, log: _Log) -> APIConnectionError | InvalidInputError:
