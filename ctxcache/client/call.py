@@ -48,6 +48,7 @@ class Call:
         choose: makes the POST of each attempt, at the moment of sending, or raises `ContextMissing`; None: all attempts
             send `request`.
         urgent: whether to wait for a connection at the front of the line.
+        on_pause: told the seconds that a 429 asks to wait, unless the policy does not wait so long; or None.
         timeouts: the limits in force.
         policy: when to try again.
         client_request_id: our id, the same for all attempts.
@@ -72,6 +73,7 @@ class Call:
         "head",
         "head_at",
         "ids",
+        "on_pause",
         "policy",
         "queue",
         "request",
@@ -95,6 +97,7 @@ class Call:
         self.request = request
         self.choose: Callable[[], wire.Request] | None = None
         self.urgent = False
+        self.on_pause: Callable[[float], object] | None = None
         self.timeouts = timeouts
         self.policy = policy
         self.client_request_id = client_request_id

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from .. import retry, service_errors, wire
 from ..config import UNSET, Limits, Retry, Secret, Timeouts, read_retry, read_timeouts
-from ..errors import APITimeoutError, ContextBusyError, CtxCacheError, SessionError
+from ..errors import APITimeoutError, ContextBusyError, CtxCacheError, RateLimitError, SessionError
 from ..log import log
 from ..models import Usage
 from ..response_head import NO_HEAD, ResponseHead
@@ -209,6 +209,10 @@ class Calls:
             # Outside the handler, so that the next error has no needless context.
             if isinstance(failure, ContextBusyError) and call.request.context_id is not None:
                 self.queues.mark_serial(call.request.context_id)
+            if call.on_pause is not None and isinstance(failure, RateLimitError):
+                asked = failure.retry_after
+                if asked is not None and asked <= call.policy.max_retry_after:
+                    call.on_pause(asked)
             delay = None
             if self._may_repeat(call, failure):
                 delay = retry.next_delay(

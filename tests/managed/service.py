@@ -8,6 +8,7 @@ it does what it is told::
     service.fate("middle")        # ... after the first chunk
     service.fate("fine", "busy", "broken", "cut")   # nothing, a 429, a 500, a stream that ends after its first chunk
     service.stillborn = 1         # the id that the next create returns is already gone
+    service.retry_after = "30"    # what a 429 asks
     service.ttls.append(3)        # what the next create says of its ttl
     service.create_errors.append(500)
     service.creating.clear()      # creates wait until it is set
@@ -47,6 +48,7 @@ class Service:
         self.posts: Counter[str] = Counter()
         self.alive: dict[str, float] = {}
         self.cached = 100
+        self.retry_after: str | None = None
         self.ttls: deque[int | None] = deque()
         self.create_errors: deque[int] = deque()
         self.stillborn: float = 0
@@ -129,7 +131,8 @@ class Service:
         finally:
             self._waiting -= 1
         if fate in REFUSALS:
-            return web.json_response({"error": {"code": "", "message": "no"}}, status=REFUSALS[fate])
+            headers = {} if self.retry_after is None else {"Retry-After": self.retry_after}
+            return web.json_response({"error": {"code": "", "message": "no"}}, status=REFUSALS[fate], headers=headers)
         until = self.alive.get(context_id, 0.0)
         if fate in ENDS or until <= self.clock():
             self.alive.pop(context_id, None)

@@ -47,6 +47,13 @@ class OwnStore:
     async def release(self, key: str, holder: str) -> None:
         """See `Store`."""
 
+    async def pause(self, key: str, seconds: float) -> None:
+        """See `Store`."""
+
+    async def paused(self, key: str) -> float:
+        """See `Store`."""
+        return float(len(key))
+
     async def aclose(self) -> None:
         """See `Store`."""
 

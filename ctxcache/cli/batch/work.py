@@ -105,7 +105,13 @@ class Work:
         try:
             async with (
                 show_progress(terminal, self.total, bar=bar) as progress,
-                Map(ask, self._open(begun), concurrency=concurrency, retry=retry) as answers,
+                Map(
+                    ask,
+                    self._open(begun),
+                    concurrency=concurrency,
+                    retry=retry,
+                    paused=lambda: self._prefix.paused,
+                ) as answers,
             ):
                 async for answer in answers:
                     if answer.error is not None and not begun.is_set():

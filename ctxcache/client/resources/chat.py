@@ -263,6 +263,7 @@ class ChatEndpoint:
         before: Sequence[Message] = (),
         waited: float = 0.0,
         urgent: bool = False,
+        on_pause: Callable[[float], object] | None = None,
     ) -> ChatCompletion:
         """Send a prepared chat on a context and wait for the whole answer.
 
@@ -273,11 +274,14 @@ class ChatEndpoint:
             before: messages to send in front of the chat's own.
             waited: seconds that the caller has waited already, which count for `Timeouts.total`.
             urgent: whether to wait for a connection at the front of the line.
+            on_pause: told the seconds that a 429 asks to wait, unless the policy does not wait so long.
 
         Raises:
             CtxCacheError: as `create`.
         """
-        return await self._calls.send(self._begin(prepared, context, before, waited, urgent), wire.read_completion)
+        return await self._calls.send(
+            self._begin(prepared, context, before, waited, urgent, on_pause), wire.read_completion
+        )
 
     async def open_stream(
         self,
@@ -287,17 +291,18 @@ class ChatEndpoint:
         before: Sequence[Message] = (),
         waited: float = 0.0,
         urgent: bool = False,
+        on_pause: Callable[[float], object] | None = None,
     ) -> ChatStream:
         """Send a prepared chat on a context and wait for the head of its stream.
 
         Args:
             prepared: made by `prepare`, with `stream=True`.
-            context, before, waited, urgent: as in `send`.
+            context, before, waited, urgent, on_pause: as in `send`.
 
         Raises:
             CtxCacheError: as `create`.
         """
-        return await self._stream(prepared, context, before, waited, urgent).open()
+        return await self._stream(prepared, context, before, waited, urgent, on_pause).open()
 
     async def open_alone(self, prepared: wire.PreparedChat) -> ChatStream:
         """Send a prepared chat without a context, all messages in it, and wait for the head of its stream.
@@ -331,8 +336,9 @@ class ChatEndpoint:
         before: Sequence[Message] = (),
         waited: float = 0.0,
         urgent: bool = False,
+        on_pause: Callable[[float], object] | None = None,
     ) -> ChatStream:
-        begin = partial(self._begin, prepared, context, before, waited, urgent)
+        begin = partial(self._begin, prepared, context, before, waited, urgent, on_pause)
         return ChatStream(self._calls, begin, expected_choices=prepared.replies)
 
     def _begin(
@@ -342,10 +348,11 @@ class ChatEndpoint:
         before: Sequence[Message],
         waited: float,
         urgent: bool,
+        on_pause: Callable[[float], object] | None,
     ) -> Call:
         request = prepared.on(context() if callable(context) else context, before=before)
         call = self._calls.begin(request, prepared.timeouts, prepared.retry, waited=waited)
-        call.urgent = urgent
+        call.urgent, call.on_pause = urgent, on_pause
         if callable(context):
 
             def choose() -> wire.Request:

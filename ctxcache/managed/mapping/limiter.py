@@ -18,7 +18,8 @@ whose limit stays refuses few calls, and a limit that rises is found within some
 their starts are spread over a round, so that the first refusal arrives before many further calls have started. Only
 answers count in whose time all slots were in use.
 
-A `Retry-After` pauses all calls. A probe that costs a pause is repeated after twenty times the pause at the earliest.
+A `Retry-After` pauses all calls, whichever process got it. A probe that costs a pause is repeated after twenty times
+the pause at the earliest.
 
 A question refused with 429 did not run, and is retried without counting attempts. It fails only where waiting does not
 help. Either no call has succeeded for `Retry.max_elapsed` seconds since a first 429; or the service asks for a wait
@@ -43,6 +44,8 @@ _RARE_ROUNDS: Final = 10
 _SMALL: Final = 2  # calls added at once, whose starts need not be spread
 _PATIENCE: Final = 20  # times the pause of a probe, before the next probe
 _LATEST: Final = 8  # answers of which the average latency is taken
+_SAME: Final = 0.02  # seconds between the ends of two pauses that count as one: clocks and stores are not exact
+_LONGEST_RAMP: Final = 0.1  # seconds between the first two starts after a pause of other processes, at most twice
 _COARSE: Final = 4  # calls at once, below which one call more or less is no fine enough step
 
 
@@ -99,6 +102,7 @@ class Limiter:
         self._probe_at = float("-inf")  # no probe before
         self._filled_at = 0  # the last call that took the last free slot
         self._credit = 0  # answers since the limit last changed
+        self._held_since: float | None = None  # when other processes' pause began, if no call started since
         self._step = 1
 
     @property
@@ -110,8 +114,21 @@ class Limiter:
         """Whether one more call may start."""
         return self.running < self.limit and now >= self._pace.resume_at
 
+    def hold(self, seconds: float, now: float) -> None:
+        """Pause for so many seconds, as the service asked another process that shares the limit.
+
+        Whatever is said, a call starts when none has started for `Retry.max_retry_after` seconds.
+        """
+        since = now if self._held_since is None else self._held_since
+        end = min(now + seconds, since + self._policy.max_retry_after)
+        if end > max(self.resume_at, now) + _SAME:
+            self._held_since = since
+            self._probe_at = max(self._probe_at, now + _PATIENCE * (end - now))
+            self._pace.pause(end - now, now, min(self._latency, _LONGEST_RAMP))
+
     def start(self, now: float) -> Call:
         """Begin a call."""
+        self._held_since = None
         self.running += 1
         self._serial += 1
         if self.running >= self.limit:

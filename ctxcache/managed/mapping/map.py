@@ -43,6 +43,8 @@ class Map(Generic[QuestionT]):
         repeatable: whether to repeat a question that may have run (a lost reply, a 5xx); harmless on a `common_prefix`
             context.
         on_retry: called for each question that is retried, with the error, the attempts so far, the pause in seconds.
+        paused: returns the seconds for which the service asked other processes to wait, or 0; called before each start.
+            Whatever is returned, a call starts when none has started for `Retry.max_retry_after` seconds.
         clock, sleep, random: monotonic seconds, how to wait, a random number in [0, 1).
 
     Raises:
@@ -61,6 +63,7 @@ class Map(Generic[QuestionT]):
         retry: Retry | None = None,
         repeatable: bool = True,
         on_retry: Callable[[CtxCacheError, int, float], object] | None = None,
+        paused: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         random: Callable[[], float] = random.random,
@@ -80,6 +83,7 @@ class Map(Generic[QuestionT]):
             policy=policy,
             repeatable=repeatable,
             on_retry=on_retry,
+            paused=paused,
             clock=clock,
             sleep=sleep,
             random=random,

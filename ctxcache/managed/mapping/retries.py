@@ -52,6 +52,7 @@ class Retries:
         policy: Retry,
         repeatable: bool,
         on_retry: Callable[[CtxCacheError, int, float], object] | None,
+        paused: Callable[[], float] | None,
         clock: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
@@ -61,6 +62,7 @@ class Retries:
         self._policy = policy
         self._repeatable = repeatable
         self._on_retry = on_retry
+        self._paused = paused
         self._clock = clock
         self._random = random
         self._rate_limited = False  # whether a 429 came
@@ -72,6 +74,16 @@ class Retries:
     def resume_at(self) -> float:
         """No call starts before."""
         return max(self._limiter.resume_at, self._outage.resume_at)
+
+    def look(self, now: float) -> None:
+        """Join a pause of other processes."""
+        if self._paused is None or (seconds := self._paused()) <= 0:
+            return
+        before = max(self._limiter.resume_at, now)
+        self._limiter.hold(seconds, now)
+        if (longer := self._limiter.resume_at - before) > 0:
+            level = logging.WARNING if longer >= _LONG_PAUSE else logging.DEBUG
+            log.log(level, "map: the service asked another process to wait, the next call in %.2f s", seconds)
 
     def may_start(self, now: float) -> bool:
         """Whether one more call may start."""

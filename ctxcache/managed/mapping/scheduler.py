@@ -61,6 +61,7 @@ class Scheduler(Generic[QuestionT]):
         policy: Retry,
         repeatable: bool,
         on_retry: Callable[[CtxCacheError, int, float], object] | None,
+        paused: Callable[[], float] | None,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]],
         random: Callable[[], float],
@@ -74,6 +75,7 @@ class Scheduler(Generic[QuestionT]):
             policy=policy,
             repeatable=repeatable,
             on_retry=on_retry,
+            paused=paused,
             clock=clock,
             random=random,
         )
@@ -168,6 +170,7 @@ class Scheduler(Generic[QuestionT]):
         if self._closed:
             return
         now = self._clock()
+        self._retries.look(now)
         while self._backlog and self._retries.may_start(now):
             job = self._backlog.popleft()
             refusal = self._retries.refusal(now)

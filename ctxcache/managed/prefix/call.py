@@ -6,6 +6,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from ...client.call import ContextMissing
 from ...client.stream import ChatStream
+from ...config import Retry
 from ...errors import CtxCacheError
 from ...models import Usage
 from ..deadline import Deadline
@@ -13,8 +14,9 @@ from ..keeper import ContextKeeper
 from ..live import LiveContext
 from .renewal import Renewal
 from .repeat_budget import SHARE
+from .shared_pause import SharedPause
 
-__all__ = ["PrefixCall"]
+__all__ = ["PrefixCall", "Send"]
 
 _MOST_CONTEXTS: Final = 5
 
@@ -25,7 +27,9 @@ T_co = TypeVar("T_co", covariant=True)
 class Send(Protocol[T_co]):
     """Sends the call on the context that `choose` names at the moment of sending."""
 
-    def __call__(self, choose: Callable[[], str], /, *, waited: float, urgent: bool) -> Awaitable[T_co]:
+    def __call__(
+        self, choose: Callable[[], str], /, *, waited: float, urgent: bool, on_pause: Callable[[float], object]
+    ) -> Awaitable[T_co]:
         """Send; see `ChatEndpoint.send` for the arguments."""
         ...
 
@@ -49,13 +53,26 @@ class PrefixCall(Generic[T]):
         keeper: decides which errors say that a context is gone.
         renewal: provides the contexts.
         send: sends the call.
+        pause: when the service may be called again.
+        policy: returns for how long the call may wait for the end of a pause. A call without retries does not wait.
         total: seconds for the whole call from `begin` on, or None.
     """
 
-    def __init__(self, keeper: ContextKeeper, renewal: Renewal, send: Send[T], total: float | None) -> None:
+    def __init__(
+        self,
+        keeper: ContextKeeper,
+        renewal: Renewal,
+        send: Send[T],
+        *,
+        pause: SharedPause,
+        policy: Callable[[], Retry],
+        total: float | None,
+    ) -> None:
         self._keeper = keeper
         self._renewal = renewal
         self._send = send
+        self._pause = pause
+        self._policy = policy
         self._total = total
         self._deadline: Deadline | None = None
         self._gone = 0  # contexts that the call found gone
@@ -73,14 +90,23 @@ class PrefixCall(Generic[T]):
         if self._total is not None:
             self._deadline = Deadline(self._total)
         self._renewal.budget.tokens += SHARE
+        if self._pause.seconds > 0:
+            await self._wait()
         return await self._run()
+
+    async def _wait(self) -> None:
+        """Wait for the end of a pause."""
+        policy = self._policy()
+        if policy.attempts > 1:
+            waiting = self._pause.wait(policy.max_retry_after)
+            await (waiting if self._deadline is None else self._deadline.wait(waiting))
 
     async def _run(self) -> T:
         while True:
             failure: CtxCacheError | None = None
             try:
                 waited = 0.0 if self._deadline is None else self._deadline.waited
-                return await self._send(self._choose, waited=waited, urgent=self._gone > 0)
+                return await self._send(self._choose, waited=waited, urgent=self._gone > 0, on_pause=self._pause.begin)
             except ContextMissing:
                 pass
             except CtxCacheError as error:

@@ -38,8 +38,9 @@ from ..mapping import Map
 from ..question import Question, read_question, refuse_own_options
 from ..stores import Store
 from ..stream import ManagedStream
-from .call import PrefixCall
+from .call import PrefixCall, Send
 from .renewal import Renewal
+from .shared_pause import SharedPause
 from .store_access import StoreAccess
 from .timing import Timing
 
@@ -47,9 +48,12 @@ __all__ = ["Prefix"]
 
 _STORE: Final = ("get", "put", "touch", "forget", "lease", "release")
 
+_PAUSES: Final = ("pause", "paused")  # stores of before have no such methods
+
 _TIMING: Final = Timing()
 
 QuestionT = TypeVar("QuestionT")
+T = TypeVar("T")
 
 
 class Prefix(ManagedCalls):
@@ -66,8 +70,9 @@ class Prefix(ManagedCalls):
         ttl: idle time after which the service drops the context: seconds in [3600, 604800] or a timedelta; the
             service's default is 86400. Every use restarts it.
         store: shares the context with other processes, or other `Prefix` objects of the same session settings, model
-            and messages (`MemoryStore`, `SQLiteStore`, `RedisStore`); you close it. A store that fails is reported
-            once, and calls continue without it. None: the context is not shared.
+            and messages (`MemoryStore`, `SQLiteStore`, `RedisStore`); you close it. A `Retry-After` is shared as well,
+            by all prefixes of the same session settings and model. A store that fails is reported once, and calls
+            continue without it. None: nothing is shared.
         margin: seconds before the end of a context from which it is no longer used; at most a tenth of the ttl.
         is_gone: which errors say that the context is gone; default: `ContextGoneError`. If it raises, that is logged
             and counts as no.
@@ -104,6 +109,8 @@ class Prefix(ManagedCalls):
         self._model = model
         access = StoreAccess(store, _key(session, template), session.notify, _timing)
         self._renewal = Renewal(self._keeper, access, _timing)
+        pausing = store if all(callable(getattr(store, name, None)) for name in _PAUSES) else None
+        self._pause = SharedPause(StoreAccess(pausing, _pause_key(session, model), session.notify, _timing), _timing)
 
     # --- calls
 
@@ -112,7 +119,7 @@ class Prefix(ManagedCalls):
 
     async def _send(self, prepared: PreparedChat) -> ChatCompletion:
         send = partial(self._session.chat.send, prepared)
-        call = PrefixCall(self._keeper, self._renewal, send, self._total(prepared))
+        call = self._call(prepared, send)
         answer = await call.begin()
         await call.answered(answer.usage)
         return answer
@@ -120,7 +127,17 @@ class Prefix(ManagedCalls):
     def _stream(self, question: Question, options: ChatParameters) -> ManagedStream:
         prepared = self._prepare(read_question(question), options, stream=True)
         send = partial(self._session.chat.open_stream, prepared)
-        return ManagedStream(PrefixCall(self._keeper, self._renewal, send, self._total(prepared)))
+        return ManagedStream(self._call(prepared, send))
+
+    def _call(self, prepared: PreparedChat, send: Send[T]) -> PrefixCall[T]:
+        return PrefixCall(
+            self._keeper,
+            self._renewal,
+            send,
+            pause=self._pause,
+            policy=lambda: read_retry(prepared.retry, self._session.retry),
+            total=self._total(prepared),
+        )
 
     @refusing(refuse_own_options)
     def map(
@@ -213,6 +230,7 @@ class Prefix(ManagedCalls):
             retry=read_retry(prepared.retry, self._session.retry),
             repeatable=prepared.repeatable,
             on_retry=self._tell_of_retry,
+            paused=lambda: self.paused,
         )
 
     def check(self, **options: Unpack[ChatParameters]) -> None:
@@ -278,6 +296,14 @@ class Prefix(ManagedCalls):
         return None if live is None else live.expires_at
 
     @property
+    def paused(self) -> float:
+        """Seconds for which the service asked all processes to wait, with a 429; 0 without such a pause, or a store.
+
+        A pause of another process is known within some tenths of a second, while calls are made.
+        """
+        return self._pause.seconds
+
+    @property
     def usage(self) -> Usage:
         """Total usage of creates and calls, over all contexts this object had."""
         return self._keeper.ledger.usage
@@ -298,3 +324,8 @@ def _key(session: AsyncSession, template: ContextRequest) -> str:
     # The None stands for the truncation strategy, which a prefix has not.
     identity = json.loads(codec.encode([template.model, template.mode, template.messages, None]))
     return session.fingerprint(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _pause_key(session: AsyncSession, model: str) -> str:
+    """Return the key of a pause in stores: a keyed hash of the account and the model, which rate limits are for."""
+    return session.fingerprint(json.dumps(["pause", model]).encode())

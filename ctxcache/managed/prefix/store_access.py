@@ -115,6 +115,28 @@ class StoreAccess:
 
         await self._run("release", release, None)
 
+    def pause(self, seconds: float) -> None:
+        """Note in the store, beginning now, that nobody is to call for so many seconds."""
+
+        async def pause(store: Store) -> None:
+            with suppress(SessionError):
+                await store.pause(self._key, seconds)
+
+        self._begin("pause", pause)
+
+    async def paused(self) -> float:
+        """Return the seconds until the pause in the store ends; 0 where there is none, or the store fails."""
+
+        async def paused(store: Store) -> float:
+            with suppress(SessionError):
+                seconds = float(await store.paused(self._key))
+                if not math.isfinite(seconds):
+                    raise ValueError("no duration")
+                return seconds
+            return 0.0
+
+        return await self._run("paused", paused, 0.0)
+
     async def _run(self, name: str, operation: Callable[[Store], Awaitable[T]], without: T) -> T:
         """Carry out an operation; return `without` where the store fails, or is not asked."""
         return await self._result(self._begin(name, operation), without)

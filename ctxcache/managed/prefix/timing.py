@@ -23,6 +23,7 @@ class Timing:
         lease: for how long the right to create is leased.
         lease_renewal: how often a running create renews its lease.
         first_poll, longest_poll: pauses between looks at the store while another process creates.
+        pause_look: seconds between two looks at the store for a pause of other processes.
         patience: the longest wait for another process's create.
     """
 
@@ -36,4 +37,5 @@ class Timing:
     lease_renewal: float = 1.0
     first_poll: float = 0.05
     longest_poll: float = 0.5
+    pause_look: float = 0.2
     patience: float = 120.0  # a live holder renews its lease for as long as it creates; waiting longer helps nobody

@@ -1,4 +1,4 @@
-"""Stores: which context serves which prefix, shared between tasks, processes or machines.
+"""Stores: which context serves which prefix, and when to pause, shared between tasks, processes or machines.
 
 ======================  ============================  =================================
 `MemoryStore()`         one process                   ends with the process

@@ -9,7 +9,7 @@ import attrs
 
 from ...errors import SessionError
 from ...keywords import suggest_keywords
-from .protocol import LONGEST_LEASE, ClosingStore, StoredContext
+from .protocol import LONGEST_LEASE, LONGEST_PAUSE, ClosingStore, StoredContext
 
 __all__ = ["MemoryStore"]
 
@@ -18,7 +18,7 @@ _SWEEP_FROM: Final = 64
 
 @attrs.define
 class _Entry:
-    value: str  # the id of a context, or the holder of a lease
+    value: str  # the id of a context, or the holder of a lease; empty for a pause
     until: float
     ttl: float = 0.0
 
@@ -41,6 +41,7 @@ class MemoryStore(ClosingStore):
         self._lock = threading.Lock()  # held for a few instructions only, never across an await
         self._contexts: _Entries = {}
         self._leases: _Entries = {}
+        self._pauses: _Entries = {}
         self._sweep_at = _SWEEP_FROM
         self._closed = False
 
@@ -90,26 +91,46 @@ class MemoryStore(ClosingStore):
         with self._lock:
             _drop(self._leases, key, holder, self._now())
 
+    async def pause(self, key: str, seconds: float) -> None:
+        """Note that nobody is to call for so many seconds; never shorten a pause."""
+        with self._lock:
+            now = self._now()
+            self._sweep(now)
+            entry = _alive(self._pauses, key, now)
+            until = now + min(seconds, LONGEST_PAUSE)
+            self._pauses[key] = _Entry("", until if entry is None else max(entry.until, until))
+
+    async def paused(self, key: str) -> float:
+        """Return the seconds until the pause of a key ends; 0 without a pause."""
+        with self._lock:
+            now = self._now()
+            entry = _alive(self._pauses, key, now)
+            return 0.0 if entry is None else entry.until - now
+
     async def aclose(self) -> None:
         """Delete all entries."""
         with self._lock:
             self._closed = True
-            self._contexts.clear()
-            self._leases.clear()
+            for entries in self._kinds:
+                entries.clear()
 
     def _now(self) -> float:
         if self._closed:
             raise SessionError("the store is closed")
         return self._clock()
 
+    @property
+    def _kinds(self) -> tuple[_Entries, ...]:
+        return self._contexts, self._leases, self._pauses
+
     def _sweep(self, now: float) -> None:
         # Each time the entries have doubled: amortized constant work per entry.
-        if len(self._contexts) + len(self._leases) < self._sweep_at:
+        if sum(map(len, self._kinds)) < self._sweep_at:
             return
-        for entries in (self._contexts, self._leases):
+        for entries in self._kinds:
             for key in [key for key, entry in entries.items() if entry.until <= now]:
                 del entries[key]
-        self._sweep_at = max(_SWEEP_FROM, 2 * (len(self._contexts) + len(self._leases)))
+        self._sweep_at = max(_SWEEP_FROM, 2 * sum(map(len, self._kinds)))
 
 
 def _alive(entries: _Entries, key: str, now: float) -> _Entry | None:

@@ -1,4 +1,4 @@
-"""`Store`: a shared record of which context serves which prefix, and of who is creating a context now."""
+"""`Store`: a shared record of which context serves which prefix, of who is creating a context now, and of pauses."""
 
 from abc import ABC, abstractmethod
 from types import TracebackType
@@ -6,9 +6,10 @@ from typing import Final, Protocol, Self
 
 import attrs
 
-__all__ = ["LONGEST_LEASE", "ClosingStore", "Store", "StoredContext"]
+__all__ = ["LONGEST_LEASE", "LONGEST_PAUSE", "ClosingStore", "Store", "StoredContext"]
 
 LONGEST_LEASE: Final = 30.0
+LONGEST_PAUSE: Final = 3600.0
 
 
 @attrs.frozen
@@ -27,13 +28,16 @@ class StoredContext:
 
 
 class Store(Protocol):
-    """Keeps a context and a lease for each key.
+    """Keeps a context, a lease and a pause for each key.
 
     For a store of your own, write a class with these methods; no base class is needed. `Prefix` never closes a store.
 
     The lease is the right to create the key's context. A key is a hash that tells accounts, models and messages apart
-    (at most 200 characters of ASCII letters, digits, `_`, `-` and `.`) and reveals nothing secret. The context and the
-    lease of a key are independent of each other and of every other key.
+    (at most 200 characters of ASCII letters, digits, `_`, `-` and `.`) and reveals nothing secret. The context, the
+    lease and the pause of a key are independent of each other and of every other key.
+
+    A pause is a wait that the service asked for, with a 429 and `Retry-After`, and that holds for all processes of the
+    account. A store written before there were `pause` and `paused` works without the two methods, and shares no pauses.
 
     Times are durations in seconds, counted by the store's own clock from the moment of the operation, so that clocks of
     different machines need not agree. An expired entry counts as absent; a store should also delete expired entries, so
@@ -81,6 +85,18 @@ class Store(Protocol):
 
     async def release(self, key: str, holder: str) -> None:
         """Give the lease back; do nothing if `holder` does not have it."""
+        ...
+
+    async def pause(self, key: str, seconds: float) -> None:
+        """Note that nobody is to call for `seconds` from now, 3600 at most; never shorten a pause."""
+        ...
+
+    async def paused(self, key: str) -> float:
+        """Return the seconds until the pause of a key ends; 0 without a pause.
+
+        A pause that would last longer than 3600 seconds from now (the store's clock was set back, the entry was
+        damaged) counts as over.
+        """
         ...
 
     async def aclose(self) -> None:

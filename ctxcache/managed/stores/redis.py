@@ -1,7 +1,8 @@
 """A store in Redis or Valkey, for many machines.
 
-A context is a hash (`id`, `ttl`) under `<prefix><key>`, a lease a string under `<prefix><key>:lease`; both expire by
-the server's clock. Every operation is a script on one key, which the server runs atomically.
+A context is a hash (`id`, `ttl`) under `<prefix><key>`, a lease a string under `<prefix><key>:lease`, a pause a string
+under `<prefix><key>:pause`; all expire by the server's clock. Every operation is a script on one key, which the server
+runs atomically.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ...errors import InvalidInputError, SessionError
 from ...keywords import suggest_keywords
-from .protocol import LONGEST_LEASE, ClosingStore, StoredContext
+from .protocol import LONGEST_LEASE, LONGEST_PAUSE, ClosingStore, StoredContext
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -56,6 +57,11 @@ _RELEASE: Final = """
 if redis.call('TYPE', KEYS[1]).ok ~= 'string' then return end
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """
+_PAUSED: Final = f"""
+local left = redis.call('PTTL', KEYS[1])
+if redis.call('TYPE', KEYS[1]).ok ~= 'string' or left < 0 or left > {LONGEST_PAUSE * 1000:.0f} then left = 0 end
+"""
+_PAUSE: Final = f"{_PAUSED} if tonumber(ARGV[1]) > left then redis.call('SET', KEYS[1], '', 'PX', ARGV[1]) end"
 
 
 class RedisStore(ClosingStore):
@@ -121,6 +127,14 @@ class RedisStore(ClosingStore):
     async def release(self, key: str, holder: str) -> None:
         """Give the lease back, if `holder` has it."""
         await self._run(_RELEASE, f"{self._prefix}{key}:lease", holder)
+
+    async def pause(self, key: str, seconds: float) -> None:
+        """Note that nobody is to call for so many seconds; never shorten a pause."""
+        await self._run(_PAUSE, f"{self._prefix}{key}:pause", _milliseconds(min(seconds, LONGEST_PAUSE)))
+
+    async def paused(self, key: str) -> float:
+        """Return the seconds until the pause of a key ends; 0 without a pause."""
+        return float(await self._run(f"{_PAUSED} return left", f"{self._prefix}{key}:pause")) / 1000
 
     async def aclose(self) -> None:
         """Wait a few seconds for the operations under way, and close the connections.

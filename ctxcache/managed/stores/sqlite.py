@@ -1,9 +1,9 @@
 """A store in an SQLite file, for the processes of one machine.
 
 Every operation opens the file, runs one transaction and closes the file again, in a thread of the store's own. That
-costs a millisecond or two, a few times an hour for each context. In return, nothing stays open that could leak or
-outlive a fork, and an error leaves nothing behind. The thread runs the operations in order, so that the release of a
-lease never overtakes its taking, even if that was cancelled.
+costs a millisecond or two, a few times an hour for each context, and a few times a second while calls are made. In
+return, nothing stays open that could leak or outlive a fork, and an error leaves nothing behind. The thread runs the
+operations in order, so that the release of a lease never overtakes its taking, even if that was cancelled.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ...errors import CtxCacheError, InvalidInputError, SessionError
 from ...keywords import suggest_keywords
-from .protocol import LONGEST_LEASE, ClosingStore, StoredContext
+from .protocol import LONGEST_LEASE, LONGEST_PAUSE, ClosingStore, StoredContext
 
 if TYPE_CHECKING:
     import sqlite3
@@ -53,6 +53,17 @@ _LEASE: Final = """
     OR typeof(leases.until) <> 'real'
 """
 _RELEASE: Final = "DELETE FROM leases WHERE key = :key AND holder = :holder"
+# A pause is a lease that nobody holds, under a key of its own: so files of earlier versions need no new table.
+_PAUSE: Final = """
+    INSERT INTO leases (key, holder, until) VALUES (:key || ':pause', '', :until)
+    ON CONFLICT (key) DO UPDATE SET until = excluded.until
+    WHERE leases.until < excluded.until OR leases.until > :now + :longest OR typeof(leases.until) <> 'real'
+"""
+_PAUSED: Final = """
+    SELECT until - :now FROM leases WHERE key = :key || ':pause' AND until > :now AND until <= :now + :longest
+    AND typeof(until) = 'real'
+"""
+_READS: Final = (_GET, _PAUSED)
 _SWEEP: Final = ("DELETE FROM contexts WHERE until <= :now", "DELETE FROM leases WHERE until <= :now")
 
 
@@ -120,6 +131,15 @@ class SQLiteStore(ClosingStore):
         """Give the lease back, if `holder` has it."""
         await self._run(_RELEASE, 0.0, key=key, holder=holder)
 
+    async def pause(self, key: str, seconds: float) -> None:
+        """Note that nobody is to call for so many seconds; never shorten a pause."""
+        await self._run(_PAUSE, min(seconds, LONGEST_PAUSE), key=key, longest=LONGEST_PAUSE)
+
+    async def paused(self, key: str) -> float:
+        """Return the seconds until the pause of a key ends; 0 without a pause."""
+        rows, _ = await self._run(_PAUSED, 0.0, key=key, longest=LONGEST_PAUSE)
+        return float(rows[0][0]) if rows else 0.0
+
     async def aclose(self) -> None:
         """Wait for the operations under way, and stop the thread."""
         self._closed = True
@@ -135,7 +155,7 @@ class SQLiteStore(ClosingStore):
 
     def _carry_out(self, statement: str, seconds: float, sweep: bool, values: dict[str, Any]) -> tuple[list[Any], int]:
         with closing(_open(self._path, self._busy_seconds)) as connection:  # which rolls back if not committed
-            connection.execute("BEGIN" if statement is _GET else "BEGIN IMMEDIATE")
+            connection.execute("BEGIN" if statement in _READS else "BEGIN IMMEDIATE")
             now = self._clock()  # under the lock, so that no other process comes between
             if sweep:
                 for drop in _SWEEP:

@@ -289,3 +289,39 @@ def test_attempts_are_not_for_refusals() -> None:
     """`Retry(attempts=1)` turns other retries off; what did not run for want of room goes again."""
     one = limiter(attempts=1)
     assert one.refused(one.start(1000), refusal(), 1000, 0)
+
+
+def test_a_pause_of_other_processes() -> None:
+    """No call starts before the pause is over, then few at once, as after a pause of the map's own."""
+    one = Limiter(64, Retry())
+    one.hold(30, 1000.0)
+    assert not one.may_start(1029.9)
+    assert one.resume_at == 1030
+    one.hold(20, 1005.0)
+    assert one.resume_at == 1030
+    assert one.may_start(1030.0)
+
+
+def test_a_pause_without_end() -> None:
+    """Whoever says wait, again and again: a call starts each `max_retry_after` seconds, and then the pause goes on."""
+    one = Limiter(64, Retry(max_retry_after=60))
+    started = []
+    for second in range(1000, 1200):
+        one.hold(3000, float(second))
+        if one.may_start(float(second)):
+            started.append(second)
+            one.start(float(second))
+    assert started == [1060, 1121, 1182]
+
+
+def test_a_pause_known_already() -> None:
+    """A pause of this map that the store gives back, some milliseconds late, is no further pause."""
+    one = Limiter(64, Retry())
+    one.start(1000.0)
+    one.refused(one.start(1000.0), RateLimitError("too fast", status=429, retry_after=30), 1000.0, 0.0)
+    one.hold(30.01, 1000.0)
+    assert one.resume_at == 1030
+    one.start(1030.0)
+    resume_at = one.resume_at
+    one.hold(0.01, 1030.0)
+    assert one.resume_at == resume_at

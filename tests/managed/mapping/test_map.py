@@ -21,7 +21,7 @@ from ctxcache import (
 from ctxcache.managed.mapping import Answer, Map
 
 from ...hostile import CHAT, STALL, Hostile, answer, refusal
-from .asking import Asked, Watched, collect, others, settle
+from .asking import Asked, Time, Watched, collect, others, settle
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
 
@@ -208,3 +208,16 @@ async def test_session_closed_under_it(session_for: Callable[..., AsyncSession],
     answers = await reader
     assert len(answers) == 20
     assert all(isinstance(answer.error, APIConnectionError | SessionError) for answer in answers)
+
+
+async def test_a_pause_of_other_processes(quick: Asked, time: Time, timed: Callable[..., Map[Any]]) -> None:
+    """The map asks how long to wait before calls start, and joins the pause; then all questions are asked."""
+    pauses = [5.0]
+
+    def paused() -> float:
+        return pauses.pop() if pauses else 0.0
+
+    answers = await collect(timed(quick, range(20), paused=paused))
+    assert all(answer.ok for answer in answers)
+    assert sorted(quick.questions) == list(range(20))
+    assert time.now >= 1005

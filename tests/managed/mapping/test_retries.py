@@ -53,6 +53,7 @@ def make(time: Time, told: Told) -> Callable[..., Retries]:
             policy=settings,
             repeatable=repeatable,
             on_retry=told,
+            paused=None,
             clock=time.clock,
             random=lambda: 0.0,
         )
@@ -152,3 +153,24 @@ def test_short_pauses_are_no_news(
     for error in (too_fast(), too_fast(0.2), too_fast(5)):
         fail(one, time, error)
     assert len(log_lines("WARNING")) == 2
+
+
+def test_a_pause_of_other_processes(time: Time, log_lines: Callable[..., list[str]]) -> None:
+    """Calls wait for the pause that another process was asked for; a long one is worth one line of the log."""
+    pauses = [30.0, 30.0, 0.5]
+    one = Retries(
+        concurrency=8,
+        policy=Retry(),
+        repeatable=True,
+        on_retry=None,
+        paused=lambda: pauses.pop(0),
+        clock=time.clock,
+        random=lambda: 0.0,
+    )
+    assert one.may_start(time.now)
+    one.look(time.now)
+    assert one.resume_at == time.now + 30
+    one.look(time.now)
+    one.look(time.now + 30)
+    assert one.resume_at == time.now + 30.5
+    assert log_lines("WARNING") == ["map: the service asked another process to wait, the next call in 30.00 s"]

@@ -195,6 +195,55 @@ async def test_only_the_holder_gives_a_lease_back(shelf: Any) -> None:
     assert not await store.lease(KEY, "you", 30)
 
 
+async def test_a_pause_ends_by_itself(shelf: Any) -> None:
+    """The seconds left shrink to 0; a key that nobody paused has none."""
+    store = shelf.store()
+    assert await store.paused(KEY) == 0
+    await store.pause(KEY, 60)
+    shelf.advance(20)
+    assert 30 < await store.paused(KEY) <= 40
+    shelf.advance(41)
+    assert await store.paused(KEY) == 0
+    await store.pause(KEY, 5)
+    assert 0 < await store.paused(KEY) <= 5
+
+
+@pytest.mark.parametrize("seconds", [30, 0, -5])
+async def test_a_pause_is_never_shortened(store: Store, seconds: float) -> None:
+    """Of two 429s the longer wait counts, in whatever order the notes arrive."""
+    await store.pause(KEY, 60)
+    await store.pause(KEY, seconds)
+    assert 50 < await store.paused(KEY) <= 60
+    await store.pause(KEY, 90)
+    assert 80 < await store.paused(KEY) <= 90
+
+
+@pytest.mark.parametrize("seconds", [0, -5])
+async def test_no_pause_of_no_time(store: Store, seconds: float) -> None:
+    """A wait of no seconds pauses nobody."""
+    await store.pause(KEY, seconds)
+    assert await store.paused(KEY) == 0
+
+
+async def test_a_pause_is_never_longer_than_an_hour(store: Store) -> None:
+    """However much is asked for."""
+    await store.pause(KEY, 1e9)
+    assert 3500 < await store.paused(KEY) <= 3600
+
+
+async def test_a_pause_of_a_key_is_nothing_else(shelf: Any) -> None:
+    """Neither a context nor a lease, nor a pause of another key."""
+    store = shelf.store()
+    await store.pause(KEY, 60)
+    assert await store.get(KEY) is None
+    assert await store.lease(KEY, "me", 30)
+    await store.release(KEY, "me")
+    await store.put(KEY, "ctx-1", 3600, 3600)
+    await store.forget(KEY, "ctx-1")
+    assert await store.paused("other") == 0
+    assert 50 < await store.paused(KEY) <= 60
+
+
 @pytest.mark.parametrize("turns", range(12))
 async def test_a_cancelled_operation_leaves_it_usable(store: Store, turns: int) -> None:
     """Whenever it is cancelled; and no later answer is that of the cancelled one."""
@@ -233,6 +282,8 @@ async def test_a_closed_store_says_so(store: Store) -> None:
         store.forget(KEY, "ctx-1"),
         store.lease(KEY, "me", 60),
         store.release(KEY, "me"),
+        store.pause(KEY, 60),
+        store.paused(KEY),
     ):
         with pytest.raises(SessionError, match="the store is closed"):
             await operation
@@ -261,6 +312,8 @@ async def test_two_stores_over_one_place_see_each_other(shelf: Any) -> None:
     assert not await two.lease(KEY, "you", 60)
     await two.forget(KEY, "ctx-1")
     assert await kept(one) is None
+    await one.pause(KEY, 60)
+    assert 50 < await two.paused(KEY) <= 60
 
 
 @beyond_this_object

@@ -102,6 +102,26 @@ async def test_a_damaged_entry_is_none(own_url: str, store: RedisStore, fields: 
 
 
 @pytest.mark.parametrize("milliseconds", [None, 10**9])
+async def test_a_pause_with_an_absurd_end_is_over(own_url: str, store: RedisStore, milliseconds: int | None) -> None:
+    """One without an end, or with one so far off that nobody asked for it, pauses nobody."""
+    with look(own_url) as client:
+        client.set("ctxcache:k:pause", "", px=milliseconds)
+    assert await store.paused("k") == 0
+    await store.pause("k", 30)
+    assert 20 < await store.paused("k") <= 30
+
+
+async def test_a_pause_of_another_type_is_none(own_url: str, store: RedisStore) -> None:
+    """What no store wrote pauses nobody, and gives way to a pause."""
+    with look(own_url) as client:
+        client.hset("ctxcache:k:pause", "a", "b")
+        client.pexpire("ctxcache:k:pause", 60_000)
+    assert await store.paused("k") == 0
+    await store.pause("k", 30)
+    assert 20 < await store.paused("k") <= 30
+
+
+@pytest.mark.parametrize("milliseconds", [None, 10**9])
 async def test_a_lease_with_an_absurd_end_is_over(own_url: str, store: RedisStore, milliseconds: int | None) -> None:
     """One without an end, or with one so far off that nobody asked for it, delays nobody."""
     with look(own_url) as client:

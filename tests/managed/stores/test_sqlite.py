@@ -83,10 +83,11 @@ async def test_the_file_does_not_grow_for_ever(path: Path) -> None:
         now += 10
         await store.put(f"k{number}", "ctx-1", 60, 60)
         await store.lease(f"k{number}", "me", 60)
+        await store.pause(f"k{number}", 60)
     await store.aclose()
     with closing(sqlite3.connect(path)) as other:
-        for table in ("contexts", "leases"):
-            assert other.execute(f"SELECT count(*) FROM {table}").fetchone()[0] <= 7
+        for table, most in (("contexts", 7), ("leases", 14)):  # a pause lies among the leases
+            assert other.execute(f"SELECT count(*) FROM {table}").fetchone()[0] <= most
 
 
 @pytest.mark.parametrize("change", ["until = 1e18", "until = 'soon'", "until = x'00'", "until = until + 31"])
@@ -96,6 +97,16 @@ async def test_a_lease_with_an_absurd_end_is_over(path: Path, store: SQLiteStore
     damage(path, f"UPDATE leases SET {change}")
     assert await store.lease("k", "me", 30)
     assert not await store.lease("k", "a holder", 30)
+
+
+@pytest.mark.parametrize("change", ["until = 1e18", "until = 'soon'", "until = x'00'", "until = until + 3601"])
+async def test_a_pause_with_an_absurd_end_is_over(path: Path, store: SQLiteStore, change: str) -> None:
+    """A damaged row, or a clock that was set back, pauses nobody, and gives way to the next pause."""
+    await store.pause("k", 60)
+    damage(path, f"UPDATE leases SET {change}")
+    assert await store.paused("k") == 0
+    await store.pause("k", 30)
+    assert 20 < await store.paused("k") <= 30
 
 
 async def test_a_clock_set_back_delays_nobody(path: Path, quiet_loop: None) -> None:
