@@ -6,7 +6,8 @@ that explains the refusal:
 - More calls were under way than ever since the last cut: that call was one too many, and `limit` falls to the number of
   the other calls under way. Nobody waits: the refused question starts when the next answer frees a slot.
 - As many calls were answered for a whole round, or no other call is under way: that call came too early, and the `Pace`
-  slows down.
+  slows down. Or another process took the slot: so while no pace is known, at least 40 calls were taken, others are
+  under way and the 429 names no wait, the limit falls to their number first.
 - The second 429 in a row, without an answer to a call started since: the service takes far fewer calls than before, and
   the limit falls to half of the calls under way. If these are few, the call may as well have come too early, and the
   `Pace` slows down, too.
@@ -196,8 +197,8 @@ class Limiter:
         self._refusals += 1
         if self._trouble_since is None:
             self._trouble_since = now
-        pause = self._lower(call, now, random)
         asked = error.retry_after
+        pause = self._lower(call, now, random, named=asked is not None)
         if asked is not None:
             if asked > self._policy.max_retry_after:
                 self.closed_until = max(self.closed_until, now + asked)
@@ -208,8 +209,8 @@ class Limiter:
             self._pace.pause(pause, now, now - call.at)
         return now - self._trouble_since + pause <= self._policy.max_elapsed
 
-    def _lower(self, call: Call, now: float, random: float) -> float:
-        """Lower a limit; return the seconds to pause."""
+    def _lower(self, call: Call, now: float, random: float, *, named: bool) -> float:
+        """Lower a limit; return the seconds to pause. `named`: whether the service named a wait."""
         if call.serial <= self._refused_at:  # started before the last refusal was known, and says the same
             if not call.paced:
                 self._narrow(self.running)
@@ -224,6 +225,9 @@ class Limiter:
             probe = self._cut_at and call.level == self._proven + 1  # the others are known not to be too many
             self._cut(max(self.running, self._proven) if probe else self.running)
             self._probed, self._ceiling = True, self.limit
+            return 0.0
+        if not (named or call.paced or self._pace.spacing) and self._taken >= _RARE and self.running >= _COARSE:
+            self._cut(self.running)
             return 0.0
         self._cut_at = self._cut_at or self._serial
         self._probed, self._ceiling = False, self._most + 1

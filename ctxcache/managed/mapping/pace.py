@@ -6,8 +6,9 @@ one, the calls taken since the beginning are the upper limit of the pace. One re
 the mean time between calls so far.
 
 A pace slightly above r costs one refusal now and then, and is the fastest that the service takes: so the pace grows by
-2, 6, 18, 18…% with each period of answers without a refusal. A refusal after that takes back the last step at
-most, and doubles the periods, up to 160 answers.
+2, 6, 18, 54, 54…% with each period of answers without a refusal. A refusal after that takes back the last step at
+most, and doubles the periods, up to 160 answers. A period ends after 16 seconds, too, if 10 answers came: a pace that
+was found while other processes used up the limit is left soon after they have gone.
 
 A single refusal pauses for one spacing. Refusals in a row, without a call taken between, triple the pause, from
 `Retry.first_delay` / 8 up to `Retry.max_delay`: a minute may be used up, or others share the limit. After a pause the
@@ -23,7 +24,9 @@ from ...config import Retry
 __all__ = ["Pace"]
 
 _PERIODS: Final = (10, 20, 160)  # answers before the pace grows: after a rough estimate, a good one, and at most
-_STEPS: Final = (0.02, 0.18)  # growth of the pace, the first and the largest
+_PERIOD_SECONDS: Final = 16.0
+_STEPS: Final = (0.02, 0.54)  # growth of the pace, the first and the largest
+_LARGE_STEP: Final = 0.1
 _RECENT: Final = 80  # calls; older refusals say nothing about today's pace
 _LATE: Final = 0.002  # seconds that a timer may ring late
 
@@ -53,6 +56,7 @@ class Pace:
         self._period = _PERIODS[1]
         self._average = 0.0  # seconds a call from the beginning to the last refusal; 0 before
         self._credit = 0  # answers in this period
+        self._taken = 0  # calls taken by the last refusal
 
     def start(self, now: float, *, least: float = 0.0) -> None:
         """Note a start; `least` is the shortest time to the next one."""
@@ -67,15 +71,18 @@ class Pace:
 
     def answered(self) -> None:
         """Note an answer to a call that started after the last refusal."""
-        if self._in_a_row > 1:  # the allowance was used up, that is certain
+        # The allowance was used up, that is certain; or others used it up, while few calls were taken here.
+        if self._in_a_row > 1 and self._taken >= _PERIODS[0]:
             self.spacing = max(self.spacing, self._average)
         self._in_a_row = 0
         if not self.spacing:
             return
         self._credit += 1
-        if self._credit >= self._period:
+        if self._credit >= min(self._period, max(_PERIOD_SECONDS / self.spacing, _PERIODS[0])):
             self._credit = 0
             self._grown = self._step
+            if self._step > _LARGE_STEP:  # the limit is far
+                self._period = min(self._period, _PERIODS[1])
             self.spacing /= 1 + self._step
             self._step = min(3 * self._step, _STEPS[1])
 
@@ -96,6 +103,7 @@ class Pace:
         row = self._in_a_row
         self._in_a_row += 1
         average = 0.0 if self._began is None else (now - self._began) / max(taken, 1)
+        self._taken = taken
         if not row:
             self._estimate(taken, now, average)
         self._average = average

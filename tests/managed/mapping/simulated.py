@@ -218,6 +218,120 @@ class Simulation:
             self.failed += 1
 
 
+@attrs.define(eq=False)
+class Process:
+    """One of several processes, each with a map of its own."""
+
+    limiter: Limiter
+    waiting: int
+    left: int
+    woken: float | None = None
+    looked_at: float = 0.0
+
+
+class Processes:
+    """Several processes over one service; those that share a store join each other's pauses.
+
+    Args:
+        service: the service.
+        count: how many processes.
+        questions: all questions, the same number for each process.
+        latency: seconds of an answer on average, at random from half to one and a half of that.
+        look: seconds between two looks at the store; None: nothing is shared.
+        seed: of the randomness.
+
+    Attributes:
+        share: the rate until the first process is done, as a share of the rate of one all-knowing client.
+        total_share: the rate until the last process is done.
+        refused: the share of calls that got a 429.
+        failed: questions given up.
+    """
+
+    def __init__(
+        self, service: Service, count: int, questions: int, latency: float, *, look: float | None = 0.2, seed: int = 0
+    ) -> None:
+        self.service, self.latency, self.look = service, latency, look
+        self.random = random.Random(seed)  # for a simulation
+        each = questions // count
+        self.processes = [Process(Limiter(64, Retry()), each, each) for _ in range(count)]
+        self.events: list[tuple[float, int, str, Process | None, Call | None, float | None]] = []
+        self.order = iter(range(10**9))
+        self.now = self.paused_until = self.share = 0.0
+        self.calls = self.refusals = self.failed = 0
+        self.run(service.ideal(questions, latency), questions)
+
+    def run(self, ideal: float, questions: int) -> None:
+        """Ask all questions."""
+        for process in self.processes:
+            self.at(self.random.random() * 0.02, "wake", process)
+        while any(process.left for process in self.processes):
+            self.now, _, kind, process, call, retry_after = heapq.heappop(self.events)
+            if process is None:
+                self.service.release()
+                continue
+            self.end(kind, process, call, retry_after)
+            if not process.left and not self.share:
+                done = questions - sum(other.left for other in self.processes)
+                self.share = done / questions * ideal / self.now
+            while process.waiting and process.limiter.may_start(self.now):
+                self.start(process)
+            resume_at = process.limiter.resume_at
+            if process.waiting and self.now < resume_at != process.woken:
+                process.woken = resume_at
+                self.at(resume_at + self.random.random() * 5e-4, "wake", process)
+        self.total_share = ideal / self.now
+        self.refused = self.refusals / self.calls
+
+    def at(
+        self,
+        when: float,
+        kind: str,
+        process: Process | None = None,
+        call: Call | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Plan an event."""
+        heapq.heappush(self.events, (when, next(self.order), kind, process, call, retry_after))
+
+    def start(self, process: Process) -> None:
+        """Start a call; look at the store if that is due."""
+        if self.look is not None and self.now >= process.looked_at + self.look:
+            process.looked_at = self.now
+            if self.paused_until > self.now:
+                self.at(self.now + 0.002, "found", process, None, self.paused_until - self.now)
+        process.waiting -= 1
+        self.calls += 1
+        call = process.limiter.start(self.now)
+        taken, retry_after = self.service.take(self.now)
+        if taken:
+            end = self.now + self.latency * (0.5 + self.random.random())
+            self.at(end, "release")
+            self.at(end + self.random.random() * 1e-4, "answer", process, call)  # on its way back
+        else:
+            self.at(self.now + 0.001 + self.random.random() * 0.002, "refusal", process, call, retry_after)
+
+    def end(self, kind: str, process: Process, call: Call | None, retry_after: float | None) -> None:
+        """End a call, or a look at the store."""
+        limiter = process.limiter
+        if kind == "found":
+            assert retry_after is not None
+            limiter.hold(retry_after, self.now)
+        if call is None:
+            return
+        if kind == "answer":
+            process.left -= 1
+            limiter.succeeded(call, self.now)
+            return
+        self.refusals += 1
+        self.paused_until = max(self.paused_until, self.now + (retry_after or 0))
+        error = RateLimitError("too fast", status=429, retry_after=retry_after)
+        if limiter.refused(call, error, self.now, self.random.random()):
+            process.waiting += 1
+        else:
+            process.left -= 1
+            self.failed += 1
+
+
 def simulate(make: Callable[[], Service], questions: int, latency: float, **options: Any) -> list[Outcome]:
     """Run with three seeds, for each of three kinds of latency: constant, jittered by a half, exponential."""
     return [

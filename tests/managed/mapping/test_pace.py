@@ -120,7 +120,7 @@ def test_the_pace_grows_faster_and_faster() -> None:
     one = paced(0.1)
     assert answer(one, 18) == pytest.approx(0.1)
     assert answer(one, 1) == pytest.approx(0.1 / 1.02)
-    assert answer(one, 60) == pytest.approx(0.1 / 1.02 / 1.06 / 1.18 / 1.18)
+    assert answer(one, 60) == pytest.approx(0.1 / 1.02 / 1.06 / 1.18 / 1.54)
 
 
 def test_a_rough_estimate_is_tried_sooner() -> None:
@@ -153,7 +153,7 @@ def test_a_refusal_takes_back_the_last_step() -> None:
     """After growth a refusal slows down by the last step at most, however few calls were taken."""
     one = paced(0.1)
     before, after = answer(one, 59), answer(one, 20)
-    assert after == pytest.approx(before / 1.18)
+    assert after == pytest.approx(before / 1.54)
     one.refused(50, 1100, 0)
     assert one.spacing == pytest.approx(before)
 
@@ -205,3 +205,26 @@ def test_a_slow_start_after_a_pause() -> None:
         starts.append(now)
         one.start(now)
     assert starts == pytest.approx([1006, 1007, 1007.5, 1007 + 5 / 6])
+
+
+def test_few_calls_make_no_pace() -> None:
+    """Refusals in a row, while others use up the limit and 9 calls were taken here, say nothing of the pace."""
+    one = pace()
+    one.start(1000)
+    for second in range(1000, 1300, 10):
+        one.refused(9, second, 0)
+    one.answered()
+    assert one.spacing == 0
+
+
+def test_a_slow_pace_is_tried_sooner() -> None:
+    """A period ends after 16 seconds and 10 answers, however many refusals came before."""
+    one = paced(4.0)
+    now, taken = 1160.0, 40
+    for _ in range(4):
+        answer(one, 10)
+        now, taken = now + 40, taken + 10
+        one.refused(taken, now, 0)
+    spacing = one.spacing
+    assert answer(one, 9) == spacing
+    assert answer(one, 1) == pytest.approx(spacing / 1.02)
