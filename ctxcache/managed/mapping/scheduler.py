@@ -84,11 +84,9 @@ class Scheduler(Generic[QuestionT]):
         self._sleep = sleep
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pausing = False
         self._backlog: deque[Job[QuestionT]] = deque()  # waiting for the limiter
         self._outstanding = 0  # questions taken and not yet delivered
-        self._feeding = True
-        self._closed = False
+        self._feeding, self._pausing, self._closed = True, False, False
         self._failure: BaseException | None = None
         self._room = asyncio.Event()  # wakes the feeder
         self._news = asyncio.Event()  # wakes the readers
