@@ -8,7 +8,7 @@ from typing import Final
 
 from .. import loads
 from ..accounting import Meter, pinned, server_stats
-from ..cases import Case, Metric, Sample, Scenario, Size
+from ..cases import FULL, Case, Metric, Sample, Scenario, Size
 from ..relays import NAMES
 from ..relays.reading import Readers, first_chunk
 from ..relays.running import Running, question, relay
@@ -17,6 +17,10 @@ from ._streams import percentile
 RATE: Final = 100  # chunks a second of one stream, as of a fast model
 SETTLE: Final = 0.5
 SPARE: Final = 1.0  # seconds for which more is sent: then it ends, or a relay that does not keep up would never be done
+# A relay that is far behind begins its streams one after another, and writes in bursts: chunks of each stream, on
+# average, that come before the measuring begins, and within.
+_BEGUN: Final = 5
+_LEAST: Final = 20
 _ANSWERS: Final = 10  # at once, where whole answers are measured
 _ANSWER_RATE: Final = 250
 _HELD: Final = 2  # chunks that each open stream has brought
@@ -31,10 +35,11 @@ def cases(size: Size) -> list[Case]:
     opened = size.pick(1000, 200, 3)
     gated = loads.gated(RATE, int(RATE * (SETTLE + size.seconds + SPARE)))
     return [
+        # First, while the relay is fresh; in a full run the relay is started for this case alone.
+        Case(f"{opened:,} open", {"open": opened, "load": loads.hold(_HELD)}, apart=size is FULL),
         Case("first token", {"calls": size.pick(200, 40, 2), "load": loads.whole(10)}),
         *(Case(f"{n:,} chunks an answer", {"chunks": n, "load": loads.paced(_ANSWER_RATE, n)}) for n in chunks),
         *(Case(f"{n} streams", {"streams": n, "seconds": size.seconds, "load": gated}) for n in many),
-        Case(f"{opened:,} open", {"open": opened, "load": loads.hold(_HELD)}, apart=True),
     ]
 
 
@@ -65,10 +70,11 @@ def streams(port: int, running: Running, load: str, count: int, seconds: float) 
     with open_streams(port, running, load, count) as readers:
         server_stats(port, "/go")
         readers.read(SETTLE)
+        readers.read(_PATIENCE, lambda: readers.events >= _BEGUN * count)
         begun, cpu = readers.events, running.processes.cpu_seconds()
         with Meter(port) as meter:
             readers.read(seconds)
-            readers.read(_PATIENCE, lambda: readers.events - begun > count)  # for a relay that is far behind
+            readers.read(_PATIENCE, lambda: readers.events - begun >= _LEAST * count)
         cpu = running.processes.cpu_seconds() - cpu
         chunks = readers.events - begun
     wait(lambda: books(port, "streaming") <= before, "the relay did not leave the server's streams")
