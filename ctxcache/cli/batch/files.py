@@ -9,9 +9,19 @@ from typing import IO, Final
 from ...errors import InvalidInputError
 from .shards import Shard, find_shards
 
-__all__ = ["check_layout", "is_locked", "open_locked", "refuse", "refuse_change", "replacing", "written_shards"]
+__all__ = [
+    "allow_open_files",
+    "check_layout",
+    "is_locked",
+    "open_locked",
+    "refuse",
+    "refuse_change",
+    "replacing",
+    "written_shards",
+]
 
 _WAY_OUT: Final = "undo the change, give another --out, or start over with --fresh"
+_OTHER_FILES: Final = 64  # libraries, streams, the questions, the merged file
 _BUSY: Final = "another process writes to it"
 
 
@@ -64,6 +74,20 @@ def _size(name: str) -> int:
         return os.stat(name).st_size
     except OSError:
         return 0
+
+
+def allow_open_files(count: int) -> None:
+    """Raise this process's limit of open files to `count` and a reserve, as far as the system allows."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 # --- locks ------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from ...errors import InvalidInputError
 from .answered import Answered, Numbers
 from .books import Books
 from .check import Comparison, good_questions
-from .files import is_locked, open_locked, refuse, refuse_change, replacing, written_shards
+from .files import allow_open_files, is_locked, open_locked, refuse, refuse_change, replacing, written_shards
 from .lines import encode, read_answers
 from .questions import NumberedQuestion, Questions
 from .settings import Settings
@@ -176,6 +176,7 @@ class Merge:
         self._settings = settings
         self._most_lines = questions.size + 1
         count = _count(out)
+        allow_open_files(count)
         self.shards: list[ShardAnswers] = []
         # Of the answers, in the order of the questions: the shard, and where the line begins.
         self._order = array("l")

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,15 @@ from typing import Any
 import pytest
 
 from ctxcache import InvalidInputError
-from ctxcache.cli.batch.files import check_layout, is_locked, open_locked, replacing, written_shards
+from ctxcache.cli.batch.files import (
+    allow_open_files,
+    check_layout,
+    is_locked,
+    open_locked,
+    refuse_change,
+    replacing,
+    written_shards,
+)
 from ctxcache.cli.batch.shards import Shard
 
 
@@ -147,3 +156,31 @@ def test_replaced_between_open_and_lock(out: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fcntl, "flock", rename_first)
     with pytest.raises(InvalidInputError, match="another process writes to it"):
         open_locked(str(out))
+
+
+def test_refusal() -> None:
+    """Answers that belong to something else are refused with the ways out."""
+    told = (
+        "a.jsonl: was written for a different prefix: undo the change, give another --out, or start over with --fresh"
+    )
+    assert str(refuse_change("a.jsonl", "a different prefix")) == told
+
+
+def test_many_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of open files is raised where it is too low, never above the hard limit, and never lowered."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = limits[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        allow_open_files(10)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (256, hard)
+        allow_open_files(400)
+        assert 400 < resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 500
+        if hard != resource.RLIM_INFINITY:
+            allow_open_files(hard)
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    allow_open_files(10**9)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import resource
 import stat
 from collections.abc import Callable
 from contextlib import closing
@@ -250,6 +251,19 @@ def test_nothing_to_merge(files: Files, merge: Open) -> None:
     files.ask(*LINES, "{}")
     with pytest.raises(BadQuestionsError):
         merge()
+
+
+def test_more_shards_than_open_files(files: Files, merge: Open) -> None:
+    """A merge has room for all its files, where the system's usual limit has not."""
+    files.ask('"one"')
+    for index in range(300):
+        Path(Shard(index, 300).file(str(files.out))).touch()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+    try:
+        assert states(merge()) == ["unfinished", *["complete"] * 299]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_odd_creates(files: Files, merge: Open) -> None:

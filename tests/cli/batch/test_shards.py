@@ -21,6 +21,7 @@ def slurm(id_: int, count: int, first: int, last: int, **more: str) -> dict[str,
 def test_option(text: str, shard: Shard | None) -> None:
     """A shard is an index from 0 and a count."""
     assert read_shard(text) == shard
+    assert text == ("none" if shard is None else str(shard))
 
 
 @pytest.mark.parametrize("text", ["8/8", "0/0", "1", "1/", "/8", "-1/8", "1/8/9", "a/b", "", "1.0/8", "٣/8"])
