@@ -23,6 +23,7 @@ __all__ = [
     "decode_completion",
     "decode_context",
     "decode_json",
+    "decode_object",
     "decode_request",
     "encode",
     "encode_fields",
@@ -121,6 +122,23 @@ def decode_json(data: bytes) -> Any:
     raise _unexpected_body("JSON", problem, data)
 
 
+def decode_object(data: bytes) -> dict[str, Any]:
+    """Decode a JSON object in UTF-8, and nothing that only resembles JSON.
+
+    Raises:
+        ProtocolError: for any other data.
+    """
+    try:
+        body = _any.decode(data)
+    except _REFUSED as refusal:
+        problem = str(refusal)
+    else:
+        if isinstance(body, dict):
+            return body
+        problem = f"got a {type(body).__name__}"
+    raise _unexpected_body("a JSON object", problem, data)
+
+
 def decode_request(kind: type[RequestT], data: bytes) -> RequestT:
     """Decode a request body, as the gateway does; `null` reads as left out, unknown fields go to `extra`.
 
@@ -128,14 +146,7 @@ def decode_request(kind: type[RequestT], data: bytes) -> RequestT:
         ProtocolError: for data that is not a JSON object in UTF-8.
         InvalidInputError: for a field that is missing or out of range.
     """
-    try:
-        body = _any.decode(data)
-    except _REFUSED as refusal:
-        problem = str(refusal)
-    else:
-        problem = "" if isinstance(body, dict) else f"got a {type(body).__name__}"
-    if problem:
-        raise _unexpected_body("a JSON object", problem, data)
+    body = decode_object(data)
     given = {name: value for name, value in body.items() if value is not None}
     fields: Any = kind
     known = {field.name: given.pop(field.name, UNSET) for field in attrs.fields(fields) if field.name != "extra"}

@@ -7,21 +7,19 @@ Every response, errors included, has `X-Request-Id` and `X-Tt-Logid`, and repeat
 import hmac
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, TypeAlias, cast
+from typing import Final, Protocol, cast
 
 from aiohttp import HttpVersion11, web
 
 from ..config import Secret
 from ..errors import APIStatusError
-from ..wire import CHAT_PATH, CREATE_PATH
-from .bodies import Headers, json_response, refuse
-from .endpoints import Endpoints
+from .bodies import Handler, Headers, Routes, json_response, refuse
 from .rules import refusals
 from .rules.allowed_hosts import AllowedHosts
 
-__all__ = ["BASE_PATH", "App"]
+__all__ = ["BASE_PATH", "App", "Routed"]
 
 BASE_PATH: Final = "/v1"
 
@@ -30,31 +28,35 @@ _HEALTH_PATH: Final = "/healthz"
 _ALL_HOSTS: Final = AllowedHosts(None)
 _MAX_CLIENT_ID: Final = 256  # characters of a client's request id; longer ones are not repeated
 
-Handler: TypeAlias = Callable[[web.BaseRequest, Headers], Awaitable[web.StreamResponse]]
+
+class Routed(Protocol):
+    """The endpoints of a server."""
+
+    @property
+    def routes(self) -> Routes:
+        """The methods and the handler of each path, which is under `BASE_PATH`."""
+        ...
 
 
 class App:
     """Answers HTTP requests.
 
     Args:
-        endpoints: the endpoints to route to.
+        endpoints: the endpoints to route to; `GET /healthz` is answered here.
         api_key: the key clients must send.
         clock: the wall clock, Unix seconds.
         hosts: the names that clients may call the gateway by.
     """
 
     def __init__(
-        self, endpoints: Endpoints, api_key: Secret, clock: Callable[[], float], hosts: AllowedHosts = _ALL_HOSTS
+        self, endpoints: Routed, api_key: Secret, clock: Callable[[], float], hosts: AllowedHosts = _ALL_HOSTS
     ) -> None:
         self._hosts: Final = hosts
         self._api_key: Final = api_key
         self._clock: Final = clock
-        self._routes: Final[dict[str, tuple[tuple[str, ...], Handler]]] = {
-            BASE_PATH + CREATE_PATH: (("POST",), endpoints.create),
-            BASE_PATH + CHAT_PATH: (("POST",), endpoints.chat),
-            BASE_PATH + "/models": (("GET", "HEAD"), endpoints.models),
-            _HEALTH_PATH: (("GET", "HEAD"), _healthz),
-        }
+        routes = {BASE_PATH + path: route for path, route in endpoints.routes.items()}
+        self._posts: Final = [path for path, (methods, _) in routes.items() if "POST" in methods]
+        self._routes: Final[Routes] = {**routes, _HEALTH_PATH: (("GET", "HEAD"), _healthz)}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; every failure becomes an error in the service's JSON."""
@@ -104,7 +106,7 @@ class App:
             raise refusals.bad_http()
         route = self._routes.get(request.path)
         if route is None:
-            raise refusals.path_not_found()
+            raise refusals.path_not_found(self._posts)
         methods, handler = route
         if request.method not in methods:
             headers["Allow"] = allowed = ", ".join(methods)

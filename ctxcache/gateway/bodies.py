@@ -6,10 +6,11 @@ goes on: a call into C holds the interpreter for some milliseconds at most, and 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
-from typing import Final, Generic, Self, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
 import attrs
 from aiohttp import HttpVersion11, web
@@ -21,7 +22,7 @@ from .rules import refusals
 from .rules.json_items import count_items
 from .rules.sizes import SizedMessage
 
-__all__ = ["Bodies", "Headers", "Received", "Reservation", "json_response", "refuse"]
+__all__ = ["Bodies", "Handler", "Headers", "Received", "Reservation", "Routes", "json_response", "refuse"]
 
 _JSON: Final = "application/json"
 _MAX_ITEMS: Final = 100_000  # decoded in 20 ms
@@ -31,8 +32,13 @@ _SLOWEST: Final = 16 * 1024  # bytes a second of a body that takes longer than t
 _MEMORY_A_BYTE: Final = 4  # of text
 _MEMORY_A_CONTAINER: Final = 200
 
+_NO_OBJECT: Final = "it is not a JSON object in UTF-8"
+
+DecodedT = TypeVar("DecodedT")
 RequestT = TypeVar("RequestT", ContextRequest, ChatRequest)
 Headers: TypeAlias = dict[str, str]
+Handler: TypeAlias = Callable[[web.BaseRequest, Headers], Awaitable[web.StreamResponse]]
+Routes: TypeAlias = Mapping[str, tuple[tuple[str, ...], Handler]]
 
 
 @attrs.frozen
@@ -142,6 +148,23 @@ class Bodies:
             APIStatusError: 415 for another Content-Type or a compressed body, 413 for too many bytes, 408 for a body
                 that does not arrive, 429 for more memory than is left, 400 for everything else that cannot be read.
         """
+        return await self._read(partial(self._decode, kind), request, reservation)
+
+    async def read_object(self, request: web.BaseRequest, reservation: Reservation) -> tuple[bytes, dict[str, Any]]:
+        """Read a request's JSON object as sent and decoded, whatever its fields are.
+
+        Args:
+            request: the HTTP request.
+            reservation: takes the memory, as far as the body tells.
+
+        Raises:
+            APIStatusError: as `read`.
+        """
+        return await self._read(_decode_object, request, reservation)
+
+    async def _read(
+        self, decode: Callable[[bytes], DecodedT], request: web.BaseRequest, reservation: Reservation
+    ) -> DecodedT:
         if request.content_type != _JSON:
             raise refusals.bad_request("Content-Type", f"The Content-Type must be {_JSON}.", status=415)
         if request.headers.get("Content-Encoding", "identity") != "identity":
@@ -149,19 +172,13 @@ class Bodies:
         body = await self._receive(request, reservation)
         if len(body) <= _IN_THREAD:
             reservation.grow(_memory(body))
-            return self._decode(kind, bytes(body))
+            return decode(bytes(body))
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "ctxcache-bodies")
-        decode = self._decode_large
-        received, memory = await asyncio.get_running_loop().run_in_executor(self._thread, decode, kind, body)
+        decoding = asyncio.get_running_loop().run_in_executor(self._thread, _decode_large, decode, body)
+        decoded, memory = await decoding
         reservation.grow(memory)
-        return received
-
-    def _decode_large(self, kind: type[RequestT], body: bytearray) -> tuple[Received[RequestT], int]:
-        """Decode a body in the thread; return the memory that the request takes, too."""
-        if count_items(body) > _MAX_ITEMS:
-            raise refusals.not_json(f"it has more than {_MAX_ITEMS} values")
-        return self._decode(kind, bytes(body)), _memory(body)
+        return decoded
 
     def _decode(self, kind: type[RequestT], body: bytes) -> Received[RequestT]:
         try:
@@ -169,7 +186,7 @@ class Bodies:
         except InvalidInputError as error:
             refusal = refusals.bad_field(error)
         except ProtocolError:
-            refusal = refusals.not_json("it is not a JSON object in UTF-8")
+            refusal = refusals.not_json(_NO_OBJECT)
         else:
             return Received(request, self._measure(request))
         raise refusal  # here: the refusal has no context that could show the body
@@ -219,6 +236,21 @@ def _memory(body: bytearray) -> int:
     """Return how much memory a request takes beside the bytes of the body, at most."""
     containers = body.count(b"[") + body.count(b"{")
     return (_MEMORY_A_BYTE - 1) * len(body) + _MEMORY_A_CONTAINER * containers
+
+
+def _decode_large(decode: Callable[[bytes], DecodedT], body: bytearray) -> tuple[DecodedT, int]:
+    """Decode a body in the thread; return the memory that the request takes, too."""
+    if count_items(body) > _MAX_ITEMS:
+        raise refusals.not_json(f"it has more than {_MAX_ITEMS} values")
+    return decode(bytes(body)), _memory(body)
+
+
+def _decode_object(body: bytes) -> tuple[bytes, dict[str, Any]]:
+    try:
+        return body, codec.decode_object(body)
+    except ProtocolError:
+        pass
+    raise refusals.not_json(_NO_OBJECT)
 
 
 async def _answer_expectation(request: web.BaseRequest) -> None:

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from ..errors import APIStatusError
 from ..models import ChatRequest, ContextRequest
-from .bodies import Bodies, Headers, Received, json_response
+from ..wire import CHAT_PATH, CREATE_PATH
+from .bodies import Bodies, Headers, Received, Routes, json_response
 from .engines import Engine, NewContext
 from .generation import Generation
 from .rules import answers
@@ -52,6 +53,15 @@ class Endpoints:
         self._chunks_per_write: Final = chunks_per_write
         self._client: Final = client
         self._generations: Final[set[Generation]] = set()
+
+    @property
+    def routes(self) -> Routes:
+        """The methods and the handler of each path."""
+        return {
+            CREATE_PATH: (("POST",), self.create),
+            CHAT_PATH: (("POST",), self.chat),
+            "/models": (("GET", "HEAD"), self.models),
+        }
 
     async def models(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
         """List the models."""

@@ -5,6 +5,7 @@ documented, the nearest documented code is used, so that a client that decides b
 """
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 from ...errors import (
@@ -137,9 +138,9 @@ def shutting_down() -> APIStatusError:
     return RateLimitError(message, status=503, code="ServerOverloaded")
 
 
-def path_not_found() -> APIStatusError:
-    """Refuse an unknown path."""
-    message = "There is no such path here: see POST /v1/context/create and POST /v1/context/chat/completions."
+def path_not_found(paths: Iterable[str]) -> APIStatusError:
+    """Refuse an unknown path, and name those to `POST` to."""
+    message = f"There is no such path here: see {' and '.join(f'POST {path}' for path in paths)}."
     return NotFoundError(message, status=404, code="InvalidAction")
 
 

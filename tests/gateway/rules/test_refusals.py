@@ -29,7 +29,7 @@ REFUSALS: list[Callable[[], APIStatusError]] = [
     lambda: refusals.not_json("no"),
     lambda: refusals.out_of_context(5, 4),
     lambda: refusals.overloaded(),
-    lambda: refusals.path_not_found(),
+    lambda: refusals.path_not_found(["/v1/context/create"]),
     lambda: refusals.shutting_down(),
     lambda: refusals.slow_head(5.0),
     lambda: refusals.too_large(5),
