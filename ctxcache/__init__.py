@@ -4,6 +4,7 @@ Files at the top level are pure: no await, no socket, no clock. Folders do the w
 imports from lower floors only)::
 
     cli/        the `ctxcache` command
+    proxy/      OpenAI's chat endpoint in front of contexts
     cluster/    a prefix in the workers of Dask and Ray
     managed/    contexts that look after themselves     gateway/    a local server with both endpoints
     client/     a call, from the session to the socket

@@ -76,7 +76,7 @@ class Reader:
             testing = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
             strict = [] if "import ray" in text else ["-W", "error"]  # Ray warns of itself
             command = [sys.executable, *(testing if "def test_" in text else strict), file.name]
-        if re.search(r"web\.run_app\(|uvicorn\.run\(|^ctxcache serve", text, re.MULTILINE):
+        if re.search(r"web\.run_app\(|uvicorn\.run\(|^ctxcache (serve|proxy)", text, re.MULTILINE):
             self._serve(command)
         else:
             done = subprocess.run(

@@ -14,13 +14,21 @@ from typing import Any, Final, NoReturn
 
 from .. import __version__
 from ..errors import CtxCacheError
-from . import chat, create, demo, docs, map, serve  # noqa: A004  # named like their commands
+from . import chat, create, demo, docs, map, proxy, serve  # noqa: A004  # named like their commands
 from .failures import BROKEN_PIPE, FAILED, INTERRUPTED, USAGE, describe, exit_code
 from .terminal import Terminal
 
 __all__ = ["main"]
 
-_COMMANDS: Final = {"demo": demo, "serve": serve, "create": create, "chat": chat, "map": map, "docs": docs}
+_COMMANDS: Final = {
+    "demo": demo,
+    "serve": serve,
+    "proxy": proxy,
+    "create": create,
+    "chat": chat,
+    "map": map,
+    "docs": docs,
+}
 _DESCRIPTION: Final = """\
 Context caching from the command line: keep a long prompt on the model's side
 and chat on it many times."""

@@ -30,6 +30,7 @@ TOPICS: Final = (
     "web-service",
     "testing",
     "self-hosting",
+    "proxy",
     "errors",
     "parameters",
     "from-openai",

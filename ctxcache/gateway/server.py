@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Self
 
 from .. import checks
-from ..config import Secret
+from ..config import Secret, hide
 from ..errors import APIConnectionError, InvalidInputError, SessionError
 from ..keywords import suggest_keywords
 from ..models import Message
-from .app import BASE_PATH, App
+from .app import App
 from .bodies import Bodies
 from .collection import Freezer
 from .connection import Connections
@@ -24,6 +24,7 @@ from .rules import refusals
 from .rules.allowed_hosts import AllowedHosts
 from .rules.quota import Quota
 from .rules.table import ContextTable
+from .serving import checked_key, local_url, new_key, open_listener
 
 __all__ = ["MODELS", "WINDOW", "Gateway"]
 
@@ -34,7 +35,6 @@ _MAX_CHUNKS: Final = 4096  # bounds the memory of one stream
 _MAX_WINDOW: Final = 1_000_000_000
 _LIMITS: Final = GatewayLimits()
 _LEAVE_SECONDS: Final = 2.0  # for engines that do not stop at once when they are cancelled
-_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  # wildcards cannot be called
 
 
 class Gateway:
@@ -81,11 +81,8 @@ class Gateway:
         allowed_hosts: Iterable[str] | None = None,
         _leave_seconds: float = _LEAVE_SECONDS,
     ) -> None:
-        key = Secret(_new_key() if api_key is None else api_key if isinstance(api_key, str) else "")
-        api_key = None  # tracebacks may show local variables
-        if not _is_key(key.reveal()):  # such as "", in place of what is no string
-            allowed = "printable ASCII without spaces"
-            raise InvalidInputError(f"api_key must be {allowed}", field="api_key", allowed=allowed)
+        api_key = hide(api_key)  # tracebacks may show local variables
+        key = Secret(new_key() if api_key is None else checked_key(api_key))
         self._host: Final = checks.string("host", host)
         self._port = checks.whole("port", port, 0, 65535)
         self._api_key: Final = key
@@ -129,8 +126,7 @@ class Gateway:
         """
         if not self._port:
             raise SessionError("the gateway has no port before it is started")
-        host = _LOOPBACK.get(self._host, self._host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}{BASE_PATH}"
+        return local_url(self._host, self._port)
 
     async def start(self) -> None:
         """Listen. A closed gateway may be started again, with the same port and contexts.
@@ -144,19 +140,16 @@ class Gateway:
         await self._call_engine("start")
         connections = Connections(self._app, self._limits)
         try:
-            listener = await Listener.open(self._host, self._port, connections, connections.turn_away)
-        except (OSError, ValueError) as error:  # ValueError: a host that cannot be encoded
-            problem = getattr(error, "strerror", None) or str(error)
+            listener = await open_listener(self._host, self._port, connections)
+        except APIConnectionError:
             await self._call_engine("aclose")
-        else:
-            if self._running is not None:  # by another task, meanwhile
-                await listener.aclose()
-                raise SessionError("the gateway is running already")
-            self._running = listener, connections
-            self._port = listener.port
-            connections.start()
-            return
-        raise APIConnectionError(f"cannot listen on {self._host} port {self._port}: {problem}")
+            raise
+        if self._running is not None:  # by another task, meanwhile
+            await listener.aclose()
+            raise SessionError("the gateway is running already")
+        self._running = listener, connections
+        self._port = listener.port
+        connections.start()
 
     async def aclose(self, *, grace: float | None = None) -> None:
         """Stop, and leave no task and no socket. May be repeated: a second call cuts a grace short.
@@ -216,10 +209,6 @@ class Gateway:
         return None if context is None else context.window.messages()
 
 
-def _new_key() -> str:
-    return f"sk-{secrets.token_hex(24)}"
-
-
 def _quota(limits: GatewayLimits, window: int) -> Quota:
     return Quota(
         max_contexts=limits.contexts,
@@ -244,10 +233,6 @@ def _client_name(key: Secret) -> str:
 
 def _nothing_to_forget(context_id: str) -> None:
     """Stand for the `forget` that an engine lacks."""
-
-
-def _is_key(value: str) -> bool:
-    return value != "" and value.isascii() and value.isprintable() and " " not in value
 
 
 def _windows(models: Any) -> dict[str, int]:

@@ -18,7 +18,7 @@ from ctxcache.cli.terminal import Terminal
 
 Run = Callable[..., Any]
 Spawn = Callable[..., "subprocess.Popen[str]"]
-COMMANDS = ("demo", "serve", "create", "chat", "map", "docs")
+COMMANDS = ("demo", "serve", "proxy", "create", "chat", "map", "docs")
 
 
 def test_version(run: Run) -> None:

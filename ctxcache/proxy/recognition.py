@@ -1,0 +1,156 @@
+"""Which beginnings of a chat may have a context. Pure.
+
+A *beginning* is the first messages of a chat, with at least one message after them. Two kinds are known:
+
+- marked: `cache_control: {"type": "ephemeral"}` on the last message of the beginning, or on the last part of that
+  message's content. Marks are for the proxy, and are not sent on.
+- registered: the operator has named the model and the messages.
+
+Beginnings are compared by a hash that grows message by message, so all beginnings of a chat cost one pass.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from .. import checks, codec
+from ..models import Message, read_messages
+
+__all__ = ["Beginning", "Chat", "Registry", "read_chat", "unmark"]
+
+_MARK: Final = "cache_control"
+_EPHEMERAL: Final = "ephemeral"
+_OWN: Final = ("model", "messages", "stream")
+
+
+@attrs.frozen
+class Beginning:
+    """The first messages of a chat.
+
+    Attributes:
+        key: the hash of the model and the messages.
+        length: the number of messages.
+        registered: whether the operator has named this beginning; else the client has marked this one.
+    """
+
+    key: bytes
+    length: int
+    registered: bool
+
+
+@attrs.frozen
+class Chat:
+    """A chat that may go over a context.
+
+    Attributes:
+        model: the model's id.
+        messages: all messages, without marks.
+        fields: the other fields of the request; null stands for a field that was left out.
+        stream: whether to stream the answer.
+        beginnings: the beginnings that may have a context, the longest first.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    fields: Mapping[str, Any] = attrs.field(repr=False)
+    stream: bool
+    beginnings: tuple[Beginning, ...]
+
+
+class Registry:
+    """The registered beginnings.
+
+    Args:
+        registered: the model and the messages of each.
+    """
+
+    def __init__(self, registered: Iterable[tuple[str, Sequence[Message]]] = ()) -> None:
+        self._keys: Final[set[bytes]] = set()
+        self._lengths: Final[dict[str, set[int]]] = {}
+        for model, messages in registered:
+            self._keys.update(_keys(model, messages, {len(messages)}).values())
+            self._lengths.setdefault(model, set()).add(len(messages))
+
+    def beginnings(self, model: str, messages: Sequence[Message], marked: Iterable[int]) -> tuple[Beginning, ...]:
+        """Return the beginnings of some messages that are marked, at these lengths, or registered, the longest first.
+
+        None ends with a message of the assistant: the service refuses a context of that kind.
+        """
+        marks = set(marked)
+        ends = (end for end in marks | self._lengths.get(model, set()) if 0 < end < len(messages))
+        keys = _keys(model, messages, {end for end in ends if messages[end - 1].role != "assistant"})
+        found = (Beginning(keys[length], length, keys[length] in self._keys) for length in sorted(keys, reverse=True))
+        return tuple(beginning for beginning in found if beginning.registered or beginning.length in marks)
+
+
+def _keys(model: str, messages: Sequence[Message], lengths: set[int]) -> dict[int, bytes]:
+    """Return the hash of the beginning of each length."""
+    grown = hashlib.blake2b(codec.encode(model), digest_size=16)
+    keys = {}
+    for place, message in enumerate(messages[: max(lengths, default=0)], 1):
+        grown.update(b",%b" % codec.encode_messages((message,)))
+        if place in lengths:
+            keys[place] = grown.digest()
+    return keys
+
+
+def unmark(messages: Any) -> tuple[Any, list[int]]:
+    """Return messages as JSON without their marks, and the lengths of the marked beginnings.
+
+    What is no message, or no mark of the known type, stays as is.
+
+    >>> unmark([{"role": "system", "content": "Be kind.", "cache_control": {"type": "ephemeral"}}, {"role": "user"}])
+    ([{'role': 'system', 'content': 'Be kind.'}, {'role': 'user'}], [1])
+    """
+    if not isinstance(messages, list):
+        return messages, []
+    plain, lengths = [], []
+    for place, message in enumerate(messages, 1):
+        clean, marked = _unmark_message(message)
+        plain.append(clean)
+        if marked:
+            lengths.append(place)
+    return plain, lengths
+
+
+def _unmark_message(message: Any) -> tuple[Any, bool]:
+    clean, marked = _without_mark(message)
+    content = clean.get("content") if isinstance(clean, dict) else None
+    if not isinstance(content, list) or not content:
+        return clean, marked
+    parts = [_without_mark(part) for part in content]
+    if not any(of_part for _, of_part in parts):
+        return clean, marked
+    return {**clean, "content": [part for part, _ in parts]}, marked or parts[-1][1]
+
+
+def _without_mark(item: Any) -> tuple[Any, bool]:
+    mark = item.get(_MARK) if isinstance(item, dict) else None
+    if not isinstance(mark, dict) or mark.get("type") != _EPHEMERAL:
+        return item, False
+    return {name: value for name, value in item.items() if name != _MARK}, True
+
+
+def read_chat(body: Mapping[str, Any], marked: Iterable[int], registry: Registry) -> Chat:
+    """Read the body of a request, already without marks.
+
+    Args:
+        body: the JSON.
+        marked: the lengths of the marked beginnings.
+        registry: the registered beginnings.
+
+    Raises:
+        InvalidInputError: this package cannot send such a chat; a service may be able to read the body.
+    """
+    messages = read_messages(body.get("messages") or ())
+    model = checks.text("model", body.get("model"))
+    stream = body.get("stream")
+    return Chat(
+        model=model,
+        messages=messages,
+        fields={name: value for name, value in body.items() if name not in _OWN and value is not None},
+        stream=False if stream is None else checks.flag("stream", stream),
+        beginnings=registry.beginnings(model, messages, marked),
+    )

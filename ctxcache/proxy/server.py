@@ -1,0 +1,193 @@
+"""The Proxy object: settings, start and end."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final, Self
+
+from .. import checks
+from ..client.session import AsyncSession
+from ..config import Limits, Secret, Unset, hide
+from ..errors import InvalidInputError, SessionError
+from ..gateway import GatewayLimits
+from ..gateway.app import App
+from ..gateway.bodies import Bodies
+from ..gateway.connection import Connections
+from ..gateway.listener import Listener
+from ..gateway.rules.allowed_hosts import AllowedHosts
+from ..gateway.serving import checked_key, local_url, new_key, open_listener
+from ..keywords import suggest_keywords
+from ..managed import Prefix, Store
+from ..models import Message, read_messages, system
+from .endpoints import Endpoints
+from .plain import Plain
+from .prefixes import Prefixes
+from .recognition import Registry, unmark
+
+__all__ = ["Proxy"]
+
+_LIMITS: Final = GatewayLimits()
+_LARGEST_WINDOW: Final = 1_000_000  # tokens: the upstream judges the size of a chat
+_MAX_CONTEXTS: Final = 256
+_LEAVE_SECONDS: Final = 2.0
+
+
+class Proxy:
+    """OpenAI's chat endpoint in front, context caching behind: `async with Proxy(session_key, base_url) as proxy`.
+
+    Clients of OpenAI's API need another base URL and key, and nothing else. The proxy serves
+    `POST /v1/chat/completions`, `GET /v1/models` and, without a key, `GET /healthz`. A chat whose beginning is marked
+    with `cache_control`, or registered, goes over a context, which is created, renewed and shared as that of a
+    `Prefix`. Every other chat goes on as sent, to the upstream's own `/chat/completions`. The response header
+    `X-Ctxcache` says which: `created; ID`, `hit; ID` or `plain`.
+
+    Args:
+        upstream_key: the key for the upstream; default: the environment's `CTXCACHE_API_KEY`. Clients never see it.
+        upstream: the base URL of a service with both endpoints of the Context API; default: the environment's
+            `CTXCACHE_BASE_URL`, else as `AsyncSession`.
+        host: the address to listen on; "" listens on all.
+        port: the port, 0 for a free one.
+        api_key: the bearer key clients must send, printable ASCII; None makes a random one.
+        prefixes: registered beginnings: mappings with `model` and `messages`.
+        store: shares contexts with other processes; you close it.
+        ttl: idle time of a context: seconds in [3600, 604800] or a timedelta; default: the service's.
+        max_contexts: the most live contexts of marked beginnings, from 0 up; further chats go without. Registered ones
+            do not count.
+        clock: the wall clock, Unix seconds.
+        limits: the bounds on connections, requests and time.
+        allowed_hosts: as in `Gateway`.
+
+    Raises:
+        InvalidInputError: for an argument out of range.
+    """
+
+    _running: tuple[Listener, Connections] | None = None  # on the class: a failed constructor leaves a repr that works
+
+    @suggest_keywords
+    def __init__(
+        self,
+        upstream_key: str | None = None,
+        upstream: str | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        api_key: str | None = None,
+        prefixes: Iterable[Mapping[str, Any]] = (),
+        store: Store | None = None,
+        ttl: int | timedelta | Unset | None = None,
+        max_contexts: int = _MAX_CONTEXTS,
+        clock: Callable[[], float] = time.time,
+        limits: GatewayLimits = _LIMITS,
+        allowed_hosts: Iterable[str] | None = None,
+    ) -> None:
+        # Tracebacks may show local variables: from here on none holds a secret.
+        api_key = hide(api_key)
+        upstream_key = hide(os.environ.get("CTXCACHE_API_KEY", "") if upstream_key is None else upstream_key)
+        key = Secret(new_key() if api_key is None else checked_key(api_key))
+        # The clients repeat calls themselves, and know how long to go on.
+        self._session: Final = AsyncSession(upstream_key, upstream, retry=0, limits=Limits(connections=0))
+        self._plain: Final = Plain(self._session.base_url, Secret(upstream_key.strip()), self._session.timeouts)
+        self._host: Final = checks.string("host", host)
+        self._port = checks.whole("port", port, 0, 65535)
+        self._api_key: Final = key
+        self._limits: Final = checks.instance("limits", limits, GatewayLimits, "GatewayLimits")
+        self._bodies: Final = Bodies(
+            lambda _: (),
+            size=limits.body_bytes_for(_LARGEST_WINDOW),
+            seconds=limits.body_seconds,
+            memory=limits.request_bytes,
+        )
+
+        def make(model: str, messages: Sequence[Message]) -> Prefix:
+            return Prefix(self._session, model=model, messages=messages, ttl=ttl, store=store, clock=clock)
+
+        make("-", (system("-"),))  # checks ttl, store and clock
+        registered = _registered(prefixes, make)
+        budget = checks.whole("max_contexts", max_contexts, 0)
+        endpoints = Endpoints(Registry(registered), Prefixes(make, budget, clock), self._plain, self._bodies, clock)
+        self._app: Final = App(endpoints, key, clock, AllowedHosts.of(self._host, allowed_hosts))
+
+    def __repr__(self) -> str:
+        return f"Proxy({repr(self.base_url) if self._running else 'not running'})"
+
+    @property
+    def api_key(self) -> str:
+        """The key clients must send."""
+        return self._api_key.reveal()
+
+    @property
+    def upstream(self) -> str:
+        """The base URL of the service behind."""
+        return self._session.base_url
+
+    @property
+    def port(self) -> int:
+        """The port listened on; before the start, the port that was given."""
+        return self._port
+
+    @property
+    def base_url(self) -> str:
+        """The base URL for clients: `http://127.0.0.1:PORT/v1`.
+
+        Raises:
+            SessionError: before the start with port 0, which is not yet a port.
+        """
+        if not self._port:
+            raise SessionError("the proxy has no port before it is started")
+        return local_url(self._host, self._port)
+
+    async def start(self) -> None:
+        """Listen. A closed proxy stays closed.
+
+        Raises:
+            SessionError: the proxy is running, or was closed.
+            APIConnectionError: the address cannot be listened on (port in use, no such address, not allowed).
+        """
+        if self._running is not None or self._session.closed:
+            raise SessionError("the proxy is running already" if self._running else "the proxy is closed")
+        connections = Connections(self._app, self._limits)
+        self._running = await open_listener(self._host, self._port, connections), connections
+        self._port = self._running[0].port
+        connections.start()
+
+    async def aclose(self) -> None:
+        """Stop at once: cut connections, abandon answers under way, leave no task and no socket. May be repeated."""
+        running, self._running = self._running, None
+        if running is not None:
+            listener, connections = running
+            await listener.aclose()
+            await connections.aclose(_LEAVE_SECONDS)
+        self._bodies.close()
+        await self._plain.aclose()
+        await self._session.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _registered(
+    prefixes: object, make: Callable[[str, Sequence[Message]], Prefix]
+) -> list[tuple[str, tuple[Message, ...]]]:
+    """Read the registered beginnings, without marks."""
+    allowed = "a list of mappings with model and messages"
+    if isinstance(prefixes, str | Mapping) or not isinstance(prefixes, Iterable):
+        raise InvalidInputError.of("prefixes", prefixes, allowed)
+    registered = []
+    for place, item in enumerate(prefixes):
+        if not isinstance(item, Mapping) or not {"model", "messages"} <= item.keys():
+            raise InvalidInputError.of(f"prefixes[{place}]", item, allowed)
+        try:
+            messages, _ = unmark(item["messages"])
+            registered.append((checks.text("model", item["model"]), read_messages(messages)))
+            make(*registered[-1])  # checks
+        except InvalidInputError as error:
+            wrong = error.within(f"prefixes[{place}]")
+        else:
+            continue
+        raise wrong
+    return registered
