@@ -91,8 +91,21 @@ def _add_context_options(parser: argparse.ArgumentParser) -> None:
         type=whole_number(0),
         default=256,
         metavar="N",
-        help="the most live contexts for marked chats, which are billed storage; further ones go without (default: "
-        "256; 0: marks are ignored). Registered prefixes do not count",
+        help="the most live contexts for marked and learned beginnings, which are billed storage; further ones go "
+        "without (default: 256; 0: none). Registered prefixes do not count",
+    )
+    group.add_argument(
+        "--learn",
+        type=whole_number(2),
+        metavar="M",
+        help="give a beginning a context when M chats have begun so, without a mark (default: never)",
+    )
+    group.add_argument(
+        "--learn-tokens",
+        type=whole_number(1),
+        default=1024,
+        metavar="N",
+        help="the least tokens of a learned beginning, roughly (default: 1024)",
     )
 
 
@@ -121,6 +134,8 @@ async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
                 store=store,
                 ttl=args.ttl,
                 max_contexts=args.max_contexts,
+                learn=args.learn,
+                learn_tokens=args.learn_tokens,
             )
             await stack.enter_async_context(proxy)
             _print_exports(proxy, args, terminal)

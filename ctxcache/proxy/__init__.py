@@ -9,6 +9,7 @@
                                                                      ─┘
     ── below: pure ──
     recognition  which beginnings of a chat may have a context
+    learning     beginnings that many chats share
     answers      the service's answers in OpenAI's shape
 """
 

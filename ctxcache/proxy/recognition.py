@@ -1,10 +1,11 @@
 """Which beginnings of a chat may have a context. Pure.
 
-A *beginning* is the first messages of a chat, with at least one message after them. Two kinds are known:
+A *beginning* is the first messages of a chat, with at least one message after them. Three kinds may have a context:
 
 - marked: `cache_control: {"type": "ephemeral"}` on the last message of the beginning, or on the last part of that
   message's content. Marks are for the proxy, and are not sent on.
 - registered: the operator has named the model and the messages.
+- learned: so many chats have begun so, where the operator allows this.
 
 Beginnings are compared by a hash that grows message by message, so all beginnings of a chat cost one pass.
 """
@@ -17,6 +18,7 @@ import attrs
 
 from .. import checks, codec
 from ..models import Message, read_messages
+from .learning import Learner
 
 __all__ = ["Beginning", "Chat", "Registry", "read_chat", "unmark"]
 
@@ -32,7 +34,8 @@ class Beginning:
     Attributes:
         key: the hash of the model and the messages.
         length: the number of messages.
-        registered: whether the operator has named this beginning; else the client has marked this one.
+        registered: whether the operator has named this beginning; else the client has marked this one, or many chats
+            have begun so.
     """
 
     key: bytes
@@ -60,39 +63,52 @@ class Chat:
 
 
 class Registry:
-    """The registered beginnings.
+    """Knows which beginnings are registered, and counts the others where these are to be learned.
 
     Args:
-        registered: the model and the messages of each.
+        registered: the model and the messages of each registered beginning.
+        learner: counts beginnings; None learns nothing.
     """
 
-    def __init__(self, registered: Iterable[tuple[str, Sequence[Message]]] = ()) -> None:
+    def __init__(
+        self, registered: Iterable[tuple[str, Sequence[Message]]] = (), learner: Learner | None = None
+    ) -> None:
+        self._learner: Final = learner
         self._keys: Final[set[bytes]] = set()
         self._lengths: Final[dict[str, set[int]]] = {}
         for model, messages in registered:
-            self._keys.update(_keys(model, messages, {len(messages)}).values())
+            self._keys.update(key for key, _ in _keys(model, messages, {len(messages)}).values())
             self._lengths.setdefault(model, set()).add(len(messages))
 
     def beginnings(self, model: str, messages: Sequence[Message], marked: Iterable[int]) -> tuple[Beginning, ...]:
-        """Return the beginnings of some messages that are marked, at these lengths, or registered, the longest first.
+        """Return the beginnings of a chat that may have a context, the longest first.
 
         None ends with a message of the assistant: the service refuses a context of that kind.
+
+        Args:
+            model: the model's id.
+            messages: all messages.
+            marked: the lengths of the marked beginnings.
         """
         marks = set(marked)
-        ends = (end for end in marks | self._lengths.get(model, set()) if 0 < end < len(messages))
-        keys = _keys(model, messages, {end for end in ends if messages[end - 1].role != "assistant"})
-        found = (Beginning(keys[length], length, keys[length] in self._keys) for length in sorted(keys, reverse=True))
-        return tuple(beginning for beginning in found if beginning.registered or beginning.length in marks)
+        ends = range(1, len(messages)) if self._learner else marks | self._lengths.get(model, set())
+        allowed = {end for end in ends if 0 < end < len(messages) and messages[end - 1].role != "assistant"}
+        keys = _keys(model, messages, allowed)
+        learned = set() if self._learner is None else self._learner.learn(keys.values())
+        found = (Beginning(keys[end][0], end, keys[end][0] in self._keys) for end in sorted(keys, reverse=True))
+        return tuple(one for one in found if one.registered or one.length in marks or one.key in learned)
 
 
-def _keys(model: str, messages: Sequence[Message], lengths: set[int]) -> dict[int, bytes]:
-    """Return the hash of the beginning of each length."""
-    grown = hashlib.blake2b(codec.encode(model), digest_size=16)
+def _keys(model: str, messages: Sequence[Message], lengths: set[int]) -> dict[int, tuple[bytes, int]]:
+    """Return the hash and the bytes of the beginning of each length."""
+    grown, size = hashlib.blake2b(codec.encode(model), digest_size=16), 0
     keys = {}
     for place, message in enumerate(messages[: max(lengths, default=0)], 1):
-        grown.update(b",%b" % codec.encode_messages((message,)))
+        encoded = codec.encode_messages((message,))
+        grown.update(b",%b" % encoded)
+        size += len(encoded)
         if place in lengths:
-            keys[place] = grown.digest()
+            keys[place] = grown.digest(), size
     return keys
 
 
@@ -139,7 +155,7 @@ def read_chat(body: Mapping[str, Any], marked: Iterable[int], registry: Registry
     Args:
         body: the JSON.
         marked: the lengths of the marked beginnings.
-        registry: the registered beginnings.
+        registry: knows the registered and the learned beginnings.
 
     Raises:
         InvalidInputError: this package cannot send such a chat; a service may be able to read the body.

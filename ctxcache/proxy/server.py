@@ -21,6 +21,7 @@ from ..keywords import suggest_keywords
 from ..managed import Prefix, Store
 from ..models import Message, read_messages, system
 from .endpoints import Endpoints
+from .learning import Learner
 from .plain import Plain
 from .prefixes import Prefixes
 from .recognition import Registry, unmark
@@ -30,6 +31,7 @@ __all__ = ["Proxy"]
 _LIMITS: Final = GatewayLimits()
 _LARGEST_WINDOW: Final = 1_000_000  # tokens: the upstream judges the size of a chat
 _MAX_CONTEXTS: Final = 256
+_LEARN_TOKENS: Final = 1024
 _LEAVE_SECONDS: Final = 2.0
 
 
@@ -52,8 +54,10 @@ class Proxy:
         prefixes: registered beginnings: mappings with `model` and `messages`.
         store: shares contexts with other processes; you close it.
         ttl: idle time of a context: seconds in [3600, 604800] or a timedelta; default: the service's.
-        max_contexts: the most live contexts of marked beginnings, from 0 up; further chats go without. Registered ones
-            do not count.
+        max_contexts: the most live contexts of marked and learned beginnings, from 0 up; further chats go without.
+            Registered ones do not count.
+        learn: how many chats must begin alike before that beginning gets a context, from 2 up; None learns nothing.
+        learn_tokens: the least tokens of a learned beginning, by a rough count.
         clock: the wall clock, Unix seconds.
         limits: the bounds on connections, requests and time.
         allowed_hosts: as in `Gateway`.
@@ -77,6 +81,8 @@ class Proxy:
         store: Store | None = None,
         ttl: int | timedelta | Unset | None = None,
         max_contexts: int = _MAX_CONTEXTS,
+        learn: int | None = None,
+        learn_tokens: int = _LEARN_TOKENS,
         clock: Callable[[], float] = time.time,
         limits: GatewayLimits = _LIMITS,
         allowed_hosts: Iterable[str] | None = None,
@@ -105,7 +111,10 @@ class Proxy:
         make("-", (system("-"),))  # checks ttl, store and clock
         registered = _registered(prefixes, make)
         budget = checks.whole("max_contexts", max_contexts, 0)
-        endpoints = Endpoints(Registry(registered), Prefixes(make, budget, clock), self._plain, self._bodies, clock)
+        learner = _learner(learn, checks.whole("learn_tokens", learn_tokens, 1))
+        endpoints = Endpoints(
+            Registry(registered, learner), Prefixes(make, budget, clock), self._plain, self._bodies, clock
+        )
         self._app: Final = App(endpoints, key, clock, AllowedHosts.of(self._host, allowed_hosts))
 
     def __repr__(self) -> str:
@@ -168,6 +177,10 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def _learner(times: int | None, tokens: int) -> Learner | None:
+    return None if times is None else Learner(checks.whole("learn", times, 2), tokens)
 
 
 def _registered(

@@ -209,6 +209,24 @@ async def test_no_budget(upstream: Upstream, before: Before) -> None:
     assert [path for path, _ in upstream.requests] == ["/chat/completions"]
 
 
+async def test_learned_beginning(gateway: Gateway, engine: NotedEngine, before: Before) -> None:
+    """With `learn=3` the third chat that begins so goes over a context, within the budget."""
+    front = await before(gateway.base_url, learn=3, learn_tokens=100, max_contexts=1)
+
+    def body(question: str, text: str = LONG) -> dict[str, Any]:
+        return {
+            "model": MODEL,
+            "messages": [{"role": "system", "content": text}, {"role": "user", "content": question}],
+        }
+
+    answers = [await front.chat(body(f"question {number}")) for number in range(5)]
+    assert [answer.way for answer in answers] == ["plain", "plain", "created", "hit", "hit"]
+    assert answers[4].text == "echo: question 4"
+    others = [await front.chat(body("x", f"other {LONG}")) for _ in range(4)]
+    assert {answer.way for answer in others} == {"plain"}
+    assert len(engine.contexts) == 1
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxcache import InvalidInputError, codec, system, user
+from ctxcache import InvalidInputError, assistant, codec, system, user
 from ctxcache.proxy import recognition
+from ctxcache.proxy.learning import Learner
 from ctxcache.proxy.recognition import Registry, read_chat, unmark
 
 MARK = {"type": "ephemeral"}
@@ -118,6 +119,20 @@ def test_registered() -> None:
     assert found("m", system("a"), user("other"), user("c")) == [(1, True)]
     assert found("other", system("a"), user("b"), user("c")) == [(1, False)]
     assert found("m", system("a")) == []
+
+
+def test_learned() -> None:
+    """A beginning is learned for its model, word for word, and the shorter ones with it; none ends with a reply."""
+    registry = Registry(learner=Learner(2, 1))
+
+    def found(model: str, *said: Any) -> list[tuple[int, bool]]:
+        return [(one.length, one.registered) for one in registry.beginnings(model, said, [])]
+
+    long = system("long " * 9)
+    assert found("m", long, user("long " * 9), user("c")) == []
+    assert found("other", long, user("c")) == []
+    assert found("m", long, assistant("long " * 9), user("b"), user("c")) == [(1, False)]
+    assert found("m", long, assistant("long " * 9), user("b"), user("d")) == [(3, False), (1, False)]
 
 
 @pytest.mark.parametrize(

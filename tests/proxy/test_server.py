@@ -26,6 +26,8 @@ MESSAGES = [{"role": "system", "content": "x"}]
         ({"upstream": "ftp://x"}, "base_url must be"),
         ({"upstream_key": ""}, "api_key must be printable text"),
         ({"max_contexts": -1}, "max_contexts must be"),
+        ({"learn": 1}, "learn must be"),
+        ({"learn_tokens": 0}, "learn_tokens must be"),
         ({"ttl": 5, "prefixes": [{"model": "m", "messages": MESSAGES}]}, "ttl must be"),
         ({"ttl": 5}, "ttl must be"),
         ({"store": 3}, "store must be"),
