@@ -86,6 +86,10 @@ def _add_context_options(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="idle time after which a context ends, from 1h to 7d: 3600, 1h, 1h30m (default: the service's, 1d)",
     )
+    _add_budget_options(group)
+
+
+def _add_budget_options(group: Any) -> None:
     group.add_argument(
         "--max-contexts",
         type=whole_number(0),

@@ -9,13 +9,12 @@ Invariants:
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from ..errors import CtxCacheError
 from ..managed import Prefix
-from ..models import Message
 from .recognition import Beginning, Chat
 
 __all__ = ["HeldPrefix", "Prefixes"]
@@ -68,14 +67,12 @@ class Prefixes:
     """The live prefixes.
 
     Args:
-        make: makes the prefix of a model and messages.
+        make: makes a prefix of `model` and `messages`.
         max_contexts: the budget of marked beginnings.
         clock: Unix seconds.
     """
 
-    def __init__(
-        self, make: Callable[[str, Sequence[Message]], Prefix], max_contexts: int, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, make: Callable[..., Prefix], max_contexts: int, clock: Callable[[], float]) -> None:
         self._make: Final = make
         self._max_contexts: Final = max_contexts
         self._clock: Final = clock
@@ -123,7 +120,7 @@ class Prefixes:
     def _add(self, chat: Chat, beginning: Beginning) -> HeldPrefix | None:
         if not (beginning.registered or self._make_room()):
             return None
-        prefix = self._make(chat.model, chat.messages[: beginning.length])
+        prefix = self._make(model=chat.model, messages=chat.messages[: beginning.length])
         held = HeldPrefix(prefix, beginning.length, registered=beginning.registered)
         (self._registered if beginning.registered else self._marked)[beginning.key] = held
         return held

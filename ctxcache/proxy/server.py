@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Self
 
 from .. import checks
@@ -98,23 +99,13 @@ class Proxy:
         self._port = checks.whole("port", port, 0, 65535)
         self._api_key: Final = key
         self._limits: Final = checks.instance("limits", limits, GatewayLimits, "GatewayLimits")
-        self._bodies: Final = Bodies(
-            lambda _: (),
-            size=limits.body_bytes_for(_LARGEST_WINDOW),
-            seconds=limits.body_seconds,
-            memory=limits.request_bytes,
-        )
-
-        def make(model: str, messages: Sequence[Message]) -> Prefix:
-            return Prefix(self._session, model=model, messages=messages, ttl=ttl, store=store, clock=clock)
-
-        make("-", (system("-"),))  # checks ttl, store and clock
-        registered = _registered(prefixes, make)
-        budget = checks.whole("max_contexts", max_contexts, 0)
+        self._bodies: Final = _bodies(limits)
+        make = partial(Prefix, self._session, ttl=ttl, store=store, clock=clock)
+        make(model="-", messages=(system("-"),))  # checks ttl, store and clock
         learner = _learner(learn, checks.whole("learn_tokens", learn_tokens, 1))
-        endpoints = Endpoints(
-            Registry(registered, learner), Prefixes(make, budget, clock), self._plain, self._bodies, clock
-        )
+        registry = Registry(_registered(prefixes, make), learner)
+        table = Prefixes(make, checks.whole("max_contexts", max_contexts, 0), clock)
+        endpoints = Endpoints(registry, table, self._plain, self._bodies, clock)
         self._app: Final = App(endpoints, key, clock, AllowedHosts.of(self._host, allowed_hosts))
 
     def __repr__(self) -> str:
@@ -179,13 +170,20 @@ class Proxy:
         await self.aclose()
 
 
+def _bodies(limits: GatewayLimits) -> Bodies:
+    return Bodies(
+        lambda _: (),
+        size=limits.body_bytes_for(_LARGEST_WINDOW),
+        seconds=limits.body_seconds,
+        memory=limits.request_bytes,
+    )
+
+
 def _learner(times: int | None, tokens: int) -> Learner | None:
     return None if times is None else Learner(checks.whole("learn", times, 2), tokens)
 
 
-def _registered(
-    prefixes: object, make: Callable[[str, Sequence[Message]], Prefix]
-) -> list[tuple[str, tuple[Message, ...]]]:
+def _registered(prefixes: object, make: Callable[..., Prefix]) -> list[tuple[str, tuple[Message, ...]]]:
     """Read the registered beginnings, without marks."""
     allowed = "a list of mappings with model and messages"
     if isinstance(prefixes, str | Mapping) or not isinstance(prefixes, Iterable):
@@ -196,8 +194,9 @@ def _registered(
             raise InvalidInputError.of(f"prefixes[{place}]", item, allowed)
         try:
             messages, _ = unmark(item["messages"])
-            registered.append((checks.text("model", item["model"]), read_messages(messages)))
-            make(*registered[-1])  # checks
+            prefix = checks.text("model", item["model"]), read_messages(messages)
+            make(model=prefix[0], messages=prefix[1])  # checks
+            registered.append(prefix)
         except InvalidInputError as error:
             wrong = error.within(f"prefixes[{place}]")
         else:
