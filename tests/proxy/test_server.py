@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import traceback
+from contextlib import closing
 from typing import Any
 
 import aiohttp
@@ -107,7 +108,7 @@ async def test_close_ends_answers_under_way(gateway: Gateway, engine: NotedEngin
             body = marked("endless", stream=True)
             response = await http.post(f"{proxy.base_url}/chat/completions", json=body, headers=key)
             await response.content.readany()
-        with pytest.raises(aiohttp.ClientError):
+        with closing(response), pytest.raises(aiohttp.ClientError):
             while await response.content.readany():
                 pass
     async with asyncio.timeout(5):
