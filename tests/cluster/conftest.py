@@ -11,6 +11,9 @@ from ctxcache.gateway import Gateway, NewContext, Prompt
 
 from ..conftest import KEY
 
+# Words in the log of a driver or a worker that tell of a leak.
+NOISE = ("Unclosed", "never closed", "never awaited", "never retrieved", "destroyed", "Event loop is closed", "Error")
+
 MODEL = "Doubao-1.5-pro-32k"
 MANUAL = "The manual, which every question is about."
 

@@ -13,12 +13,11 @@ import pytest
 from ctxcache.cluster import PrefixAsker
 from ctxcache.gateway import Gateway
 
-from .conftest import CountingEngine
+from .conftest import NOISE, CountingEngine
 
 pytest.importorskip("distributed")
 
 PROGRAM = Path(__file__).with_name("dask_program.py")
-NOISE = ("Unclosed", "never closed", "never awaited", "never retrieved", "destroyed", "Event loop is closed", "Error")
 
 
 async def drive(gateway: Gateway, tmp_path: Path, questions: int, method: str, kill: str = "") -> list[dict[str, Any]]:

@@ -11,8 +11,7 @@ import pytest
 
 from ctxcache.gateway import Gateway
 
-from .conftest import CountingEngine
-from .test_asker_dask import NOISE
+from .conftest import NOISE, CountingEngine
 
 pytest.importorskip("ray")
 
