@@ -49,7 +49,7 @@ class _Running:
 
 
 class LlamaEngine:
-    """Answers with a model of your own, by llama.cpp in a child process (`pip install "ctxcache[llama]"`).
+    """Answers with a model of your own, by llama.cpp in a child process (extra `llama`).
 
     A context's tokens are computed once, at the create, and saved to a file; a call on the context restores them where
     they are not in memory, so several questions at once over one prefix are all answered from the cache. The history of

@@ -288,7 +288,7 @@ async def _end(process: asyncio.subprocess.Process, log: _Log) -> None:
 
 def _failure(report: Mapping[str, Any], settings: ServerSettings, log: _Log) -> APIConnectionError | InvalidInputError:
     if "missing" in report:
-        problem = 'the package xllamacpp is not installed: pip install "ctxcache[llama]"'
+        problem = 'the package xllamacpp is not installed: pip install "xllamacpp>=2026.10"'
         return InvalidInputError(problem, field="engine")
     reasons = [*log.errors(), report.get("error", ""), "llama.cpp ended without a reason"]
     reason = next(filter(None, reasons))
