@@ -165,7 +165,7 @@ async def overlaps(hostile, session, context_id):
     hostile.plays(*[[after(go), answer()]] * 2)
     calls = [asyncio.ensure_future(session.chat.create(**{**CHAT, "context_id": context_id})) for _ in range(2)]
     await hostile.until(lambda: len(hostile.posts) > before)
-    for _ in range(1000):  # the second call may need a new connection
+    for _ in range(10_000):  # the second call may need a new connection
         if (at_once := len(hostile.posts) - before) == 2:
             break
         await asyncio.sleep(0)
