@@ -99,6 +99,10 @@ class CtxCacheError(Exception):
         """Return `message`, `type` (the name of the class) and `code` (of the service, or None), as JSON data."""
         return {"message": self.message, "type": type(self).__name__, "code": getattr(self, "code", None) or None}
 
+    def __copy__(self) -> "CtxCacheError":
+        # Without the traceback, also where a library (tblib, which Dask loads) makes copies of exceptions keep theirs.
+        return _restore(type(self), self.message, self.__dict__)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.message, self.__dict__)
 

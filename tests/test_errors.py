@@ -1,6 +1,7 @@
 """The error tree: drawn as it is, plain data, and whole after a journey through pickle or copy."""
 
 import copy
+import copyreg
 import inspect
 import pickle
 import re
@@ -9,7 +10,7 @@ import pytest
 
 import ctxcache
 from ctxcache import errors
-from ctxcache.errors import CtxCacheError, InvalidInputError
+from ctxcache.errors import BadRequestError, CtxCacheError, InvalidInputError
 from ctxcache.models import AssistantMessage, ChatCompletion, Choice
 
 KINDS = [getattr(errors, name) for name in errors.__all__]
@@ -165,3 +166,12 @@ def test_values_that_cannot_be_shown():
     assert error.message == "field must be less, got a list"
     while deep:  # taken apart by hand: freeing it at once would recurse as well
         deep = deep.pop()  # type: ignore[assignment]
+
+
+def test_a_copy_has_no_traceback(monkeypatch):
+    """A copy leaves the traceback behind, whose frames may hold content; even where a library keeps that in pickles."""
+    monkeypatch.setitem(copyreg.dispatch_table, BadRequestError, lambda error: (lambda: error, ()))
+    with pytest.raises(BadRequestError) as caught:
+        raise BadRequestError("no", status=400)
+    copied = copy.copy(caught.value)
+    assert (str(copied), copied.status, copied.__traceback__) == ("no", 400, None)

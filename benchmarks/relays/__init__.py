@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ..clients import FLOOR, KEY, OURS, UVLOOP
+from ..processes import ROOT
 
 __all__ = ["FLOOR_UVLOOP", "LITELLM", "NAMES", "Place", "Relay", "find", "free_port", "installed", "nginx_program"]
 
@@ -61,7 +62,8 @@ def _ctxcache(place: Place, *, without: str = "") -> list[str]:
 
 
 def _bare(place: Place, *options: str) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.relays.bare", place.upstream, str(place.port), *options]
+    program = f"import sys; sys.path.append({str(ROOT)!r}); from benchmarks.relays.bare import main; main()"
+    return [sys.executable, "-c", program, place.upstream, str(place.port), *options]
 
 
 def _litellm(place: Place) -> list[str]:

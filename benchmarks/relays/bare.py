@@ -41,7 +41,3 @@ def main() -> None:
     loop = importlib.import_module("uvloop").new_event_loop() if uvloop else None
     options: Any = {"print": None, "access_log": None, "loop": loop, "backlog": 4096}
     web.run_app(app, host="127.0.0.1", port=int(port), handler_cancellation=True, **options)
-
-
-if __name__ == "__main__":
-    main()
