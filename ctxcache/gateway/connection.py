@@ -63,7 +63,7 @@ class Connections:
         self.open: Final[set[Connection]] = set()
         self._later: Final = asyncio.get_running_loop().call_later
         self.time: Final = asyncio.get_running_loop().time
-        self._pause: Final = min(limits.head_seconds, limits.write_seconds) / _LOOKS
+        self._pause: Final = min(limits.head_seconds, limits.idle_seconds, limits.write_seconds) / _LOOKS
         self._timer: asyncio.TimerHandle | None = None
         self._most: Final = min(limits.connections, _most_files() * 3 // 4)
         self._silent_until = 0.0
@@ -147,6 +147,7 @@ class Connection(web.RequestHandler):
     __content: StreamReader | None = None  # of the last request
     __busy = False  # with that request
     __framed = 0  # bytes received since that request began
+    __silent_since: float | None = None  # until the first bytes come; aiohttp's limit begins after the first request
     __head_since: float | None = None
     __held = False  # the client takes nothing more for now
     __waiting = 0  # bytes that the client had not taken at the last progress
@@ -169,6 +170,7 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take note of the transport."""
         self.__transport = cast(asyncio.Transport, transport)
+        self.__silent_since = self.__connections.time()
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -179,6 +181,7 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Hand bytes to aiohttp, which also calls this without any."""
         content = self.__content
+        self.__silent_since = None
         if content is not None and not content.is_eof():
             self.__framed += len(data)
             if self.__framed > _FRAMING + _FRAMING_A_BYTE * content.total_bytes:
@@ -227,6 +230,8 @@ class Connection(web.RequestHandler):
             self.__head_since = None
             if not transport.is_closing():
                 transport.write(self.__connections.app.refuse_early(refusals.slow_head(limits.head_seconds)))
+            self.force_close()
+        if self.__silent_since is not None and now - self.__silent_since >= limits.idle_seconds:
             self.force_close()
         waiting = transport.get_write_buffer_size()
         if not (waiting and (self.__held or transport.is_closing())):
