@@ -41,7 +41,7 @@ TESTS = {
     "client/stream.py": "client/test_(stream|streamed_answer)",
     "client/streamed_answer.py": "client/test_(streamed_answer|stream)",
     "gateway/app.py": "gateway/test_(app|hostile_http|slow_clients)",
-    "gateway/connection.py": "gateway/test_(connection|connections_bound|slow_clients|hostile_http|leaving|private_parts)",
+    "gateway/connection.py": "gateway/test_(connection|connections_bound|slow_clients|hostile_http|leaving)",
     "gateway/limits.py": "gateway/(test_limits|test_server)",
     "gateway/listener.py": "gateway/test_(listener|connections_bound)",
     "gateway/serving.py": "gateway/test_server",
