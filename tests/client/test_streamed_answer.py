@@ -55,7 +55,7 @@ def reads():
 
 @pytest.fixture
 async def left_nothing(hostile, session, held):
-    """Check that the connection is closed, or kept after a whole answer, that no read goes on, and a next call works."""
+    """Check that the connection is closed, or kept after a whole answer, no read goes on, and a next call works."""
 
     async def check(*, kept=False):
         await hostile.until(lambda: kept or not hostile.open)
