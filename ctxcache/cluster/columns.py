@@ -47,7 +47,8 @@ def read_questions(batch: Any, column: str, prefix: str) -> tuple[Any, list[Any]
         prefix: goes before the names of the columns that `add_answers` will add.
 
     Raises:
-        InvalidInputError: the batch has another form, has no such column, or has a column of the answers already.
+        InvalidInputError: the batch has another form, has no such column, has one that is no list or array, or has a
+            column of the answers already.
     """
     if _is_frame(batch) or _is_table(batch):
         names = list(batch.columns if _is_frame(batch) else batch.column_names)
@@ -106,10 +107,16 @@ def _check_names(names: list[Any], column: str, prefix: str) -> None:
 
 
 def _values(column: Any) -> list[Any]:
-    """Return the values of a column as Python objects."""
+    """Return the values of a column as Python objects.
+
+    Raises:
+        InvalidInputError: the column is a single value, which iterating might cut into many.
+    """
     for name in ("to_pylist", "tolist"):
         if hasattr(column, name):
             column = getattr(column, name)()
+    if isinstance(column, str | bytes | Mapping) or not isinstance(column, Iterable):
+        raise InvalidInputError.of("batch", type(column), "a batch whose column of questions is a list or an array")
     return [_plain(value) for value in column]
 
 

@@ -144,3 +144,10 @@ def test_columns_are_not_overwritten(batch: object) -> None:
     with pytest.raises(InvalidInputError, match=r"without a column 'error' \(see `output_prefix`\)"):
         read_questions(batch, "question", "")
     read_questions(batch, "question", "answer_")
+
+
+@pytest.mark.parametrize("column", ["How?", b"How?", {"role": "user", "content": "How?"}, None, 5])
+def test_a_column_is_a_list(column: object) -> None:
+    """A single question in place of a column is refused: not cut into letters or keys, each of them paid for."""
+    with pytest.raises(InvalidInputError, match="batch must be a batch whose column of questions is a list"):
+        read_questions({"question": column}, "question", "")
