@@ -6,7 +6,9 @@ from ctxcache import (
     UNSET,
     APITimeoutError,
     AsyncSession,
+    Conversation,
     InvalidInputError,
+    Prefix,
     RateLimitError,
     ReplyTimeoutError,
     Retry,
@@ -15,7 +17,7 @@ from ctxcache import (
 )
 from ctxcache.config import read_retry, read_timeouts
 
-from ..hostile import CHAT, CREATE, STALL, answer, refusal, streamed
+from ..hostile import CHAT, CONTEXT, CREATE, STALL, answer, refusal, streamed
 
 BUSY = refusal(429, "ServerOverloaded")
 
@@ -74,12 +76,21 @@ async def test_options_share_connections(hostile, session):
     assert [post.headers.get("x-team") for post in hostile.posts] == [None, "red", "red", None]
     assert [post.headers.get("x-trace") for post in hostile.posts] == [None, None, "1", None]
     assert [post.json.get("temperature") for post in hostile.posts] == [None, 0.5, 0.5, None]
-    assert session.usage.prompt_tokens == other.usage.prompt_tokens == 9
+    assert session.usage.prompt_tokens == other.usage.prompt_tokens == further.usage.prompt_tokens == 9
     await session.aclose()
     assert other.closed
     assert "closed" in repr(further)
     with pytest.raises(SessionError, match="closed"):
         await further.chat.create(**CHAT)
+
+
+@pytest.mark.parametrize("kind", [Prefix, Conversation])
+async def test_headers_of_a_managed_create(hostile, session, kind):
+    """Headers of `with_options` go with the create of a `Prefix` and a `Conversation` as with their calls."""
+    hostile.plays([answer(CONTEXT)], [answer()])
+    tenant = session.with_options(headers={"X-Tenant": "red"})
+    await kind(tenant, **CREATE).ask("?")
+    assert [post.headers.get("x-tenant") for post in hostile.posts] == ["red", "red"]
 
 
 async def test_chat_defaults(hostile, session_for):

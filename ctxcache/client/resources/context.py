@@ -81,7 +81,7 @@ class ContextEndpoint:
         Raises:
             CtxCacheError: as `create`.
         """
-        call = self._calls.begin(wire.create_request(request), None)
+        call = self._calls.begin(wire.create_request(request, self._calls.with_headers(None)), None)
         call.urgent = True  # others wait for the context
         watch(call)
         return await self._send(call, request)
