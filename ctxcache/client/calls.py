@@ -41,7 +41,6 @@ class Calls:
     Attributes:
         key, headers, limits, environment: the session's.
         notifier: calls the session's hooks.
-        usage: the sum over all calls that have ended.
         further_headers: those that `with_options` added, for every call.
         queues: the calls that wait for a turn on a context.
     """
@@ -63,7 +62,7 @@ class Calls:
         self.headers = headers
         self.limits = limits
         self.notifier = Notifier(hooks, environment.grace)
-        self.usage = Usage()
+        self._usage = Usage()
         self.queues = ContextQueues()
         self._connect = connect
         self._timeouts = timeouts
@@ -88,6 +87,11 @@ class Calls:
     def with_headers(self, own: object) -> object:
         """Return a call's own headers, which are checked later, on top of those of `with_options`."""
         return {**self.further_headers, **own} if isinstance(own, Mapping) else own or self.further_headers
+
+    @property
+    def usage(self) -> Usage:
+        """The sum over all calls that have ended, shared as the connections are."""
+        return self._root._usage
 
     # --- making a call
 
@@ -289,7 +293,7 @@ class Calls:
     def report(self, call: Call, error: BaseException | None) -> None:
         """Add up the usage of a call that has ended, tell the hook, write the log line."""
         if call.usage is not None:
-            self._root.usage += call.usage
+            self._root._usage += call.usage
         if self.notifier.hooks.on_call is not None:
             self.notifier.notify(
                 "on_call",

@@ -169,7 +169,7 @@ class AsyncSession:
     @property
     def usage(self) -> Usage:
         """Total usage of all finished calls, creates included."""
-        return (self if self._owner is None else self._owner)._calls.usage
+        return self._calls.usage
 
     @property
     def timeouts(self) -> Timeouts:
