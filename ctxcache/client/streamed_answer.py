@@ -12,8 +12,8 @@ Of a relay:
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Final, Self
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from typing import Any, Final, Self
 
 from .. import checks
 from ..errors import CtxCacheError, SessionError
@@ -71,11 +71,13 @@ class StreamedAnswer(ABC):
         Each chunk is an event with the JSON that the service sent, in OpenAI's form; `data: [DONE]` follows only if
         the answer came whole. A stream that breaks ends with an event of the type `error` instead, whose data is
         `{"error": {"message": …, "type": …, "code": …}}`; the type is the name of the class. However the relay ends
-        (read to the end, closed, cancelled or garbage-collected), the stream is closed.
+        (read to the end, closed even before the first piece, cancelled or garbage-collected), the stream is closed.
 
         Args:
             heartbeat: seconds without data after which a comment is sent, in [0.001, 86400]; None for no comments.
-                Proxies end silent connections, and a reader who left shows only when something is sent.
+                Proxies end silent connections, and a reader who left shows only when something is sent. None is sent
+                before the head of the answer comes, since an error until then is raised: on a `Prefix` while the
+                context is created, on a `Conversation` while the turn waits.
 
         Raises:
             InvalidInputError: `heartbeat` is out of range.
@@ -84,7 +86,36 @@ class StreamedAnswer(ABC):
         allowed = "a number of seconds in [0.001, 86400], or None for no heartbeat"
         if heartbeat is not None:
             heartbeat = checks.number("heartbeat", heartbeat, _SHORTEST, _LONGEST, allowed)
-        return _relayed(self, heartbeat)
+        return _Relay(self, heartbeat)
+
+
+class _Relay(AsyncGenerator[bytes, None]):
+    """An async generator that closes its stream even where the first piece was never asked for."""
+
+    __slots__ = ("_pieces", "_stream")
+
+    def __init__(self, stream: StreamedAnswer, heartbeat: float | None) -> None:
+        self._stream = stream
+        self._pieces = _relayed(stream, heartbeat)
+
+    def __anext__(self) -> Coroutine[Any, Any, bytes]:
+        return self._pieces.__anext__()
+
+    def asend(self, value: None) -> Coroutine[Any, Any, bytes]:
+        """Return the next piece."""
+        return self._pieces.asend(value)
+
+    async def athrow(self, *error: Any) -> bytes:
+        """Raise an error where the relay stands, which ends the relay and the stream."""
+        try:
+            return await self._pieces.athrow(*error)
+        finally:
+            await self._stream.aclose()
+
+    async def aclose(self) -> None:
+        """End the relay and the stream."""
+        await self._pieces.aclose()
+        await self._stream.aclose()
 
 
 async def _relayed(stream: StreamedAnswer, heartbeat: float | None) -> AsyncGenerator[bytes, None]:

@@ -227,6 +227,28 @@ class TestLeaving:
         gc.collect()
         await left_nothing()
 
+    @pytest.mark.parametrize("how", ["aclose", "aclosing", "athrow", "forget"])
+    async def test_before_the_first_piece(self, hostile, session, left_nothing, how):
+        """Before the first piece was asked for, though the stream is open."""
+        hostile.plays([SSE, piece(STORY[0]), STALL])
+        stream = await session.chat.stream(**CHAT, serialize=True).open()
+        relay = stream.sse()
+        if how == "aclose":
+            await relay.aclose()
+        elif how == "aclosing":
+            async with contextlib.aclosing(relay):
+                pass
+        elif how == "athrow":
+            with pytest.raises(ConnectionResetError):
+                await relay.athrow(ConnectionResetError())
+        else:
+            del stream
+        if how != "forget":
+            assert [data async for data in relay] == []
+        del relay
+        gc.collect()
+        await left_nothing()
+
     async def test_cancelled_while_waiting(self, hostile, session, left_nothing):
         """While the reader's task waits for data."""
         reached = asyncio.Event()
