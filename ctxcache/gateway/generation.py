@@ -61,12 +61,11 @@ class Generation:
         self.done = False
         self._tasks: list[asyncio.Task[None]] = []
         self._batches: AsyncIterator[Any] | None = None  # of the engine that the reader runs
-        self._reader: asyncio.Task[Any] | None = None
+        self._reader: asyncio.Task[Any] | None = None  # None where tasks of their own run the engine
         self._in_batch = False
 
     async def __aenter__(self) -> "Generation":
         if getattr(self._engine, "batches", False) and len(self._calls) == 1 and self._chat.max_tokens > 0:
-            self._batches = self._engine.generate(self._prompt(self._calls[0]))
             self._reader = asyncio.current_task()
         else:
             self._tasks = [asyncio.create_task(self._write(call)) for call in self._calls]
@@ -102,10 +101,10 @@ class Generation:
         while not self._fragments:
             if self._failure is not None:
                 raise self._failure
-            if self._batches is not None:
+            if self._reader is not None:
                 self._in_batch = True
                 try:
-                    self._take(self._calls[0], await anext(self._batches))
+                    self._take(self._calls[0], await self._next_batch())
                 except BaseException as error:
                     self._batch_failed(error)
                 finally:
@@ -130,6 +129,11 @@ class Generation:
         return reduce(_add_reply, others, first)
 
     # --- the engine, run by the reader
+
+    async def _next_batch(self) -> Any:
+        if self._batches is None:  # not before the first `take`, which handles the failure of an engine to begin
+            self._batches = self._engine.generate(self._prompt(self._calls[0]))
+        return await anext(self._batches)
 
     def _batch_failed(self, error: BaseException) -> None:
         """Handle what the engine raised in the reader's task, its end included."""

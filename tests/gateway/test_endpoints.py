@@ -356,6 +356,23 @@ async def test_an_engine_that_fails_is_a_500(
     assert [message.content for message in api.gateway.messages(created["id"])] == ["Be kind.", "hello", "better"]
 
 
+@pytest.mark.parametrize("batches", [True, False])
+async def test_an_engine_that_fails_to_begin_frees_the_session(start: Any, batches: bool) -> None:
+    """A session whose engine raised before there was an iterator is free for the next call."""
+
+    class Broken:
+        all_replies = True
+
+        def generate(self, prompt: Any) -> Any:
+            raise RuntimeError
+
+    engine = Broken()
+    engine.batches = batches  # type: ignore[attr-defined]
+    api = await start(engine=engine)
+    created = await api.create()
+    assert [(await api.chat(created["id"])).status for _ in range(2)] == [500, 500]
+
+
 async def test_an_engine_may_refuse_in_the_services_words(start: Any, dictated: Any) -> None:
     """An `APIStatusError` of the engine is sent unchanged."""
     api = await start(engine=dictated)
