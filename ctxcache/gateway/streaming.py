@@ -4,7 +4,9 @@ The response head is sent with the first chunk: an engine that fails before the 
 A later error is sent as an event, and the stream ends without `[DONE]`.
 """
 
-from typing import Final
+import logging
+from contextlib import suppress
+from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
 
@@ -17,6 +19,7 @@ from .rules.table import AcceptedChat
 
 __all__ = ["StreamedAnswer"]
 
+_log: Final = logging.getLogger("ctxcache.gateway")
 _HEADERS: Final = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 
 
@@ -62,19 +65,24 @@ class StreamedAnswer:
         """Send the answer to its end, and store the turn.
 
         Raises:
-            APIStatusError: the engine failed before anything was sent.
+            Exception: anything failed before anything was sent.
         """
-        try:
+        with suppress(ConnectionError):  # the client left; if the event loop notices first, this task is cancelled
             try:
                 await self._send()
-            except APIStatusError as error:
+            except ConnectionError:
+                raise
+            except Exception as error:
                 if not self._response.prepared:
                     raise
-                envelope = refusals.envelope(error, self._request_id)
-                await self._response.write_eof(answers.error_event(envelope))
-        except ConnectionError:
-            pass  # the client left; if the event loop notices first, this task is cancelled instead
+                await self._response.write_eof(answers.error_event(self._envelope(error)))
         return self._response
+
+    def _envelope(self, error: Exception) -> dict[str, Any]:
+        if isinstance(error, APIStatusError):
+            return refusals.envelope(error, self._request_id)
+        _log.error("a stream failed: %s", self._request_id, exc_info=error)
+        return refusals.envelope(refusals.engine_failed(), self._request_id)
 
     async def _send(self) -> None:
         generation, response, encode = self._generation, self._response, self._chunks.events

@@ -15,7 +15,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from ctxcache import codec
 from ctxcache.errors import RateLimitError
-from ctxcache.gateway import MODELS, ScriptedEngine
+from ctxcache.gateway import MODELS, Piece, ScriptedEngine
 from ctxcache.gateway.generation import Generation
 from ctxcache.gateway.rules.table import ContextTable
 from ctxcache.gateway.streaming import StreamedAnswer
@@ -183,6 +183,28 @@ async def test_an_engine_that_fails_after_it_began_is_an_error_event(start: Any,
     assert len(api.gateway.messages(created["id"])) == 1
     dictated.say(None)
     assert (await api.chat(created["id"])).status == 200
+
+
+async def test_a_piece_that_json_cannot_carry_is_an_error_event(start: Any) -> None:
+    """Any failure after the head ends the stream with an error event; nothing but chunks follows, the session is free.
+
+    The connection, which is kept, would carry a second response inside the body.
+    """
+
+    class Odd:
+        async def generate(self, prompt: Any) -> AsyncIterator[Piece]:
+            yield Piece(text="one")
+            await asyncio.sleep(0)
+            yield Piece(finish_reason="\ud800")
+
+    api = await start(engine=Odd())
+    created = await api.create()
+    for _ in range(2):
+        answer = await api.chat(created["id"], stream=True)
+        *_, last = answer.data
+        assert json.loads(last)["error"]["code"] == "InternalServiceError"
+        assert '"content":"one"' in answer.data[1]
+    assert len(api.gateway.messages(created["id"])) == 1
 
 
 async def test_an_engine_that_fails_before_it_began_is_a_plain_error(start: Any, dictated: Any) -> None:
