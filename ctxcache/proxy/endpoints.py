@@ -116,16 +116,20 @@ class Endpoints:
             InvalidInputError: a parameter is out of range; nothing was sent.
             CtxCacheError: any other of the family, before anything was passed back.
         """
+        try:
+            return await self._ask(held, chat, request, headers)
+        except ContextGoneError:
+            raise
+        except _NO_CONTEXT as error:
+            if held.prefix.context is not None:
+                raise  # the chat was refused, not a first or a new context
+            self._prefixes.refuse(held, error)
+            return None
+
+    async def _ask(
+        self, held: HeldPrefix, chat: Chat, request: web.BaseRequest, headers: Headers
+    ) -> web.StreamResponse:
         rest, options = chat.messages[held.length :], _options(chat)
-        held.prefix.check(**options)
-        if held.prefix.context is None:
-            try:
-                await held.prefix.warm()
-            except ContextGoneError:
-                raise
-            except _NO_CONTEXT as error:
-                self._prefixes.refuse(held, error)
-                return None
         new = self._new_answer(chat)
         if chat.stream:
             async with held.prefix.stream(rest, **options) as stream:

@@ -164,6 +164,34 @@ async def test_refused_context(upstream: Upstream, before: Before, clock: Clock)
     assert [body["messages"][0] for body in plain] == [{"role": "system", "content": LONG}] * 3
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_refused_successor(upstream: Upstream, before: Before, stream: bool) -> None:
+    """Where a context is gone and the service refuses another, the chat goes on without, once."""
+    front = await before(upstream.url)
+    upstream.say("/context/create", b'{"id": "ctx-1"}')
+    reply = b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}'
+    upstream.say("/context/chat/completions", reply)
+    assert (await front.chat(marked("one"))).way == "created"
+    gone = b'{"error": {"code": "NotFound.Context", "message": "no such context", "param": "context_id"}}'
+    upstream.say("/context/chat/completions", gone, 404)
+    upstream.say("/context/create", b'{"error": {"code": "QuotaExceeded", "message": "spent"}}', 403)
+    upstream.say("/chat/completions", b"{}")
+    answer = await front.chat(marked("one", stream=stream))
+    assert (answer.status, answer.way) == (200, "plain")
+    paths = [path for path, _ in upstream.requests][2:]
+    assert paths == ["/context/chat/completions", "/context/create", "/chat/completions"]
+
+
+async def test_refused_chat_over_a_context(upstream: Upstream, before: Before) -> None:
+    """A chat that the service refuses while the context lives is not sent again without a context."""
+    front = await before(upstream.url)
+    upstream.say("/context/create", b'{"id": "ctx-1"}')
+    upstream.say("/context/chat/completions", b'{"error": {"code": "InvalidParameter", "message": "no"}}', 400)
+    answer = await front.chat(marked("one"))
+    assert (answer.status, answer.json["error"]["code"]) == (400, "InvalidParameter")
+    assert [path for path, _ in upstream.requests] == ["/context/create", "/context/chat/completions"]
+
+
 async def test_refusal_is_told_where_there_is_no_plain_chat(front: Front) -> None:
     """Where the upstream has no chat without a context, the client gets the refusal of the context, each time."""
     body = {**marked("one"), "model": "no-such-model"}
