@@ -3,8 +3,9 @@
 Invariants:
 
 - Concurrent chats of one beginning share one `Prefix`, and so one context.
-- A context cannot be deleted and is billed until its ttl ends. So a marked beginning takes a place of the budget for as
-  long as its context lives; a chat for which no place is left goes without a context. Registered ones take no place.
+- A context cannot be deleted and is billed until its ttl ends. So a marked beginning takes a place of the budget from
+  the create, which outlives a chat that is cancelled, until the end of the context. A chat for which no place is left
+  goes without a context. Registered beginnings take no place.
 - A beginning whose context was refused by the service is left alone for a while: its chats go without.
 """
 
@@ -126,11 +127,11 @@ class Prefixes:
         return held
 
     def _make_room(self) -> bool:
-        """Let a prefix go that no chat uses and whose context has ended, if the budget is spent."""
+        """Let a prefix go that no chat uses, without a context now or in a moment, if the budget is spent."""
         if len(self._marked) < self._max_contexts:
             return True
         for key, held in self._marked.items():
-            if not held.users and held.prefix.context is None:
+            if not (held.users or held.prefix.context or held.prefix.renewing):
                 del self._marked[key]
                 return True
         return False

@@ -43,10 +43,15 @@ class NotedEngine:
         self.contexts: list[NewContext] = []
         self.prompts: list[Prompt] = []
         self.closed = asyncio.Event()
+        self.preparing = asyncio.Event()
+        self.may_prepare = asyncio.Event()
+        self.may_prepare.set()
 
     async def prepare(self, context: NewContext) -> None:
         """Note a new context."""
         self.contexts.append(context)
+        self.preparing.set()
+        await self.may_prepare.wait()
 
     async def generate(self, prompt: Prompt) -> AsyncIterator[str]:
         """Write a reply, word by word."""

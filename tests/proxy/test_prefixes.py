@@ -1,5 +1,6 @@
 """The prefixes of a proxy: which one a chat gets, and the budget."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from ctxcache.gateway import Gateway
 from ctxcache.proxy.prefixes import HeldPrefix, Prefixes
 from ctxcache.proxy.recognition import Chat, Registry, read_chat
 
-from .conftest import MODEL, UPSTREAM_KEY, Clock
+from .conftest import MODEL, UPSTREAM_KEY, Clock, NotedEngine
 
 
 def chat(*texts: str, marked: Sequence[int] = (1,), registry: Registry | None = None) -> Chat:
@@ -92,6 +93,22 @@ async def test_budget(table: Table, clock: Clock) -> None:
     assert chosen(prefixes, chat("c", "-")) is not second
     assert chosen(prefixes, chat("a", "-")) is first
     assert chosen(prefixes, chat("b", "-")) is not second
+
+
+async def test_a_create_under_way_keeps_its_place(table: Table, engine: NotedEngine) -> None:
+    """The context of a chat that left during the create takes a place of the budget, though nobody uses the prefix."""
+    prefixes = table(1)
+    engine.may_prepare.clear()
+    held = chosen(prefixes, chat("a", "-"))
+    leaving = asyncio.create_task(held.prefix.warm())
+    await engine.preparing.wait()
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    assert prefixes.choose(chat("b", "-")) is None
+    engine.may_prepare.set()
+    await held.prefix.warm()
+    assert prefixes.choose(chat("b", "-")) is None
+    assert len(engine.contexts) == 1
 
 
 async def test_registered_ones_take_no_place(table: Table) -> None:

@@ -290,6 +290,11 @@ class Prefix(ManagedCalls):
         return None if live is None else live.context
 
     @property
+    def renewing(self) -> bool:
+        """Whether a context is being found or created now, perhaps for a caller that has left."""
+        return self._renewal.under_way
+
+    @property
     def expires_at(self) -> float | None:
         """When the context will be gone if not used before, in Unix seconds; None without a context."""
         live = self._renewal.live

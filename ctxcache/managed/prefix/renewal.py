@@ -71,9 +71,14 @@ class Renewal:
         """The context that was found or created last, expired or not; None once discarded."""
         return self._live
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a context is being found or created."""
+        return self._under_way() is not None
+
     def superseded(self, live: LiveContext) -> bool:
         """Whether a newer context than this one is known, or under way."""
-        return (self.live or live) is not live or self._under_way() is not None
+        return (self.live or live) is not live or self.under_way
 
     async def current(self) -> LiveContext:
         """Return a live context: the known one, one from the store, or a new one.

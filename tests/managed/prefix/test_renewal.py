@@ -81,12 +81,14 @@ async def test_a_create_that_was_sent_serves_whoever_comes_next(prefix, service,
 async def test_a_create_that_ends_after_its_last_waiter_is_used(prefix, service, told, until):
     """Its context is there for the next call, and was announced."""
     service.creating.clear()
+    assert not prefix.renewing
     asking = asyncio.create_task(prefix.ask("?"))
     await until(lambda: service.creates)
     asking.cancel()
     await asyncio.wait([asking])
+    assert prefix.renewing
     service.creating.set()
-    await until(lambda: prefix.context)
+    await until(lambda: prefix.context and not prefix.renewing)
     assert [name for name, _ in told] == ["on_create"]
     assert (await prefix.ask("?")).text == TEXT
     assert len(service.creates) == 1
