@@ -188,6 +188,23 @@ def test_blocks_import_only_names_they_use(programs: list[Path]) -> None:
         assert imported <= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}, program.name
 
 
+LOST = [ctxcache.ReplyLostError, ctxcache.ReplyTimeoutError, ctxcache.InternalServerError, ctxcache.ProtocolError]
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_a_call_that_may_have_run_is_told_as_such(programs: list[Path], lost: type[ctxcache.CtxCacheError]) -> None:
+    """Wherever a block has a branch for unknown outcomes, a lost reply gets there, not to an earlier branch."""
+    found = 0
+    for program in programs:
+        for node in ast.walk(ast.parse(program.read_text("utf-8"))):
+            branches = [ast.unparse(branch.type) for branch in getattr(node, "handlers", []) if branch.type]
+            if "OutcomeUnknownError" in branches:
+                found += 1
+                taken = next(name for name in branches if issubclass(lost, getattr(ctxcache, name)))
+                assert taken == "OutcomeUnknownError", program.name
+    assert found >= 2
+
+
 def test_blocks_pass_a_type_checker(programs: list[Path], tmp_path: Path) -> None:
     """A reader's type checker finds nothing in any block, whose functions need no annotations."""
     api = pytest.importorskip("mypy.api")
