@@ -167,7 +167,7 @@ class APIConnectionError(CtxCacheError):
 
     Attributes:
         sent: whether the request had been sent by then, and so may have run.
-        hopeless: whether another attempt cannot help (a bad certificate).
+        hopeless: whether another attempt cannot help (a bad certificate, the end of `Timeouts.pool` or `total`).
     """
 
     sent: bool = False
@@ -186,10 +186,10 @@ class APITimeoutError(APIConnectionError, TimeoutError):
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, limit: str, seconds: float | None, *, sent: bool = False, hopeless: bool = False) -> "APITimeoutError":
+    def of(cls, limit: str, seconds: float | None, *, sent: bool = False) -> "APITimeoutError":
         """Build the error `timed out after {seconds} s (Timeouts.{limit})`."""
         text = f"timed out after {seconds:g} s (Timeouts.{limit})"
-        return cls(text, limit=limit, seconds=seconds, sent=sent, hopeless=hopeless)
+        return cls(text, limit=limit, seconds=seconds, sent=sent, hopeless=limit in ("pool", "total"))
 
 
 class APIStatusError(CtxCacheError):

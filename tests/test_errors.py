@@ -151,6 +151,12 @@ def test_timeout():
     assert "after 0.25 s (Timeouts.head)" in str(error)
 
 
+@pytest.mark.parametrize("limit", ["connect", "pool", "head", "idle", "total"])
+def test_which_timeouts_are_hopeless(limit):
+    """Another attempt cannot help where the caller's own patience is over."""
+    assert errors.APITimeoutError.of(limit, 1).hopeless is (limit in ("pool", "total"))
+
+
 def test_request_id_is_said_once():
     """The text of an error names the request once, though the service's own message does so already."""
     assert str(errors.APIStatusError("it broke. Request id: x-9", request_id="x-9")) == "it broke. Request id: x-9"

@@ -21,6 +21,8 @@ LOST = errors.APIConnectionError("lost", sent=True, request_id="r", log_id="l")
         (errors.APITimeoutError("head", sent=True), False, True),
         (errors.APIConnectionError("certificate", hopeless=True), False, False),
         (errors.APITimeoutError("pool", hopeless=True), False, False),
+        (errors.APITimeoutError.of("total", 1), False, False),
+        (errors.APITimeoutError.of("total", 1, sent=True), False, False),
         (errors.APIConnectionError("closed", sent=True, hopeless=True), False, False),
         (errors.RateLimitError("429"), True, True),
         (errors.ContextBusyError("403"), True, True),

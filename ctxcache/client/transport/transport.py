@@ -224,7 +224,7 @@ class Transport:
             pass
         else:
             return
-        raise APITimeoutError.of("pool", timeouts.pool, hopeless=True)
+        raise APITimeoutError.of("pool", timeouts.pool)
 
     def release(self, exchange: Exchange) -> None:
         """Take back the slot of an exchange that has ended."""

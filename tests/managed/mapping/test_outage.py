@@ -38,6 +38,8 @@ DOWN = APIConnectionError("refused")
     [
         (APIConnectionError("refused"), True, False),
         (APITimeoutError.of("connect", 10), True, False),
+        (APITimeoutError.of("pool", 10), False, False),
+        (APITimeoutError.of("total", 10), False, False),
         (APIConnectionError("lost", sent=True), False, True),
         (APIConnectionError("bad certificate", hopeless=True), False, False),
         (RateLimitError("slow", status=429), False, True),

@@ -268,6 +268,17 @@ async def test_the_time_limit_includes_the_wait_for_a_connection(narrow, service
     assert len(service.chats) == 1
 
 
+async def test_a_question_s_time_limit_is_no_outage(narrow, service, until, log_lines):
+    """In a map, a question that waited too long for a connection fails alone: no pause for all, no repeat."""
+    service.chatting.clear()
+    async with narrow.map(["0?", "1?"], concurrency=2, timeouts=Timeouts(total=0.3)) as answers:
+        failed = [await anext(answers) for _ in range(2)]
+    assert {type(answer.error) for answer in failed} <= {APITimeoutError}
+    assert [answer.error.limit for answer in failed] == ["total"] * 2
+    assert len(service.chats) == 1
+    assert log_lines("WARNING") == []
+
+
 @pytest.mark.parametrize("fates", [("late", "late", "fine"), ("gone", "late", "late")])
 async def test_a_stream_is_repeated_twice_where_the_second_context_was_adopted(prefix_for, service, fates):
     """The third and last POST is on a context created for it."""
