@@ -54,7 +54,7 @@ class AsyncSession:
             environment are used (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`), never for this machine.
         hooks: functions that are called on events, see `Hooks`. Default: none.
         chat_defaults: parameters of every chat that does not give its own, see `ChatParameters`. `UNSET` in a call
-            leaves a default out.
+            leaves a default out; `stream_options` go with streams alone.
         allow_insecure: whether the key may go to a public host over plain http. Default: no, only to hosts of this
             machine and of private networks.
 

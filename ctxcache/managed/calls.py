@@ -28,19 +28,16 @@ class ManagedCalls(ABC):
 
     Args:
         session: makes the calls.
-        chat_defaults: parameters of every call that does not give its own, from `hidden_defaults`. `stream_options` are
-            for streams alone.
+        chat_defaults: parameters of every call that does not give its own, from `hidden_defaults`.
 
     Raises:
         InvalidInputError: a default is out of range.
     """
 
     def __init__(self, session: AsyncSession, chat_defaults: ChatParameters) -> None:
-        self._stream_defaults: ChatParameters = {"stream_options": {"include_usage": True}}
-        if "stream_options" in chat_defaults:
-            self._stream_defaults = {"stream_options": chat_defaults.pop("stream_options")}
-            session.chat.prepare(model="-", stream=True, **self._stream_defaults)  # checks
         self._session = session.with_options(chat_defaults=chat_defaults) if chat_defaults else session
+        told = "stream_options" in self._session.chat.defaults
+        self._stream_defaults: ChatParameters = {} if told else {"stream_options": {"include_usage": True}}
         self._session_total = session.timeouts.total
 
     def _total(self, prepared: PreparedChat) -> float | None:

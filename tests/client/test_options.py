@@ -104,11 +104,23 @@ async def test_chat_defaults(hostile, session_for):
     assert sent == [(0.5, 9), (1, 9), (None, 9)]
 
 
+async def test_default_stream_options(hostile, session_for):
+    """Default `stream_options` go with streams alone: the service refuses them in a plain chat."""
+    hostile.plays([answer()], [streamed()], [streamed()])
+    session = session_for(chat_defaults={"stream_options": {"include_usage": True}})
+    await session.chat.create(**CHAT)
+    await session.chat.stream(**CHAT).finish()
+    await (await session.chat.create(**CHAT, stream=True)).finish()
+    usage = {"include_usage": True}
+    assert [post.json.get("stream_options") for post in hostile.posts] == [None, usage, usage]
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
         ({"chat_defaults": {"temperature": 9}}, InvalidInputError),
         ({"chat_defaults": {"temprature": 1}}, TypeError),
+        ({"chat_defaults": {"stream_options": 5}}, InvalidInputError),
         *[({"chat_defaults": bad}, InvalidInputError) for bad in (5, "temperature", [("temperature", 1)])],
         ({"timeouts": "5"}, InvalidInputError),
         ({"retry": -1}, InvalidInputError),

@@ -1,5 +1,7 @@
 """The calls of a `Prefix` and a `Conversation`: the same parameters, defaults of their own."""
 
+import contextlib
+
 import pytest
 
 from ctxcache import UNSET, Conversation, InvalidInputError, OutcomeUnknownError, Prefix, Retry, system
@@ -54,6 +56,40 @@ async def test_a_default_makes_calls_over_a_prefix_unrepeatable(hostile, session
             await manual.ask("?")
     else:
         await manual.ask("?")
+    assert len(hostile.posts) == posts
+
+
+@pytest.mark.parametrize("kind", [Prefix, Conversation])
+async def test_session_defaults_of_streams(hostile, session_for, kind):
+    """`stream_options` among the session's defaults count as much as those of the object."""
+    hostile.plays(made(), says("a"), *[[streamed(chunk("b", "stop"))]] * 2)
+    managed = kind(session_for(chat_defaults={"stream_options": {"include_usage": False}}), **START)
+    await managed.ask("?")
+    for options in ({}, {"stream_options": UNSET}):
+        await managed.stream("?", **options).finish()
+    asked = [post.json.get("stream_options") for post in hostile.posts[1:]]
+    assert asked == [None, {"include_usage": False}, None]
+
+
+@pytest.mark.parametrize(
+    ("of_session", "own", "given", "posts"),
+    [
+        (False, None, None, 2),
+        (False, True, None, 3),
+        (False, UNSET, None, 3),
+        (False, None, UNSET, 3),
+        (None, False, UNSET, 3),
+        (None, None, False, 2),
+        (False, None, True, 3),
+    ],
+)
+async def test_whether_a_call_over_a_prefix_is_repeatable(hostile, session_for, of_session, own, given, posts):
+    """The call decides, then the defaults of the prefix, then those of the session; else the call is repeatable."""
+    hostile.plays(made(), [CLOSE], says("a"))
+    session = session_for(chat_defaults={"repeatable": of_session}, retry=Retry(first_delay=0))
+    manual = Prefix(session, **START, chat_defaults={"repeatable": own})
+    with contextlib.nullcontext() if posts == 3 else pytest.raises(OutcomeUnknownError):
+        await manual.ask("?", repeatable=given)
     assert len(hostile.posts) == posts
 
 

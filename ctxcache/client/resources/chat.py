@@ -28,11 +28,16 @@ __all__ = ["ChatEndpoint"]
 
 
 class ChatEndpoint:
-    """`session.chat`."""
+    """`session.chat`.
+
+    Attributes:
+        defaults: parameters of every chat that does not give its own; `stream_options` are for streams alone.
+    """
 
     def __init__(self, calls: Calls, defaults: Mapping[str, Any]) -> None:
         self._calls = calls
-        self._defaults = defaults
+        self.defaults = defaults
+        self._plain_defaults = {name: value for name, value in defaults.items() if name != "stream_options"}
 
     @overload
     async def create(
@@ -252,7 +257,7 @@ class ChatEndpoint:
         """
         hide_headers(options)
         if messages is None:
-            return _prepared(model, (), self._with_defaults(options), stream=stream)
+            return _prepared(model, (), self._with_defaults(options, stream), stream=stream)
         return self._prepare(model, messages, options, stream=stream)
 
     async def send(
@@ -321,10 +326,11 @@ class ChatEndpoint:
     def _prepare(
         self, model: str, messages: Iterable[MessageLike], options: ChatParameters, *, stream: bool
     ) -> wire.PreparedChat:
-        return _prepared(model, read_messages(messages), self._with_defaults(options), stream=stream)
+        return _prepared(model, read_messages(messages), self._with_defaults(options, stream), stream=stream)
 
-    def _with_defaults(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        options = {**self._defaults, **{name: value for name, value in given.items() if value is not None}}
+    def _with_defaults(self, given: Mapping[str, Any], stream: bool) -> dict[str, Any]:
+        defaults = self.defaults if stream else self._plain_defaults
+        options = {**defaults, **{name: value for name, value in given.items() if value is not None}}
         if self._calls.further_headers:
             options["extra_headers"] = self._calls.with_headers(options.get("extra_headers"))
         return options

@@ -11,7 +11,7 @@ from ... import codec
 from ...client.hooks import RetryEvent
 from ...client.resources.parameters import ChatParameters, given, hidden_defaults, hide_headers
 from ...client.session import AsyncSession
-from ...config import Retry, Timeouts, Unset, hide, read_retry
+from ...config import UNSET, Retry, Timeouts, Unset, hide, read_retry
 from ...errors import CtxCacheError, InvalidInputError
 from ...keywords import refusing, suggest_keywords
 from ...log import one_line
@@ -104,7 +104,6 @@ class Prefix(ManagedCalls):
         if store is not None and not all(callable(getattr(store, name, None)) for name in _STORE):
             raise InvalidInputError.of("store", type(store), "a Store, or None")
         refuse_own_options(chat_defaults)
-        self._repeatable = chat_defaults.get("repeatable", True)
         super().__init__(session, chat_defaults)
         self._model = model
         access = StoreAccess(store, _key(session, template), session.notify, _timing)
@@ -247,8 +246,9 @@ class Prefix(ManagedCalls):
 
     def _prepare(self, messages: tuple[Message, ...], options: ChatParameters, *, stream: bool = False) -> PreparedChat:
         refuse_own_options(options)
-        own: ChatParameters = {"repeatable": self._repeatable, **options}
-        prepared = self._session.chat.prepare(model=self._model, stream=stream, **own)
+        if options.get("repeatable", self._session.chat.defaults.get("repeatable", UNSET)) is UNSET:
+            options["repeatable"] = True
+        prepared = self._session.chat.prepare(model=self._model, stream=stream, **options)
         return prepared.asking(messages) if messages else prepared
 
     def _tell_of_retry(self, error: CtxCacheError, attempts: int, delay: float) -> None:
