@@ -11,6 +11,7 @@ import json
 from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from functools import cache
+from math import isfinite
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -88,6 +89,7 @@ def _converter() -> tuple[Callable[[Any, type], Any], Callable[[BaseException], 
     converter.register_structure_hook_factory(attrs.has, hook)
     converter.register_structure_hook(int, _integer)
     converter.register_structure_hook(str, _text)
+    converter.register_structure_hook_func(lambda kind: kind == dict[str, Any], _further)
     converter.register_structure_hook(int | Unset, _integer)
     converter.register_structure_hook(bool | Unset, lambda value, _: bool(value))
     return converter.structure, cattrs.transform_error
@@ -123,6 +125,23 @@ def _integer(value: Any, _: Any) -> int:
     if isinstance(value, bool):
         raise TypeError("expected a number, got a bool")
     return value if isinstance(value, int) else int(float(value))
+
+
+def _further(value: Any, _: Any) -> dict[str, Any]:
+    """Read an object that is kept as data, with None for numbers beyond a float's range, which JSON cannot carry."""
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, got {type(value).__name__}")
+    return {name: _finite(item) for name, item in value.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value
 
 
 def _text(value: Any, _: Any) -> str:

@@ -58,6 +58,20 @@ def test_numbers_that_json_does_not_have(number):
     assert (answer.text, answer.created, answer.choices[0].logprobs) == ("Hi", 0, {"content": [None]})
 
 
+@pytest.mark.parametrize("number", [b"1e999", b"-1E+400", b"1" * 5000])
+def test_numbers_beyond_a_float(number):
+    """Within an object that is kept as data, they become None: the answer can be written as JSON."""
+    logprobs = b'{"content":[{"token":"Hi","logprob":%b,"top_logprobs":[0.5,%b]}]}' % (number, number)
+    call = b'{"index":0,"id":"a","function":{"name":"f"},"x":%b}' % number
+    data = b'{"choices":[{"message":{"content":"Hi"},"delta":{"tool_calls":[%b]},"logprobs":%b}]}' % (call, logprobs)
+    read = {"content": [{"token": "Hi", "logprob": None, "top_logprobs": [0.5, None]}]}
+    chunk = decode_chunk(data)
+    assert (chunk.choices[0].logprobs, chunk.choices[0].delta.tool_calls[0]["x"]) == (read, None)
+    answer = decode_completion(data)
+    assert answer.choices[0].logprobs == read
+    assert json.loads(answer.choices[0].to_json())["logprobs"] == read
+
+
 @pytest.mark.parametrize("data", [b"", b"\xff", b'{"a":"\xff', b'{"a":\xff}', b"[" * 100_000, b'{"a":"\x01\xff"}'])
 def test_what_is_no_json_stays_refused(data):
     """Only characters within texts are mended: JSON that is cut or wrong elsewhere is an error."""

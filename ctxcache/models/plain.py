@@ -99,7 +99,10 @@ class FromJSON(Model):
         return _parse(self.raw_json) if self.raw_json else super().to_dict()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return `raw` as JSON can carry the object: with None for NaN and infinities, U+FFFD for half a character."""
+        """Return `raw` as JSON can carry the object.
+
+        NaN, infinities and numbers beyond a float's range become None, half a character becomes U+FFFD.
+        """
         return _parse(self.raw_json, carried=True) if self.raw_json else super().to_dict()
 
 
@@ -107,12 +110,27 @@ def _parse(raw_json: bytes, *, carried: bool = False) -> dict[str, Any]:
     try:
         # Fields that the models do not read were not checked: neither UTF-8, nor the size of numbers, nor depth.
         text = raw_json.removeprefix(BOM_UTF8).decode("utf-8", "replace")
-        constant = (lambda _: None) if carried else None
-        parsed: dict[str, Any] = json.loads(text, parse_int=parse_int, parse_constant=constant)
-        return without_surrogates(parsed) if carried and _SURROGATE.search(raw_json) else parsed
+        if not carried:
+            raw: dict[str, Any] = json.loads(text, parse_int=parse_int)
+            return raw
+        parsed: dict[str, Any] = json.loads(
+            text, parse_int=_finite_int, parse_float=_finite_float, parse_constant=lambda _: None
+        )
+        return without_surrogates(parsed) if _SURROGATE.search(raw_json) else parsed
     except (ValueError, RecursionError) as error:
         problem = str(error)
     raise ProtocolError(f"the server sent what cannot be read as JSON: {problem}")
+
+
+def _finite_float(digits: str) -> float | None:
+    """Read a JSON number; beyond a float's range as None."""
+    value = float(digits)
+    return value if isfinite(value) else None
+
+
+def _finite_int(digits: str) -> int | None:
+    """Read a JSON integer; from 1,000 digits up as None."""
+    return int(digits) if len(digits) < _LONG_NUMBER else None
 
 
 def parse_int(digits: str) -> int | float:

@@ -96,6 +96,15 @@ def test_to_dict_is_json(kind):
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False)) == json.loads(found.to_json().encode())
 
 
+@pytest.mark.parametrize("number", [b"1e999", b"-1E+400", b"9" * 400 + b".5", b"9" * 1200, b"-" + b"1" * 5000])
+@pytest.mark.parametrize("kind", [decode_completion, decode_context, decode_chunk])
+def test_to_dict_without_infinities(kind, number):
+    """A number beyond a float's range becomes None, which every reader of JSON takes."""
+    found = kind(b'{"id":"c","choices":[{"message":{}}],"x":[%b,1.5,-7,1e-999]}' % number)
+    assert found.to_dict()["x"] == [None, 1.5, -7, 0]
+    assert json.dumps(found.to_dict(), allow_nan=False)
+
+
 @pytest.mark.parametrize("name", [name for name in models.__all__ if attrs.has(getattr(models, name, None))])
 def test_everything_that_comes_back_is_plain_data(name):
     """Every part of an answer gives plain data and JSON."""
