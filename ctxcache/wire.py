@@ -228,8 +228,14 @@ def read_context(body: bytes, ids: Mapping[str, Any], request: ContextRequest, h
     return attrs.evolve(context, **filled)
 
 
-def read_completion(body: bytes, ids: Mapping[str, Any], head: ResponseHead = NO_HEAD) -> ChatCompletion:
+def read_completion(
+    body: bytes, ids: Mapping[str, Any], head: ResponseHead = NO_HEAD, *, replies: int = 1
+) -> ChatCompletion:
     """Read a plain answer of a chat; a whole stream of chunks, which some gateways send unasked, is folded.
+
+    Args:
+        body, ids, head: of the answer.
+        replies: how many replies were asked for.
 
     Raises:
         ProtocolError: for a body that is not a completion.
@@ -241,7 +247,7 @@ def read_completion(body: bytes, ids: Mapping[str, Any], head: ResponseHead = NO
     except ProtocolError as error:
         problem = error
     if looks_like_events(body):
-        return _folded(body, ids, head)
+        return _folded(body, ids, head, replies)
     raise error_in(body) or problem
 
 
@@ -253,8 +259,8 @@ def looks_like_events(beginning: bytes) -> bool:
     return _EVENT_BEGINS.match(beginning) is not None
 
 
-def _folded(body: bytes, ids: Mapping[str, Any], head: ResponseHead) -> ChatCompletion:
-    decoder, fold = SSEDecoder(len(body) + 1), Fold()
+def _folded(body: bytes, ids: Mapping[str, Any], head: ResponseHead, replies: int) -> ChatCompletion:
+    decoder, fold = SSEDecoder(len(body) + 1), Fold(replies)
     chunks: list[ChatCompletionChunk] = []
     ended = read_events(decoder.feed_raw(body), chunks)
     fold.add(chunks)

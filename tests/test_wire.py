@@ -252,6 +252,17 @@ def test_half_a_stream_in_answer_to_a_plain_call(body):
         read_completion(body, {})
 
 
+def test_a_stream_of_fewer_replies_in_answer_to_a_plain_call():
+    """A stream without an end marker is whole only if all replies that were asked for have ended."""
+    whole = b"data: %b\n\ndata: %b\n\n" % (HEY, STOP)
+    for body in (whole, whole + b"data: %b\n\n" % HEY.replace(b'"index":0', b'"index":1')):
+        with pytest.raises(ProtocolError):
+            read_completion(body, {}, replies=2)
+    assert read_completion(whole + b"data: [DONE]\n\n", {}, replies=2).text == "hey"
+    second = b"data: %b\n\n" % STOP.replace(b'"index":0', b'"index":1')
+    assert len(read_completion(whole + second, {}, replies=2).choices) == 2
+
+
 def test_what_looks_like_events():
     """A body is looked at before it is judged: lines of the standard's fields, and comments, begin a stream."""
     for beginning in (

@@ -154,3 +154,11 @@ async def test_a_stream_in_answer_to_a_plain_call(hostile, session):
     assert (answered.text, answered.request_id) == (STORY_TEXT, "req-1")
     with pytest.raises(ProtocolError, match="not whole"):
         await session.chat.create(**CHAT)
+
+
+@pytest.mark.parametrize("two", [{"n": 2}, {"extra_body": {"n": 2}}])
+async def test_a_stream_of_too_few_replies_in_answer_to_a_plain_call(hostile, session, two):
+    """One reply without an end marker, where two were asked for, is no whole answer."""
+    hostile.plays([streamed(chunk("A", finish="stop"))])
+    with pytest.raises(ProtocolError, match="not whole"):
+        await session.chat.create(**CHAT, **two)

@@ -284,9 +284,8 @@ class ChatEndpoint:
         Raises:
             CtxCacheError: as `create`.
         """
-        return await self._calls.send(
-            self._begin(prepared, context, before, waited, urgent, on_pause), wire.read_completion
-        )
+        call = self._begin(prepared, context, before, waited, urgent, on_pause)
+        return await self._calls.send(call, partial(wire.read_completion, replies=prepared.replies))
 
     async def open_stream(
         self,
