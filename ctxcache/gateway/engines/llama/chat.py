@@ -9,7 +9,7 @@ from ....models import Message, user
 from ...rules.pieces import Piece
 from ..protocol import Prompt
 from ..upstream.asking import chat_parameters
-from ..upstream.failures import as_refusal, blames_server
+from ..upstream.failures import as_refusal, blames_server, check_finished
 from ..upstream.reading import read_chunks
 from .server import LlamaServer
 
@@ -36,6 +36,7 @@ async def generate(server: LlamaServer, slot: int, prompt: Prompt) -> AsyncGener
             async for chunk in stream:
                 for piece in read_chunks([chunk]):
                     yield piece
+        check_finished(stream.completion())
     except CtxCacheError as error:
         failure = error
     else:

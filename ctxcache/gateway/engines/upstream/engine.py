@@ -112,12 +112,13 @@ class UpstreamEngine:
                     async for chunk in stream:
                         begun = True
                         yield read_chunks([chunk, *stream.take_ready()])
+                answer = stream.completion()
+                failures.check_finished(answer)
             except CtxCacheError as error:
                 failure = error
             else:
                 server.note(None)
-                if prompt.replies > 1:
-                    failures.check_replies(len(stream.completion().choices), prompt.replies)
+                failures.check_replies(len(answer.choices), prompt.replies)
                 return
             server.note(failure if failures.blames_server(failure) else None)
             if begun or not failures.may_go_elsewhere(failure):

@@ -33,10 +33,19 @@ from ....errors import (
     RateLimitError,
     StreamInterruptedError,
 )
+from ....models import ChatCompletion
 from ....service_errors import is_context_gone
 from ...rules.refusals import bad_request, model_not_found
 
-__all__ = ["as_refusal", "blames_server", "check_replies", "hung_up", "may_go_elsewhere", "unreachable"]
+__all__ = [
+    "as_refusal",
+    "blames_server",
+    "check_finished",
+    "check_replies",
+    "hung_up",
+    "may_go_elsewhere",
+    "unreachable",
+]
 
 _UNAVAILABLE: Final = (502, 503, 504)
 _WINDOW: Final = re.compile(
@@ -72,6 +81,16 @@ def hung_up(error: CtxCacheError) -> bool:
     """Whether the request was sent and no answer came: the same server may answer over a new connection."""
     lost = error.cause if isinstance(error, StreamInterruptedError) else error
     return isinstance(lost, APIConnectionError) and lost.sent and not isinstance(lost, APITimeoutError)
+
+
+def check_finished(answer: ChatCompletion) -> None:
+    """Refuse half an answer: the end of a stream says nothing of a reply without a finish reason.
+
+    Raises:
+        StreamInterruptedError: a reply has none.
+    """
+    if any(choice.finish_reason is None for choice in answer.choices):
+        raise StreamInterruptedError("the stream ended without a finish reason")
 
 
 def check_replies(written: int, asked: int) -> None:

@@ -250,6 +250,14 @@ async def test_a_child_lost_between_calls(api: Api, children: Children, tmp_path
     assert cold(tmp_path) == 1
 
 
+async def test_an_answer_without_a_finish_reason(api: Api) -> None:
+    """`[DONE]` alone does not make an answer whole: an error, and the session keeps no half turn."""
+    session = await create(api)
+    answer = await api.chat(session, "one cut two")
+    assert (answer.status, answer.error["code"]) == (500, "InternalServiceError")
+    assert tokens(await api.chat(session, "next"))[0] == 103
+
+
 async def test_every_call_of_a_killed_child_ends(api: Api) -> None:
     """When the child dies under more calls than slots, each gets an answer or an error; none waits for ever."""
     prefix = await create(api, mode="common_prefix")

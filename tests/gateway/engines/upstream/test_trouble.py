@@ -165,6 +165,33 @@ async def test_a_wrong_answer_is_a_failure(relay: Any, hostile: Hostile, script:
     assert UPSTREAM_KEY not in found.body.decode()
 
 
+@pytest.mark.parametrize(
+    ("events", "replies"),
+    [
+        ([chunk("Hel")], 1),
+        ([chunk("Hel"), event({"id": "c", "choices": [], "usage": {"prompt_tokens": 1}})], 1),
+        ([chunk("Hel", finish="")], 1),
+        ([chunk("a", finish="stop"), chunk("b", index=1)], 2),
+        ([chunk("a"), chunk("b", index=1, finish="stop")], 2),
+    ],
+    ids=["no finish reason", "usage", "an empty one", "the second of two", "the first of two"],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_unfinished_reply_is_no_answer(
+    relay: Any, hostile: Hostile, events: Any, replies: int, stream: bool
+) -> None:
+    """`[DONE]` without a finish reason for each reply is half an answer: 502 or an error event, and no turn."""
+    hostile.plays([streamed(*events, DONE)])
+    api = await relay()
+    created = await api.create()
+    found = await api.chat(created["id"], stream=stream, n=replies)
+    error = json.loads(found.data[-1])["error"] if stream else found.error
+    assert (found.status, error["code"]) == (200 if stream else 502, "InternalServiceError")
+    assert error["message"].startswith("The answer of the model's server broke off.")
+    assert api.gateway.messages(created["id"]) == (system("Be kind."),)
+    assert len(hostile.posts) == 1
+
+
 async def test_a_server_that_says_nothing_in_time(relay: Any, hostile: Hostile) -> None:
     """A call that takes too long is a 504, and no other server is made to wait as well."""
     found = await told(relay, [STALL], hostile=hostile, timeouts=0.05)

@@ -2,7 +2,7 @@
 
 A journal beside the model has a line for each chat (tokens of the prompt, tokens cached) and each restored slot.
 The answer repeats the last message, word by word. A word of the question plays a fault: `crash` ends the process in
-mid-answer, `hang` stops it there.
+mid-answer, `hang` stops it there, `cut` ends the answer without a finish reason.
 """
 
 import itertools
@@ -151,7 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
             if word == "hang":
                 os.kill(os.getpid(), signal.SIGSTOP)
                 threading.Event().wait()  # the other threads stop a moment later
-        self.event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        reason = None if "cut" in words else "stop"
+        self.event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
         self.event({**head, "choices": [], "usage": usage})
         self.chunk(b"data: [DONE]\n\n")
         self.chunk(b"")
