@@ -120,7 +120,10 @@ class UpstreamEngine:
                 server.note(None)
                 failures.check_replies(len(answer.choices), prompt.replies)
                 return
-            server.note(failure if failures.blames_server(failure) else None)
+            if failures.blames_server(failure):
+                server.note(failure)
+            elif failures.shows_health(failure):
+                server.note(None)
             if begun or not failures.may_go_elsewhere(failure):
                 break
         raise self._refusal(failure, request.model)

@@ -44,6 +44,7 @@ __all__ = [
     "check_replies",
     "hung_up",
     "may_go_elsewhere",
+    "shows_health",
     "unreachable",
 ]
 
@@ -66,6 +67,11 @@ def blames_server(error: CtxCacheError) -> bool:
     if isinstance(error, InternalServerError):
         return error.status in _UNAVAILABLE
     return isinstance(error, APIConnectionError | StreamInterruptedError | ProtocolError)
+
+
+def shows_health(error: CtxCacheError) -> bool:
+    """Whether an error is the refusal of a server that is well: a 500 says nothing, and other errors arise here."""
+    return isinstance(error, APIStatusError) and not isinstance(error, InternalServerError)
 
 
 def may_go_elsewhere(error: CtxCacheError) -> bool:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from ctxcache.models import system
+from ctxcache.errors import APIStatusError
+from ctxcache.gateway import Prompt, UpstreamEngine
+from ctxcache.models import ChatRequest, system, user
 from tests.hostile import (
     CLOSE,
     DONE,
@@ -292,6 +294,40 @@ async def test_a_server_is_tried_again_after_a_pause(relay: Any, hostile: Hostil
     assert (statuses, len(hostile.posts)) == ([503] * 3, 3)
     time.now += 1
     assert [(await api.chat(context_id)).status for _ in range(2)] == [200, 200]
+
+
+async def ask(engine: UpstreamEngine, **fields: Any) -> str:
+    """Return the refusal of a chat."""
+    request = ChatRequest(context_id="ctx-1", model="m", messages=[user("Hi")], **fields)
+    prompt = Prompt(request=request, context=(), context_tokens=0, question=request.messages)
+    with pytest.raises(APIStatusError) as refused:
+        async for _ in engine.generate(prompt):
+            pass
+    return refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("between", "fields", "asked"),
+    [([[refusal(500)]], {}, 4), ([], {"user": "\ud800"}, 3)],
+    ids=["a failure of the request or the server", "a request that is not sent"],
+)
+async def test_what_tells_nothing_of_a_server(hostile: Hostile, between: Any, fields: Any, asked: int) -> None:
+    """Neither a 500 nor a request that cannot be sent is a sign of health: the failures around count in a row."""
+    hostile.plays([refusal(503)], [refusal(503)], *between, [refusal(503)])
+    engine = UpstreamEngine(hostile.url, kind="openai")
+    for given in ({}, {}, fields, {}):
+        assert "can be reached" not in await ask(engine, **given)
+    assert await ask(engine) == "No server of the model can be reached."
+    assert len(hostile.posts) == asked
+    await engine.aclose()
+
+
+async def test_a_refusal_is_a_sign_of_health(relay: Any, hostile: Hostile) -> None:
+    """A server that refuses a request is well: failures before and after are not in a row."""
+    hostile.plays([refusal(503)], [refusal(503)], [refusal(429)], [refusal(503)], OK)
+    api = await relay()
+    (context_id,) = await contexts(api, 1)
+    assert [(await api.chat(context_id)).status for _ in range(5)] == [503, 503, 429, 503, 200]
 
 
 async def test_a_probe_brings_a_server_back(relay: Any, hostile: Hostile, naps: Naps, time: Time) -> None:
