@@ -168,10 +168,12 @@ class APIConnectionError(CtxCacheError):
     Attributes:
         sent: whether the request had been sent by then, and so may have run.
         hopeless: whether another attempt cannot help (a bad certificate, the end of `Timeouts.pool` or `total`).
+        local: whether this machine lacked a file descriptor or memory for the connection; the server is not to blame.
     """
 
     sent: bool = False
     hopeless: bool = False
+    local: bool = False
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):

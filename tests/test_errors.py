@@ -31,6 +31,7 @@ DETAILS = {
     "headers": {"x-ratelimit-remaining-requests": "0"},
     "sent": True,
     "hopeless": True,
+    "local": True,
     "limit": "idle",
     "seconds": 2.5,
     "field": "ttl",

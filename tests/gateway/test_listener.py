@@ -5,13 +5,14 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from ctxcache.gateway.listener import Listener, listen
 
+from ..descriptors import no_file_descriptors
 from .loops import NoReaders
 
 LOCAL = (socket.AF_INET, ("127.0.0.1", 0))
@@ -192,18 +193,6 @@ def test_an_event_loop_that_cannot_watch_sockets_will_do() -> None:
 
     with asyncio.Runner(loop_factory=NoReaders) as runner:
         runner.run(serve())
-
-
-@contextlib.contextmanager
-def no_file_descriptors() -> Iterator[None]:
-    """Let this process open no more files."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def accept_without_file_descriptors(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,5 +1,6 @@
 """Translates the exceptions of the libraries below into errors of this package, by a single table."""
 
+import errno
 import os
 import ssl
 from collections.abc import Callable
@@ -12,9 +13,10 @@ from yarl import URL
 from ...config import Secret, Timeouts
 from ...errors import APIConnectionError, APITimeoutError, CtxCacheError, ProtocolError
 
-__all__ = ["FOREIGN", "translate"]
+__all__ = ["FOREIGN", "is_local", "translate"]
 
 _TEXT_SHOWN: Final = 500
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 def translate(error: BaseException, timeouts: Timeouts, key: Secret, *, sent: bool) -> CtxCacheError:
@@ -23,7 +25,15 @@ def translate(error: BaseException, timeouts: Timeouts, key: Secret, *, sent: bo
         return APITimeoutError.of("connect", timeouts.connect)
     what, make = next((what, make) for kinds, what, make in _TABLE if isinstance(error, kinds))
     reason = " ".join(str(_reason(error)).split())
-    return make(key.redact(f"{what}: {reason}" if reason else what)[:_TEXT_SHOWN], sent)
+    failure = make(key.redact(f"{what}: {reason}" if reason else what)[:_TEXT_SHOWN], sent)
+    if isinstance(failure, APIConnectionError) and is_local(error):
+        failure.local = True
+    return failure
+
+
+def is_local(error: BaseException) -> bool:
+    """Whether an exception of a library tells that this machine has no file descriptor or memory left."""
+    return getattr(error, "errno", None) in _SHORTAGES
 
 
 def _reason(error: BaseException) -> str:

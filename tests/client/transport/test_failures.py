@@ -16,6 +16,7 @@ from ctxcache import (
     Retry,
 )
 
+from ...descriptors import no_file_descriptors
 from ...gateway.raw import PYTHON_PARSER
 from ...hostile import CHAT, CLOSE, RESET, head
 from ..calling import failure, read
@@ -35,6 +36,18 @@ async def test_plain_server_behind_https(hostile, session_for):
     error = await failure(session_for(SimpleNamespace(url=hostile.url.replace("http", "https"))).chat.create(**CHAT))
     assert type(error) is APIConnectionError
     assert error.hopeless
+
+
+async def test_a_process_without_file_descriptors(hostile, session_for):
+    """A process that can open no socket is to blame itself, and `local` says so; an unreachable server is not."""
+    session = session_for(hostile)
+    with no_file_descriptors():
+        error = await failure(session.chat.create(**CHAT))
+    assert type(error) is APIConnectionError
+    assert (error.local, error.sent, hostile.posts) == (True, False, [])
+    assert "Too many open files" in error.message
+    await hostile.__aexit__()
+    assert not (await failure(session.chat.create(**CHAT))).local
 
 
 def instance(kind):

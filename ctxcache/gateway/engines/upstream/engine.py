@@ -117,13 +117,10 @@ class UpstreamEngine:
             except CtxCacheError as error:
                 failure = error
             else:
-                server.note(None)
+                _note(server, None)
                 failures.check_replies(len(answer.choices), prompt.replies)
                 return
-            if failures.blames_server(failure):
-                server.note(failure)
-            elif failures.shows_health(failure):
-                server.note(None)
+            _note(server, failure)
             if begun or not failures.may_go_elsewhere(failure):
                 break
         raise self._refusal(failure, request.model)
@@ -207,7 +204,7 @@ class UpstreamEngine:
             await asyncio.gather(*(self._probe(server) for server in self._servers))
 
     async def _probe(self, server: Server) -> None:
-        server.note(await server.probe(self._prober))
+        _note(server, await server.probe(self._prober))
 
     @property
     def _prober(self) -> aiohttp.ClientSession:
@@ -215,6 +212,14 @@ class UpstreamEngine:
         if self._http is None:
             self._http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         return self._http
+
+
+def _note(server: Server, failure: CtxCacheError | None) -> None:
+    """Note how a call or a probe ended, where that says anything of the server; None for an answer."""
+    if failure is None or failures.shows_health(failure):
+        server.note(None)
+    elif failures.blames_server(failure):
+        server.note(failure)
 
 
 def _key(api_key: object) -> str:

@@ -13,6 +13,7 @@ any other 4xx                                  400 `InvalidParameter` with the s
 401, 403, any other 404, redirects             502: the gateway is set up wrongly, which the log tells
 5xx                                            503 with `Retry-After`, 504, else 502
 no connection; no answer in time               503; 504
+the gateway has no file descriptor left        503
 an answer cut off, or none of OpenAI's form    502
 =============================================  =====================================================================
 """
@@ -66,7 +67,9 @@ def blames_server(error: CtxCacheError) -> bool:
     """Whether an error tells of trouble with the server itself, not with the request."""
     if isinstance(error, InternalServerError):
         return error.status in _UNAVAILABLE
-    return isinstance(error, APIConnectionError | StreamInterruptedError | ProtocolError)
+    if isinstance(error, APIConnectionError):
+        return not error.local
+    return isinstance(error, StreamInterruptedError | ProtocolError)
 
 
 def shows_health(error: CtxCacheError) -> bool:
@@ -118,7 +121,11 @@ def as_refusal(error: CtxCacheError, model: str) -> APIStatusError:
     if isinstance(error, APITimeoutError) or isinstance(error.cause, APITimeoutError):
         return _failed(504, "The model's server did not answer in time.")
     if isinstance(error, APIConnectionError):
-        return unreachable()
+        return (
+            _failed(503, "The gateway has no file descriptor or memory for a connection.")
+            if error.local
+            else unreachable()
+        )
     if not isinstance(error, APIStatusError):
         return _failed(502, "The answer of the model's server broke off.")
     if isinstance(error, QuotaExceededError | RateLimitError):

@@ -11,6 +11,7 @@ import aiohttp
 from .... import codec
 from ....client.session import AsyncSession
 from ....client.stream import ChatStream
+from ....client.transport.failures import is_local
 from ....config import Limits, Secret, Timeouts
 from ....errors import APIConnectionError, CtxCacheError, InvalidInputError, ProtocolError
 from ....hosts import proxy_for
@@ -156,7 +157,7 @@ class Server:
         try:
             status, _ = await self._get(http, url)
         except _UNREACHABLE as error:
-            return APIConnectionError(f"the probe failed: {_problem(error)}")
+            return APIConnectionError(f"the probe failed: {_problem(error)}", local=is_local(error))
         return None if status < 500 else APIConnectionError(f"the probe failed: status {status}")
 
     async def models(self, http: aiohttp.ClientSession) -> dict[str, int | None]:

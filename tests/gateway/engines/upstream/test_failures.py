@@ -23,6 +23,7 @@ LATE = APITimeoutError.of("head", 5, sent=True)
     [
         (APIConnectionError("bad certificate", hopeless=True), True, True, 503),
         (APIConnectionError("refused"), True, True, 503),
+        (APIConnectionError("no file descriptor", local=True), False, False, 503),
         (APIConnectionError("lost", sent=True), True, True, 503),
         (APITimeoutError.of("connect", 5), True, True, 504),
         (LATE, True, False, 504),

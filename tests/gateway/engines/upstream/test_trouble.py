@@ -8,6 +8,7 @@ import pytest
 from ctxcache.errors import APIStatusError
 from ctxcache.gateway import Prompt, UpstreamEngine
 from ctxcache.models import ChatRequest, system, user
+from tests.descriptors import no_file_descriptors
 from tests.hostile import (
     CLOSE,
     DONE,
@@ -296,14 +297,14 @@ async def test_a_server_is_tried_again_after_a_pause(relay: Any, hostile: Hostil
     assert [(await api.chat(context_id)).status for _ in range(2)] == [200, 200]
 
 
-async def ask(engine: UpstreamEngine, **fields: Any) -> str:
-    """Return the refusal of a chat."""
-    request = ChatRequest(context_id="ctx-1", model="m", messages=[user("Hi")], **fields)
+async def ask(engine: UpstreamEngine, context_id: str = "ctx-1", **fields: Any) -> str:
+    """Return the text of an answer, or the message of the refusal."""
+    request = ChatRequest(context_id=context_id, model="m", messages=[user("Hi")], **fields)
     prompt = Prompt(request=request, context=(), context_tokens=0, question=request.messages)
-    with pytest.raises(APIStatusError) as refused:
-        async for _ in engine.generate(prompt):
-            pass
-    return refused.value.message
+    try:
+        return "".join([piece.text async for batch in engine.generate(prompt) for piece in batch])
+    except APIStatusError as refused:
+        return refused.message
 
 
 @pytest.mark.parametrize(
@@ -319,6 +320,24 @@ async def test_what_tells_nothing_of_a_server(hostile: Hostile, between: Any, fi
         assert "can be reached" not in await ask(engine, **given)
     assert await ask(engine) == "No server of the model can be reached."
     assert len(hostile.posts) == asked
+    await engine.aclose()
+
+
+async def test_a_gateway_without_file_descriptors(hostile: Hostile, second: Hostile, naps: Naps) -> None:
+    """No server is blamed for a shortage of the gateway's own, by a call or by a probe: each is called right after."""
+    hostile.plays(*[OK] * 8)
+    second.plays(*[OK] * 8)
+    engine = UpstreamEngine([hostile.url, second.url], kind="openai", sleep=naps)
+    await engine.start()
+    with no_file_descriptors():
+        for _ in range(4):
+            assert await ask(engine) == "The gateway has no file descriptor or memory for a connection."
+        for round_ in range(1, 5):
+            naps.wake.set()
+            await hostile.until(lambda: naps.naps == round_ + 1)  # noqa: B023  # called at once
+    assert [await ask(engine, f"ctx-{number}") for number in range(8)] == ["ok"] * 8
+    assert hostile.posts
+    assert second.posts
     await engine.aclose()
 
 
