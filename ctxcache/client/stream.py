@@ -50,6 +50,7 @@ class ChatStream(StreamedAnswer):
         done: whether the answer came whole and was iterated over to the end.
         usage: the usage, from any chunk of the stream; None before that chunk, or if the gateway sends none.
         request_id, log_id, client_request_id, headers, status: of the answer, None until the stream is opened.
+        context_id: the context that the chat runs on; None until the stream is opened.
 
     Raises, from iterating:
         StreamInterruptedError: the stream ended early; `partial` is the completion so far.
@@ -340,6 +341,11 @@ class ChatStream(StreamedAnswer):
         return self._ids.get("client_request_id")
 
     @property
+    def context_id(self) -> str | None:
+        """The context that the chat runs on."""
+        return None if self._call is None or self._exchange is None else self._call.request.context_id
+
+    @property
     def headers(self) -> Mapping[str, str] | None:
         """The headers of the response: names in any case."""
         return None if self._exchange is None else self._exchange.head
@@ -365,4 +371,5 @@ class ChatStream(StreamedAnswer):
 
     def partial(self) -> ChatCompletion:
         """Return the completion so far, folded; an unfinished choice has `finish_reason` None."""
-        return self._fold.completion(**self._ids, head=NO_HEAD if self._exchange is None else self._exchange.head)
+        head = NO_HEAD if self._exchange is None else self._exchange.head
+        return self._fold.completion(**self._ids, context_id=self.context_id, head=head)

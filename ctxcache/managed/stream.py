@@ -288,6 +288,11 @@ class ManagedStream(StreamedAnswer):
         return None if self._stream is None else self._stream.client_request_id
 
     @property
+    def context_id(self) -> str | None:
+        """The context that the chat runs on; None until the stream is opened."""
+        return None if self._stream is None else self._stream.context_id
+
+    @property
     def headers(self) -> Mapping[str, str] | None:
         """The headers of the response: names in any case; None until the stream is opened."""
         return None if self._stream is None else self._stream.headers

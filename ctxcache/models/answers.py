@@ -251,6 +251,8 @@ class ChatCompletion(_Answer):
         choices: the replies by index; `n` of them.
         usage: None where the service sent none (a stream without `include_usage`).
         object, created, model, service_tier: as sent; `created` in Unix seconds.
+        context_id: the context that the chat ran on: of a `Prefix`, the context of the last attempt. None for an object
+            made by hand.
         request_id, log_id, client_request_id: as in `Context`.
         raw_json: the JSON as received; b"" for an object made by hand or folded from chunks.
         headers, status: of the response, such as `headers["x-ratelimit-remaining-requests"]`.
@@ -263,6 +265,7 @@ class ChatCompletion(_Answer):
     choices: tuple[Choice, ...] = ()
     usage: Usage | None = None
     service_tier: str | None = None
+    context_id: str | None = attrs.field(default=None, eq=False, repr=False, metadata=BESIDE)
     request_id: str | None = attrs.field(default=None, eq=False, metadata=BESIDE)
     log_id: str | None = attrs.field(default=None, eq=False, repr=False, metadata=BESIDE)
     client_request_id: str | None = attrs.field(default=None, eq=False, repr=False, metadata=BESIDE)

@@ -137,7 +137,7 @@ class Endpoints:
         answer = await held.prefix.ask(rest, **options)
         body = answers.completion(answer, chat.model, *new)
         ids = _ids(answer.request_id, answer.log_id)
-        return json_response(body, {**headers, **ids, _WAY: _way(held)})
+        return json_response(body, {**headers, **ids, _WAY: _way(held, answer.context_id)})
 
     def _new_answer(self, chat: Chat) -> tuple[str, int]:
         return f"chatcmpl-{secrets.token_hex(12)}", int(self._clock())
@@ -169,7 +169,7 @@ async def _relay(
     """
     first = chunks.encode([await anext(stream), *stream.take_ready()])
     ids = _ids(stream.request_id, stream.log_id)
-    response = web.StreamResponse(headers={**headers, **ids, **_EVENTS, _WAY: _way(held)})
+    response = web.StreamResponse(headers={**headers, **ids, **_EVENTS, _WAY: _way(held, stream.context_id)})
     if request.version < HttpVersion11:
         response.force_close()  # without chunks, the end of the connection is the end of the answer
     try:
@@ -188,12 +188,10 @@ async def _relay(
     return response
 
 
-def _way(held: HeldPrefix) -> str:
+def _way(held: HeldPrefix, context_id: str | None) -> str:
     """Say which way a chat went."""
-    context = held.prefix.context
-    if context is None:  # ended while the answer was on its way
-        return "hit"
-    return f"{'created' if held.tell_created() else 'hit'}; {ascii(context.id)[1:-1]}"
+    context_id = context_id or ""
+    return f"{'created' if held.tell_created(context_id) else 'hit'}; {ascii(context_id)[1:-1]}"
 
 
 def _ids(request_id: str | None, log_id: str | None) -> Headers:

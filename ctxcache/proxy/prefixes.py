@@ -55,12 +55,12 @@ class HeldPrefix:
         finally:
             self.users -= 1
 
-    def tell_created(self) -> bool:
-        """Whether the context was created here and no chat was told so before."""
+    def tell_created(self, context_id: str) -> bool:
+        """Whether the context of a chat is the present one, was created here, and no chat was told so before."""
         context = self.prefix.context
-        if context is None or context.id == self._told_id:
+        if context is None or context.id != context_id or context_id == self._told_id:
             return False
-        self._told_id = context.id
+        self._told_id = context_id
         return context.client_request_id is not None  # else another process created the context
 
 

@@ -177,6 +177,8 @@ async def test_ids_of_answers(hostile, session):
     bare = await session.chat.create(**CHAT, serialize=False)
     assert (context.request_id, context.log_id) == ("r1", "l1") == (reply.request_id, reply.log_id)
     assert (bare.request_id, bare.log_id) == (None, None)
+    assert reply.context_id == CHAT["context_id"]
+    assert "context_id" not in reply.to_dict()
 
 
 async def test_ids_of_errors(hostile, session):

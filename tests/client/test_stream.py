@@ -63,6 +63,7 @@ async def test_whole(hostile, session):
     assert (completion.text, completion.finish_reason, completion.id) == (STORY_TEXT, "stop", "c-1")
     assert completion.usage == stream.usage
     assert (stream.request_id, stream.log_id) == ("req-1", "log-1") == (completion.request_id, completion.log_id)
+    assert stream.context_id == CHAT["context_id"] == completion.context_id
     assert stream.client_request_id == hostile.posts[0].headers["x-client-request-id"] == completion.client_request_id
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from ctxcache import SQLiteStore
 from ctxcache.gateway import Gateway
@@ -82,6 +83,35 @@ async def test_expired_context_is_replaced(front: Front, gateway: Gateway, engin
     assert answer.headers["X-Ctxcache"].endswith(engine.contexts[1].id)
     assert b"two" in answer.body
     assert len(engine.prompts) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_header_names_the_context_of_the_answer(upstream: Upstream, before: Before, stream: bool) -> None:
+    """A chat names the context that answered, though another chat has found that one gone and made a successor."""
+    front = await before(upstream.url)
+    arrived, may_answer = asyncio.Event(), asyncio.Event()
+    choice = {"index": 0, "finish_reason": "stop", "delta" if stream else "message": {"content": "Hi"}}
+    reply = json.dumps({"choices": [choice]})
+
+    async def answer(request: web.Request) -> web.Response:
+        body = await request.json()
+        if body["messages"][0]["content"] == "slow":
+            arrived.set()
+            await may_answer.wait()
+        elif body["context_id"] == "ctx-1":
+            return web.json_response({"error": {"code": "NotFound.Context", "message": "gone"}}, status=404)
+        if stream:
+            return web.Response(text=f"data: {reply}\n\ndata: [DONE]\n\n", content_type="text/event-stream")
+        return web.Response(text=reply, content_type="application/json")
+
+    upstream.answers["/v1/context/chat/completions"] = answer
+    upstream.say("/context/create", b'{"id": "ctx-1"}')
+    slow = asyncio.create_task(front.chat(marked("slow", stream=stream)))
+    await arrived.wait()
+    upstream.say("/context/create", b'{"id": "ctx-2"}')
+    assert (await front.chat(marked("quick", stream=stream))).headers["X-Ctxcache"] == "created; ctx-2"
+    may_answer.set()
+    assert (await slow).headers["X-Ctxcache"] == "hit; ctx-1"
 
 
 async def test_client_that_leaves_ends_the_call(front: Front, engine: NotedEngine) -> None:

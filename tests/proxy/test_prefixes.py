@@ -135,9 +135,10 @@ async def test_refusal(table: Table, clock: Clock) -> None:
 async def test_a_created_context_is_told_of_once(table: Table, clock: Clock) -> None:
     """Of the chats over a new context one is told so, and of its successor again."""
     held = chosen(table(), chat("a", "-"))
-    assert not held.tell_created()
-    await held.prefix.warm()
-    assert [held.tell_created() for _ in range(3)] == [True, False, False]
+    assert not held.tell_created("ctx-0")
+    first = (await held.prefix.warm()).id
+    assert [held.tell_created(first) for _ in range(3)] == [True, False, False]
     clock.now += 4000
-    await held.prefix.warm()
-    assert [held.tell_created() for _ in range(2)] == [True, False]
+    second = (await held.prefix.warm()).id
+    assert [held.tell_created(second) for _ in range(2)] == [True, False]
+    assert not held.tell_created(first)

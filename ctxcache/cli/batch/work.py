@@ -147,9 +147,8 @@ class Work:
     async def _ask(self, question: NumberedQuestion, retry: Retry) -> ChatCompletion:
         options = {**self._sampling, **question.options}
         answer = await self._prefix.ask(question.messages, retry=retry, **options)
-        context = self._prefix.context
         # At once, so that Ctrl-C loses no answer.
-        self.journal.write(question, answer, None if context is None else context.id, self.clock())
+        self.journal.write(question, answer, answer.context_id, self.clock())
         return answer
 
     def _note(self, answer: "Answer[NumberedQuestion]", progress: Progress) -> None:

@@ -19,6 +19,7 @@ from ...models import (
     ToolDict,
     read_messages,
 )
+from ...response_head import ResponseHead
 from ..call import Call
 from ..calls import Calls
 from ..stream import ChatStream
@@ -285,7 +286,12 @@ class ChatEndpoint:
             CtxCacheError: as `create`.
         """
         call = self._begin(prepared, context, before, waited, urgent, on_pause)
-        return await self._calls.send(call, partial(wire.read_completion, replies=prepared.replies))
+
+        def read(body: bytes, ids: Mapping[str, Any], head: ResponseHead) -> ChatCompletion:
+            named = {**ids, "context_id": call.request.context_id}
+            return wire.read_completion(body, named, head, replies=prepared.replies)
+
+        return await self._calls.send(call, read)
 
     async def open_stream(
         self,

@@ -41,6 +41,18 @@ async def test_a_context_found_gone_is_made_anew_and_the_call_repeated(prefix, s
     ]
 
 
+async def test_answers_name_the_context_of_the_last_attempt(prefix, service):
+    """Where a call was repeated on a new context, the answer names that one, and keeps the name when more follow."""
+    await prefix.warm()
+    service.expire()
+    answer = await prefix.ask("?")
+    service.expire()
+    stream = prefix.stream("?")
+    assert stream.context_id is None
+    folded = await stream.finish()
+    assert (answer.context_id, stream.context_id, folded.context_id) == ("ctx-2", "ctx-3", "ctx-3")
+
+
 @pytest.mark.parametrize("way", ["ask", "stream"])
 async def test_where_every_context_is_gone_at_once_there_is_no_loop(prefix, service, way):
     """Two creates and two POSTs, then the error; the next call does the same again."""
