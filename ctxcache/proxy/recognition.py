@@ -93,8 +93,13 @@ class Registry:
         marks = set(marked)
         ends = range(1, len(messages)) if self._learner else marks | self._lengths.get(model, set())
         allowed = {end for end in ends if 0 < end < len(messages) and messages[end - 1].role != "assistant"}
-        keys = _keys(model, messages, allowed)
-        learned = set() if self._learner is None else self._learner.learn(keys.values())
+        learned: set[bytes] = set()
+        if self._learner is None:
+            keys = _keys(model, messages, allowed)
+        else:
+            keys = _keys(model, messages, {*allowed, len(messages)})
+            whole, _ = keys.pop(len(messages))
+            learned = self._learner.learn(keys.values(), whole)
         found = (Beginning(keys[end][0], end, keys[end][0] in self._keys) for end in sorted(keys, reverse=True))
         return tuple(one for one in found if one.registered or one.length in marks or one.key in learned)
 
