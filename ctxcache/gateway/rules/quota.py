@@ -41,8 +41,11 @@ class Quota:
         """Take `more` bytes for a context that holds so many already.
 
         Raises:
-            APIStatusError: a bound would be passed; nothing is taken.
+            APIStatusError: a bound would be passed; nothing is taken. Never for nothing more, as for a question on a
+                prefix: stored replies may have passed a bound.
         """
+        if more == 0:
+            return
         if held + more > self.max_context_memory:
             raise context_full(held + more, self.max_context_memory)
         if self.memory + more > self.max_memory:

@@ -52,6 +52,19 @@ def test_a_field_that_has_no_tokens_is_bounded(table: ContextTable, quota: Quota
     assert (quota.contexts, quota.memory) == (0, 0)
 
 
+def test_a_prefix_answers_beyond_the_bound(table: ContextTable, quota: Quota) -> None:
+    """A chat on a prefix stores nothing, and so is accepted after a reply to a session has passed the bound."""
+    prefix = create(table, 9_000, mode="common_prefix")
+    session = create(table, 8_000)
+    answer(begin(table, session), "x" * 90)
+    quota.max_memory = quota.memory - 1
+    with pytest.raises(QuotaExceededError):
+        begin(table, session)
+    answer(begin(table, prefix, 100))
+    with pytest.raises(QuotaExceededError):
+        create(table)
+
+
 def test_all_contexts_together_are_bounded(table: ContextTable, quota: Quota, clock: Any) -> None:
     """Contexts within their own bound are refused beyond the bound in sum, until one has expired."""
     create(table, 8_000)
