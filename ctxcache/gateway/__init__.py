@@ -3,6 +3,7 @@
 ::
 
     server      Gateway: settings, start and end                       ─┐
+    serving     one run of a server, every step undone at the end       │
     listener    the sockets: accepts connections, and cuts them         │
     connection  aiohttp's side of one connection                        │
     app         every request: ids, route, key, log                     │ asyncio and

@@ -5,26 +5,25 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, Self
 
 from .. import checks
 from ..config import Secret, hide
-from ..errors import APIConnectionError, InvalidInputError, SessionError
+from ..errors import InvalidInputError, SessionError
 from ..keywords import suggest_keywords
 from ..models import Message
 from .app import App
 from .bodies import Bodies
 from .collection import Freezer
-from .connection import Connections
 from .endpoints import Endpoints
 from .engines import Engine, ScriptedEngine
 from .limits import GatewayLimits
-from .listener import Listener
 from .rules import refusals
 from .rules.allowed_hosts import AllowedHosts
 from .rules.quota import Quota
 from .rules.table import ContextTable
-from .serving import checked_key, local_url, new_key, open_listener
+from .serving import Run, checked_key, local_url, new_key
 
 __all__ = ["MODELS", "WINDOW", "Gateway"]
 
@@ -63,7 +62,7 @@ class Gateway:
         InvalidInputError: for an argument out of range.
     """
 
-    _running: tuple[Listener, Connections] | None = None  # on the class: a failed constructor leaves a repr that works
+    _run: Run | None = None  # the last; on the class: a failed constructor leaves a repr that works
 
     @suggest_keywords
     def __init__(
@@ -105,7 +104,7 @@ class Gateway:
         self._app: Final = App(self._endpoints, key, clock, AllowedHosts.of(self._host, allowed_hosts))
 
     def __repr__(self) -> str:
-        return f"Gateway({repr(self.base_url) if self._running else 'not running'})"
+        return f"Gateway({repr(self.base_url) if self._run and self._run.listening else 'not running'})"
 
     @property
     def api_key(self) -> str:
@@ -132,24 +131,13 @@ class Gateway:
         """Listen. A closed gateway may be started again, with the same port and contexts.
 
         Raises:
-            SessionError: the gateway is running.
+            SessionError: the gateway is running, starting or closing, or was closed before the start had ended.
             APIConnectionError: the address cannot be listened on (port in use, no such address, not allowed).
         """
-        if self._running is not None:
+        if self._run is not None and not self._run.ended:
             raise SessionError("the gateway is running already")
-        await self._call_engine("start")
-        connections = Connections(self._app, self._limits)
-        try:
-            listener = await open_listener(self._host, self._port, connections)
-        except APIConnectionError:
-            await self._call_engine("aclose")
-            raise
-        if self._running is not None:  # by another task, meanwhile
-            await listener.aclose()
-            raise SessionError("the gateway is running already")
-        self._running = listener, connections
-        self._port = listener.port
-        connections.start()
+        run = self._run = Run("the gateway", self._app, self._limits, self._leave_seconds)
+        self._port = await run.start(self._host, self._port, partial(self._call_engine, "start"), self._end)
 
     async def aclose(self, *, grace: float | None = None) -> None:
         """Stop, and leave no task and no socket. May be repeated: a second call cuts a grace short.
@@ -163,26 +151,18 @@ class Gateway:
             InvalidInputError: for a grace that is no number from 0 up.
         """
         seconds = None if grace is None else checks.number("grace", grace, 0)
-        running = self._running
-        if running is None:
+        run = self._run
+        if run is None:
             return
         try:
-            if seconds is not None:
-                await self._finish(*running, seconds)
+            if seconds is not None and run.listening:
+                await run.drain(seconds)
+                self._endpoints.interrupt(refusals.shutting_down())
+                await run.drain(self._leave_seconds)
         finally:
-            if self._running is running:  # else another task has cut the grace short
-                self._running = None
-                await self._cut(*running)
+            await run.aclose()
 
-    async def _finish(self, listener: Listener, connections: Connections, seconds: float) -> None:
-        await listener.stop()
-        await connections.drain(seconds)
-        self._endpoints.interrupt(refusals.shutting_down())
-        await connections.drain(self._leave_seconds)
-
-    async def _cut(self, listener: Listener, connections: Connections) -> None:
-        await listener.aclose()
-        await connections.aclose(self._leave_seconds)
+    async def _end(self) -> None:
         self._bodies.close()
         await self._call_engine("aclose")
 

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Self
@@ -14,10 +15,8 @@ from ..errors import InvalidInputError, SessionError
 from ..gateway import GatewayLimits
 from ..gateway.app import App
 from ..gateway.bodies import Bodies
-from ..gateway.connection import Connections
-from ..gateway.listener import Listener
 from ..gateway.rules.allowed_hosts import AllowedHosts
-from ..gateway.serving import checked_key, local_url, new_key, open_listener
+from ..gateway.serving import Run, checked_key, local_url, new_key
 from ..keywords import suggest_keywords
 from ..managed import Prefix, Store
 from ..models import Message, read_messages, system
@@ -67,7 +66,7 @@ class Proxy:
         InvalidInputError: for an argument out of range.
     """
 
-    _running: tuple[Listener, Connections] | None = None  # on the class: a failed constructor leaves a repr that works
+    _run: Run | None = None  # the last; on the class: a failed constructor leaves a repr that works
 
     @suggest_keywords
     def __init__(
@@ -98,6 +97,7 @@ class Proxy:
         self._host: Final = checks.string("host", host)
         self._port = checks.whole("port", port, 0, 65535)
         self._api_key: Final = key
+        self._closed = False
         self._limits: Final = checks.instance("limits", limits, GatewayLimits, "GatewayLimits")
         self._bodies: Final = _bodies(limits)
         make = partial(Prefix, self._session, ttl=ttl, store=store, clock=clock)
@@ -109,7 +109,7 @@ class Proxy:
         self._app: Final = App(endpoints, key, clock, AllowedHosts.of(self._host, allowed_hosts))
 
     def __repr__(self) -> str:
-        return f"Proxy({repr(self.base_url) if self._running else 'not running'})"
+        return f"Proxy({repr(self.base_url) if self._run and self._run.listening else 'not running'})"
 
     @property
     def api_key(self) -> str:
@@ -141,26 +141,23 @@ class Proxy:
         """Listen. A closed proxy stays closed.
 
         Raises:
-            SessionError: the proxy is running, or was closed.
+            SessionError: the proxy is running or starting, or was closed.
             APIConnectionError: the address cannot be listened on (port in use, no such address, not allowed).
         """
-        if self._running is not None or self._session.closed:
-            raise SessionError("the proxy is running already" if self._running else "the proxy is closed")
-        connections = Connections(self._app, self._limits)
-        self._running = await open_listener(self._host, self._port, connections), connections
-        self._port = self._running[0].port
-        connections.start()
+        if self._closed or (self._run is not None and not self._run.ended):
+            raise SessionError("the proxy is closed" if self._closed else "the proxy is running already")
+        run = self._run = Run("the proxy", self._app, self._limits, _LEAVE_SECONDS)
+        self._port = await run.start(self._host, self._port)
 
     async def aclose(self) -> None:
         """Stop at once: cut connections, abandon answers under way, leave no task and no socket. May be repeated."""
-        running, self._running = self._running, None
-        if running is not None:
-            listener, connections = running
-            await listener.aclose()
-            await connections.aclose(_LEAVE_SECONDS)
-        self._bodies.close()
-        await self._plain.aclose()
-        await self._session.aclose()
+        self._closed = True
+        async with AsyncExitStack() as steps:  # each step is taken, even if one before is cancelled
+            steps.push_async_callback(self._session.aclose)
+            steps.push_async_callback(self._plain.aclose)
+            steps.callback(self._bodies.close)
+            if self._run is not None:
+                steps.push_async_callback(self._run.aclose)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -91,6 +91,27 @@ async def test_start_and_end() -> None:
         await proxy.start()
 
 
+async def test_one_start_at_once() -> None:
+    """Of two starts at once one is refused, and the close leaves no socket open."""
+    proxy = Proxy(UPSTREAM_KEY, URL)
+    outcomes = await asyncio.gather(proxy.start(), proxy.start(), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None), SessionError]
+    await proxy.aclose()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", proxy.port)
+
+
+async def test_close_ends_a_start_under_way() -> None:
+    """A proxy that is closed while starting does not run."""
+    proxy = Proxy(UPSTREAM_KEY, URL)
+    start = asyncio.create_task(proxy.start())
+    await asyncio.sleep(0)
+    await proxy.aclose()
+    with pytest.raises(SessionError, match="the proxy was closed before the start had ended"):
+        await start
+    assert repr(proxy) == "Proxy(not running)"
+
+
 async def test_port_in_use() -> None:
     """A port in use is an error of the family."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -142,5 +142,8 @@ class ManagedEngine(Engine, Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Let go of everything: the gateway closes, and may be started again. Called after the last `generate`."""
+        """Let go of everything: the gateway closes, and may be started again.
+
+        Called after the last `generate`, and after a `start` that failed or was cancelled.
+        """
         ...
