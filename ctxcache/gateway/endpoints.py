@@ -1,20 +1,21 @@
 """The endpoints: a request is read, the rules are asked, the engine answers."""
 
+import asyncio
 import operator
 import secrets
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, cast
 
 import attrs
 from aiohttp import web
 
-from ..errors import APIStatusError
 from ..models import ChatRequest, ContextRequest
 from ..wire import CHAT_PATH, CREATE_PATH
 from .bodies import Bodies, Headers, Received, Routes, json_response
 from .engines import Engine, NewContext
 from .generation import Generation
-from .rules import answers
+from .rules import answers, refusals
 from .rules.sizes import SizedMessage
 from .rules.table import AcceptedChat, ContextTable, ServedContext
 from .streaming import StreamedAnswer
@@ -53,6 +54,7 @@ class Endpoints:
         self._chunks_per_write: Final = chunks_per_write
         self._client: Final = client
         self._generations: Final[set[Generation]] = set()
+        self._waiting: Final[set[asyncio.Task[Any]]] = set()  # for the rest of a request, or for the engine to prepare
 
     @property
     def routes(self) -> Routes:
@@ -69,14 +71,15 @@ class Endpoints:
 
     async def create(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
         """Create a context."""
-        with self._bodies.reserve() as reservation:
-            received = await self._bodies.read(ContextRequest, request, reservation)
-            created = self._table.create(received.request, await self._counted(received))
-        try:
-            await self._prepare(created)
-        except BaseException:
-            self._table.expire(created.id)  # no client knows the id
-            raise
+        with self._interruptible():
+            with self._bodies.reserve() as reservation:
+                received = await self._bodies.read(ContextRequest, request, reservation)
+                created = self._table.create(received.request, await self._counted(received))
+            try:
+                await self._prepare(created)
+            except BaseException:
+                self._table.expire(created.id)  # no client knows the id
+                raise
         return json_response(answers.context(created), headers)
 
     async def _counted(self, received: Received[Any]) -> Sequence[SizedMessage]:
@@ -107,8 +110,9 @@ class Endpoints:
     async def chat(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
         """Chat on a context, answered whole or in a stream."""
         with self._bodies.reserve() as reservation:
-            received = await self._bodies.read(ChatRequest, request, reservation)
-            chat = self._table.begin(received.request, await self._counted(received))
+            with self._interruptible():
+                received = await self._bodies.read(ChatRequest, request, reservation)
+                chat = self._table.begin(received.request, await self._counted(received))
             async with Generation(self._engine, chat, self._chunks_per_write, self._client) as generation:
                 self._generations.add(generation)
                 try:
@@ -119,10 +123,28 @@ class Endpoints:
                     self._generations.discard(generation)
                     chat.abandon()  # before the wait for the engine's end; no effect on a completed chat
 
-    def interrupt(self, failure: APIStatusError) -> None:
-        """End every answer under way with an error: an event in a stream, else a response."""
+    def interrupt(self) -> None:
+        """End every request under way because the gateway shuts down: with an event in a stream, else a 503."""
         for generation in self._generations:
-            generation.interrupt(failure)
+            generation.interrupt(refusals.shutting_down())
+        while self._waiting:
+            self._waiting.pop().cancel()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let `interrupt` end the block, which raises the failure then."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._waiting.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task in self._waiting or task.uncancel():
+                raise  # the client left
+        else:
+            return
+        finally:
+            self._waiting.discard(task)
+        raise refusals.shutting_down()
 
     async def _complete(self, headers: Headers, chat: AcceptedChat, generation: Generation) -> web.StreamResponse:
         while not generation.done:

@@ -19,7 +19,6 @@ from .collection import Freezer
 from .endpoints import Endpoints
 from .engines import Engine, ScriptedEngine
 from .limits import GatewayLimits
-from .rules import refusals
 from .rules.allowed_hosts import AllowedHosts
 from .rules.quota import Quota
 from .rules.table import ContextTable
@@ -157,7 +156,7 @@ class Gateway:
         try:
             if seconds is not None and run.listening:
                 await run.drain(seconds)
-                self._endpoints.interrupt(refusals.shutting_down())
+                self._endpoints.interrupt()
                 await run.drain(self._leave_seconds)
         finally:
             await run.aclose()

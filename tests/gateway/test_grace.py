@@ -123,6 +123,57 @@ async def test_an_engine_of_batches_is_ended_too(start: Any, stream: bool) -> No
     assert (b"half" in answer.body, b"shutting down" in answer.body) == (stream, True)
 
 
+@pytest.mark.parametrize("held", ["prepare", "count_tokens", "count_tokens of a chat"])
+async def test_a_wait_for_the_engine_ends_with_503(start: Any, held: str) -> None:
+    """A create and a chat that wait for the engine before anything is written are answered too, and keep nothing."""
+
+    class Slow:
+        waiting, calls = asyncio.Event(), 0
+
+        async def prepare(self, context: Any) -> None:
+            if held == "prepare":
+                await self._wait()
+
+        async def count_tokens(self, model: str, messages: Any) -> list[int]:
+            self.calls += 1
+            if held == "count_tokens" or (held != "prepare" and self.calls == 2):
+                await self._wait()
+            return [1] * len(messages)
+
+        async def _wait(self) -> None:
+            self.waiting.set()
+            await asyncio.Event().wait()
+
+        async def generate(self, prompt: Any) -> Any:
+            yield "fine"
+
+    engine = Slow()
+    api = await start(engine=engine)
+    path, body = "/context/create", {"model": MODELS[0], "messages": [{"role": "user", "content": "hi"}]}
+    if held == "count_tokens of a chat":
+        path, body = "/context/chat/completions", api.chat_body((await api.create())["id"], "hi")
+    call = asyncio.create_task(api.post(path, body))
+    async with asyncio.timeout(5):
+        await engine.waiting.wait()
+        await api.gateway.aclose(grace=0)
+        answer = await call
+    assert (answer.status, answer.error["code"]) == (503, "ServerOverloaded")
+    if "context_id" in body:
+        assert len(api.gateway.messages(body["context_id"])) == 1
+
+
+async def test_a_request_that_is_not_all_there_ends_with_503(start: Any) -> None:
+    """A request whose body is still on the way is answered, not cut."""
+    api = await start()
+    head = f"POST /v1/context/create HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {api.gateway.api_key}\r\n"
+    wanted = "Content-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+    reader, _ = await api.connect((head + wanted).encode())
+    async with asyncio.timeout(5):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await api.gateway.aclose(grace=0)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")
+
+
 async def test_an_engine_that_writes_without_a_wait_is_ended_too(start: Any) -> None:
     """An answer that never waits ends as well, though there is always more to take."""
 
