@@ -258,27 +258,28 @@ class Retry:
 
 
 def read_timeouts(value: object, base: Timeouts) -> Timeouts:
-    """Return time limits from a `Timeouts`, a number of seconds for the whole call, or None for those of `base`.
+    """Return time limits from a `Timeouts`, or seconds for the whole call; None and `UNSET` stand for those of `base`.
 
     Raises:
         InvalidInputError: for any other value.
     """
-    if value is None:
+    if value is None or value is UNSET:
         return base
     if isinstance(value, Timeouts):
         return value.over(base)
-    if isinstance(value, bool) or not isinstance(checks.plain_number(value), int | float):
+    seconds = checks.plain_number(value)
+    if isinstance(value, bool) or not isinstance(seconds, int | float):
         raise InvalidInputError.of("timeouts", value, "a Timeouts, or a number of seconds for the whole call")
-    return Timeouts(total=checks.plain_number(value)).over(base)
+    return attrs.evolve(base, total=seconds)
 
 
 def read_retry(value: object, base: Retry) -> Retry:
-    """Return a retry policy from a `Retry`, a number of retries after the first attempt, or None for `base`.
+    """Return a policy from a `Retry`, or the retries after the first attempt; None and `UNSET` stand for `base`.
 
     Raises:
         InvalidInputError: for any other value.
     """
-    if value is None:
+    if value is None or value is UNSET:
         return base
     if isinstance(value, Retry):
         return value

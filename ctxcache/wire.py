@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 
 from . import checks, codec
-from .config import UNSET, HiddenText, Retry, Timeouts, Unset, read_retry, read_timeouts
+from .config import UNSET, HiddenText, Retry, Timeouts, Unset
 from .errors import InvalidInputError, ProtocolError
 from .fold import Fold
 from .models import ChatCompletion, ChatCompletionChunk, Context, ContextRequest, Message, check_options
@@ -76,7 +76,7 @@ class PreparedChat:
         fields: the other fields as JSON, from the comma after the messages to the closing brace.
         replies: how many replies the answer will have.
         stream, repeatable, serialize, headers: as in `Request`.
-        timeouts, retry: the limits and the retry policy of this chat, in any form; None for the session's.
+        timeouts, retry: the limits and the retry policy in force.
     """
 
     messages: bytes = attrs.field(repr=False)
@@ -86,8 +86,8 @@ class PreparedChat:
     repeatable: bool
     serialize: bool | Unset
     headers: Mapping[str, str] = attrs.field(repr=False)
-    timeouts: Timeouts | float | None
-    retry: Retry | int | None
+    timeouts: Timeouts = attrs.field(repr=False)
+    retry: Retry = attrs.field(repr=False)
 
     def asking(self, messages: Iterable[Message], *, retry: Retry | None = None) -> "PreparedChat":
         """Return the same chat with other messages, and with another retry policy if given.
@@ -142,15 +142,16 @@ def prepare_chat(
     serialize: bool | Unset = UNSET,
     extra_headers: Mapping[str, str] | None = None,
     extra_body: Mapping[str, Any] | None = None,
-    timeouts: Timeouts | float | None = None,
-    retry: Retry | int | None = None,
+    timeouts: Timeouts = _TIMEOUTS,
+    retry: Retry = _RETRY,
     options: Mapping[str, Any],
 ) -> PreparedChat:
     """Check and encode a chat, for any context.
 
     Args:
-        model, stream, repeatable, serialize, extra_headers, extra_body, timeouts, retry: as in `ChatOptions`.
+        model, stream, repeatable, serialize, extra_headers, extra_body: as in `ChatOptions`.
         messages: checked already.
+        timeouts, retry: the limits and the retry policy in force.
         options: the optional fields of a `ChatRequest`, `stream` apart.
 
     Raises:
@@ -165,8 +166,6 @@ def prepare_chat(
         fields.update(extra)
     if serialize is not UNSET:
         checks.flag("serialize", serialize)
-    read_timeouts(timeouts, _TIMEOUTS)  # checks; what they are over, the session says
-    read_retry(retry, _RETRY)
     replies = fields.get("n")
     return PreparedChat(
         messages=codec.encode_messages(messages),

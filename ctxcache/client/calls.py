@@ -10,7 +10,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from .. import retry, service_errors, wire
-from ..config import UNSET, Limits, Retry, Secret, Timeouts, read_retry, read_timeouts
+from ..config import UNSET, Limits, Retry, Secret, Timeouts
 from ..errors import APITimeoutError, ContextBusyError, CtxCacheError, RateLimitError, SessionError
 from ..log import log
 from ..models import Usage
@@ -39,7 +39,7 @@ class Calls:
     """Makes the calls of a session. `retry` says which failures may be repeated.
 
     Attributes:
-        key, headers, limits, environment: the session's.
+        key, headers, timeouts, limits, policy, environment: the session's.
         notifier: calls the session's hooks.
         further_headers: those that `with_options` added, for every call.
         queues: the calls that wait for a turn on a context.
@@ -65,8 +65,8 @@ class Calls:
         self._usage = Usage()
         self.queues = ContextQueues()
         self._connect = connect
-        self._timeouts = timeouts
-        self._policy = policy
+        self.timeouts = timeouts
+        self.policy = policy
         self._client_request_id = client_request_id
         self.environment = environment
         self._ids_begin = token_hex(12)  # drawn once: the calls are numbered below it
@@ -80,7 +80,7 @@ class Calls:
     def with_options(self, timeouts: Timeouts, policy: Retry, headers: Mapping[str, str]) -> "Calls":
         """Return calls with other settings over the same connections; they do not close them."""
         other = copy.copy(self)
-        other._timeouts, other._policy = timeouts, policy
+        other.timeouts, other.policy = timeouts, policy
         other.further_headers = {**self.further_headers, **headers}
         return other
 
@@ -98,8 +98,8 @@ class Calls:
     def begin(
         self,
         request: wire.Request,
-        timeouts: Timeouts | float | None,
-        policy: Retry | int | None = None,
+        timeouts: Timeouts,
+        policy: Retry,
         *,
         waited: float = 0.0,
     ) -> Call:
@@ -107,20 +107,19 @@ class Calls:
 
         Args:
             request: the POST.
-            timeouts, policy: None for the session's.
+            timeouts, policy: those in force.
             waited: seconds that the caller has waited already, which count for `Timeouts.total`.
 
         Raises:
             SessionError: the session is closed, or belongs to another event loop.
-            InvalidInputError: `timeouts` or `policy` is of the wrong type.
         """
         self.transport()
         own_id = request.headers.get("X-Client-Request-Id", self._client_request_id)
         return Call(
             self,
             request,
-            self._timeouts if timeouts is None else read_timeouts(timeouts, self._timeouts),
-            self._policy if policy is None else read_retry(policy, self._policy),
+            timeouts,
+            policy,
             own_id or f"{self._ids_begin}{next(self._numbers):08x}",
             self.environment.clock() - waited,
         )

@@ -98,9 +98,6 @@ class _Relay(AsyncGenerator[bytes, None]):
         self._stream = stream
         self._pieces = _relayed(stream, heartbeat)
 
-    def __anext__(self) -> Coroutine[Any, Any, bytes]:
-        return self._pieces.__anext__()
-
     def asend(self, value: None) -> Coroutine[Any, Any, bytes]:
         """Return the next piece."""
         return self._pieces.asend(value)

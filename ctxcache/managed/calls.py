@@ -6,7 +6,7 @@ from typing import Any
 
 from ..client.resources.parameters import ChatParameters, given
 from ..client.session import AsyncSession
-from ..config import Retry, Timeouts, Unset, hide, read_timeouts
+from ..config import Retry, Timeouts, Unset, hide
 from ..keywords import refusing
 from ..models import (
     ChatCompletion,
@@ -16,7 +16,6 @@ from ..models import (
     ToolChoiceDict,
     ToolDict,
 )
-from ..wire import PreparedChat
 from .question import Question, refuse_own_options
 from .stream import ManagedStream
 
@@ -38,13 +37,6 @@ class ManagedCalls(ABC):
         self._session = session.with_options(chat_defaults=chat_defaults) if chat_defaults else session
         told = "stream_options" in self._session.chat.defaults
         self._stream_defaults: ChatParameters = {} if told else {"stream_options": {"include_usage": True}}
-        self._session_total = session.timeouts.total
-
-    def _total(self, prepared: PreparedChat) -> float | None:
-        """Return the seconds for the whole call, None for no limit."""
-        if prepared.timeouts is None:
-            return self._session_total
-        return read_timeouts(prepared.timeouts, self._session.timeouts).total
 
     @refusing(refuse_own_options)
     async def ask(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
+from ..config import UNSET
 from ..errors import InvalidInputError
 from ..models import Message, MessageLike, read_messages, user
 
@@ -43,7 +44,7 @@ def refuse_own_options(options: Mapping[str, Any], *further: str) -> None:
         if given is None or not isinstance(given, Mapping):
             continue
         for name in names:
-            if name in given:
+            if given.get(name, UNSET) is not UNSET:
                 raise InvalidInputError.of(
                     place.format(name), type(given[name]), "left out (the managed context sets it)"
                 )

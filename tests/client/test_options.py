@@ -29,7 +29,7 @@ def test_named_limits_only():
     assert read_timeouts(Timeouts(head=600, total=None), base) == Timeouts(connect=1, head=600, idle=5, total=None)
     assert read_timeouts(Timeouts(), base) is base
     assert read_timeouts(9, base) == Timeouts(connect=1, head=30, idle=5, total=9)
-    assert read_timeouts(None, base) is base
+    assert read_timeouts(None, base) is read_timeouts(UNSET, base) is base
     assert Timeouts() == Timeouts(connect=10, pool=None, head=600, idle=120, total=None)
 
 
@@ -39,6 +39,7 @@ def test_a_number_of_retries():
     assert read_retry(0, base) == Retry(attempts=1, first_delay=0.25)
     assert read_retry(2, base).attempts == 3
     assert read_retry(Retry(), base) == Retry()
+    assert read_retry(None, base) is read_retry(UNSET, base) is base
 
 
 async def test_numbers_as_settings(hostile, key):

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from inspect import signature
 from typing import Any
 
 import attrs
@@ -10,6 +11,7 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from ctxcache import UNSET, AsyncSession, ProtocolError, TruncationStrategy, __version__, assistant, system, user
+from ctxcache.client.resources import ContextEndpoint
 from ctxcache.client.resources.parameters import ChatParameters
 
 from ..hostile import CHAT, COMPLETION, CONTEXT, CREATE
@@ -69,6 +71,11 @@ async def test_chat(sent, key):
 
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+CREATE_OPTIONAL = [
+    name
+    for name, found in signature(ContextEndpoint.create).parameters.items()
+    if found.default is not found.empty and name != "mode"
+]
 OPTIONAL = [name for name in ChatParameters.__optional_keys__ if name not in ("repeatable", "serialize")]
 
 
@@ -90,6 +97,7 @@ class AttrsTool:
         ({"ttl": 7200.0}, {"ttl": 7200}),
         ({"ttl": timedelta(days=1)}, {"ttl": 86400}),
         ({"ttl": UNSET}, {}),
+        *[(dict.fromkeys(CREATE_OPTIONAL, none), {}) for none in (None, UNSET)],
         ({"ttl": None, "truncation_strategy": None, "extra_body": None, "extra_headers": None}, {}),
         (
             {"truncation_strategy": {"type": "last_history_tokens", "last_history_tokens": 4096}},

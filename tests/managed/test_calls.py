@@ -1,10 +1,12 @@
 """The calls of a `Prefix` and a `Conversation`: the same parameters, defaults of their own."""
 
 import contextlib
+import inspect
 
 import pytest
 
 from ctxcache import UNSET, Conversation, InvalidInputError, OutcomeUnknownError, Prefix, Retry, system
+from ctxcache.client.resources.parameters import ChatParameters
 
 from ..hostile import CLOSE, answer, chunk, streamed
 from .conversation.talk import made, says
@@ -100,6 +102,52 @@ async def test_no_default_is_none(hostile, session_for, kind):
     session = session_for(chat_defaults={"temperature": 0.5})
     await kind(session, **START, chat_defaults={"temperature": None, "stream_options": None}).ask("?")
     assert hostile.posts[1].json["temperature"] == 0.5
+
+
+@pytest.mark.parametrize("none", [None, UNSET])
+@pytest.mark.parametrize("call", [Prefix.ask, Prefix.stream, Prefix.map, Conversation.ask, Conversation.stream])
+async def test_parameters_that_are_not_given(hostile, session_for, call, none):
+    """None and `UNSET` mean "not given" for every optional parameter of a chat: the body is that of a bare call."""
+    kind = Prefix if call.__qualname__.startswith("Prefix") else Conversation
+    hostile.plays(made(), *[[streamed()] if call.__name__ == "stream" else says("a")] * 2)
+    managed = kind(session_for(), **START)
+    for options in ({"stream_options": none}, dict.fromkeys(ChatParameters.__annotations__, none)):
+        found = call(managed, ["?"] if call.__name__ == "map" else "?", **options)
+        if inspect.isawaitable(found):
+            await found
+        else:
+            async for _ in found:
+                pass
+    _, bare, full = hostile.posts
+    assert full.json == bare.json
+
+
+class Seconds:
+    """A number, as of another library, that counts how often it is read."""
+
+    reads = 0
+
+    def __index__(self) -> int:
+        self.reads += 1
+        return 20
+
+
+@pytest.mark.parametrize("kind", [Prefix, Conversation])
+async def test_time_limits_are_read_once(hostile, session_for, kind):
+    """A call reads the number of seconds once, for all parts of the call."""
+    hostile.plays(made(), says("a"), [streamed()])
+    managed = kind(session_for(), **START)
+    asked, read = Seconds(), Seconds()
+    await managed.ask("?", timeouts=asked)
+    await managed.stream("?", timeouts=read).finish()
+    assert (asked.reads, read.reads) == (1, 1)
+
+
+async def test_a_map_of_nothing_given(hostile, session_for):
+    """None means "not given" for the parameters of the map itself, too."""
+    hostile.plays(made(), says("a"))
+    manual = Prefix(session_for(), **START)
+    assert [answer.text async for answer in manual.map(["?"], concurrency=None, ordered=None)] == ["a"]
 
 
 @pytest.mark.parametrize(

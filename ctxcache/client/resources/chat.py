@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Final, Literal, Unpack, overload
 
 from ... import wire
-from ...config import UNSET, Retry, Timeouts, Unset, hide
+from ...config import UNSET, Retry, Timeouts, Unset, hide, read_retry, read_timeouts
 from ...errors import InvalidInputError
 from ...keywords import suggest_keywords, unknown_keyword
 from ...models import (
@@ -26,6 +26,8 @@ from ..stream import ChatStream
 from .parameters import ChatOptions, ChatParameters, given, hide_headers
 
 __all__ = ["ChatEndpoint"]
+
+_SETTINGS: Final = ("repeatable", "serialize", "extra_headers", "extra_body")
 
 
 class ChatEndpoint:
@@ -258,7 +260,7 @@ class ChatEndpoint:
         """
         hide_headers(options)
         if messages is None:
-            return _prepared(model, (), self._with_defaults(options, stream), stream=stream)
+            return self._prepared(model, (), options, stream=stream)
         return self._prepare(model, messages, options, stream=stream)
 
     async def send(
@@ -331,7 +333,21 @@ class ChatEndpoint:
     def _prepare(
         self, model: str, messages: Iterable[MessageLike], options: ChatParameters, *, stream: bool
     ) -> wire.PreparedChat:
-        return _prepared(model, read_messages(messages), self._with_defaults(options, stream), stream=stream)
+        return self._prepared(model, read_messages(messages), options, stream=stream)
+
+    def _prepared(
+        self, model: str, messages: Iterable[Message], options: ChatParameters, *, stream: bool
+    ) -> wire.PreparedChat:
+        given, calls = self._with_defaults(options, stream), self._calls
+        settings = {name: value for name in _SETTINGS if (value := given.pop(name, None)) not in (None, UNSET)}
+        timeouts = read_timeouts(given.pop("timeouts", None), calls.timeouts)
+        retry = read_retry(given.pop("retry", None), calls.policy)
+        for name in given:
+            if name not in ChatParameters.__annotations__:
+                raise TypeError(unknown_keyword("a chat", name, ChatOptions.__annotations__))
+        return wire.prepare_chat(
+            model, messages, stream=stream, options=given, timeouts=timeouts, retry=retry, **settings
+        )
 
     def _with_defaults(self, given: Mapping[str, Any], stream: bool) -> dict[str, Any]:
         defaults = self.defaults if stream else self._plain_defaults
@@ -375,14 +391,3 @@ class ChatEndpoint:
 
             call.choose = choose
         return call
-
-
-_SETTINGS = ("repeatable", "serialize", "extra_headers", "extra_body", "timeouts", "retry")
-
-
-def _prepared(model: str, messages: Iterable[Message], given: dict[str, Any], *, stream: bool) -> wire.PreparedChat:
-    settings = {name: value for name in _SETTINGS if (value := given.pop(name, None)) not in (None, UNSET)}
-    for name in given:
-        if name not in ChatParameters.__annotations__:
-            raise TypeError(unknown_keyword("a chat", name, ChatOptions.__annotations__))
-    return wire.prepare_chat(model, messages, stream=stream, options=given, **settings)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from ... import checks, wire
-from ...config import UNSET, Retry, Timeouts, Unset, hide
+from ...config import UNSET, Retry, Timeouts, Unset, hide, read_retry, read_timeouts
 from ...keywords import suggest_keywords
 from ...models import Context, ContextRequest, MessageLike, TruncationStrategy, TruncationStrategyDict, read_messages
 from ..call import Call
@@ -26,13 +26,13 @@ class ContextEndpoint:
         *,
         model: str,
         messages: Iterable[MessageLike],
-        mode: Literal["session", "common_prefix"] | None = "session",
+        mode: Literal["session", "common_prefix"] | Unset | None = "session",
         ttl: int | timedelta | Unset | None = None,
         truncation_strategy: TruncationStrategy | TruncationStrategyDict | Mapping[str, Any] | Unset | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-        timeouts: Timeouts | float | None = None,
-        retry: Retry | int | None = None,
+        extra_headers: Mapping[str, str] | Unset | None = None,
+        extra_body: Mapping[str, Any] | Unset | None = None,
+        timeouts: Timeouts | float | Unset | None = None,
+        retry: Retry | int | Unset | None = None,
     ) -> Context:
         """Make a context: a conversation or a prefix that the service keeps.
 
@@ -66,9 +66,13 @@ class ContextEndpoint:
             mode=UNSET if mode is None else mode,
             ttl=ttl,
             truncation_strategy=truncation_strategy,
-            extra={} if extra_body is None else checks.json_mapping("extra_body", extra_body),
+            extra={} if extra_body is None or extra_body is UNSET else checks.json_mapping("extra_body", extra_body),
         )
-        call = self._calls.begin(wire.create_request(request, self._calls.with_headers(extra_headers)), timeouts, retry)
+        call = self._calls.begin(
+            wire.create_request(request, self._calls.with_headers(extra_headers)),
+            read_timeouts(timeouts, self._calls.timeouts),
+            read_retry(retry, self._calls.policy),
+        )
         return await self._send(call, request)
 
     async def send(self, request: ContextRequest, *, watch: Callable[[Call], object]) -> Context:
@@ -81,7 +85,8 @@ class ContextEndpoint:
         Raises:
             CtxCacheError: as `create`.
         """
-        call = self._calls.begin(wire.create_request(request, self._calls.with_headers(None)), None)
+        calls = self._calls
+        call = calls.begin(wire.create_request(request, calls.with_headers(None)), calls.timeouts, calls.policy)
         call.urgent = True  # others wait for the context
         watch(call)
         return await self._send(call, request)

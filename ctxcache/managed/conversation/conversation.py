@@ -137,7 +137,7 @@ class Conversation(ManagedCalls):
     async def _ask(self, question: Question, options: ChatParameters) -> ChatCompletion:
         messages = read_question(question)
         prepared = self._prepare(messages, options)
-        total = self._total(prepared)
+        total = prepared.timeouts.total
         deadline = None if total is None else Deadline(total)
         turn = await self._dialogue.take(deadline)
         failure: CtxCacheError | None = None
@@ -160,14 +160,14 @@ class Conversation(ManagedCalls):
         messages = read_question(question)
         prepared = self._prepare(messages, options, stream=True)
         open_stream = partial(self._session.chat.open_stream, prepared)
-        return ManagedStream(StreamedTurn(self._dialogue, messages, open_stream, self._total(prepared)))
+        return ManagedStream(StreamedTurn(self._dialogue, messages, open_stream, prepared.timeouts.total))
 
     def _prepare(
         self, question: tuple[Message, ...] | None, options: ChatParameters, *, stream: bool = False
     ) -> PreparedChat:
         """Check and encode a turn, which has one answer and is never sent twice."""
         _refuse(options)
-        own: ChatParameters = {"serialize": True, **options, "repeatable": False}  # also where a default says True
+        own: ChatParameters = {**options, "serialize": True, "repeatable": False}  # also where a default says otherwise
         prepared = self._session.chat.prepare(
             model=self._keeper.template.model, messages=question, stream=stream, **own
         )

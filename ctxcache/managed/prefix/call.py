@@ -54,7 +54,7 @@ class PrefixCall(Generic[T]):
         renewal: provides the contexts.
         send: sends the call.
         pause: when the service may be called again.
-        policy: returns for how long the call may wait for the end of a pause. A call without retries does not wait.
+        policy: says for how long the call may wait for the end of a pause. A call without retries does not wait.
         total: seconds for the whole call from `begin` on, or None.
     """
 
@@ -65,7 +65,7 @@ class PrefixCall(Generic[T]):
         send: Send[T],
         *,
         pause: SharedPause,
-        policy: Callable[[], Retry],
+        policy: Retry,
         total: float | None,
     ) -> None:
         self._keeper = keeper
@@ -96,9 +96,8 @@ class PrefixCall(Generic[T]):
 
     async def _wait(self) -> None:
         """Wait for the end of a pause."""
-        policy = self._policy()
-        if policy.attempts > 1:
-            waiting = self._pause.wait(policy.max_retry_after)
+        if self._policy.attempts > 1:
+            waiting = self._pause.wait(self._policy.max_retry_after)
             await (waiting if self._deadline is None else self._deadline.wait(waiting))
 
     async def _run(self) -> T:

@@ -11,7 +11,7 @@ from ... import codec
 from ...client.hooks import RetryEvent
 from ...client.resources.parameters import ChatParameters, given, hidden_defaults, hide_headers
 from ...client.session import AsyncSession
-from ...config import UNSET, Retry, Timeouts, Unset, hide, read_retry
+from ...config import UNSET, Retry, Timeouts, Unset, hide
 from ...errors import CtxCacheError, InvalidInputError
 from ...keywords import refusing, suggest_keywords
 from ...log import one_line
@@ -51,6 +51,7 @@ _STORE: Final = ("get", "put", "touch", "forget", "lease", "release")
 _PAUSES: Final = ("pause", "paused")  # stores of before have no such methods
 
 _TIMING: Final = Timing()
+_CONCURRENCY: Final = 64  # calls of a map at once
 
 QuestionT = TypeVar("QuestionT")
 T = TypeVar("T")
@@ -134,8 +135,8 @@ class Prefix(ManagedCalls):
             self._renewal,
             send,
             pause=self._pause,
-            policy=lambda: read_retry(prepared.retry, self._session.retry),
-            total=self._total(prepared),
+            policy=prepared.retry,
+            total=prepared.timeouts.total,
         )
 
     @refusing(refuse_own_options)
@@ -143,8 +144,8 @@ class Prefix(ManagedCalls):
         self,
         questions: Iterable[QuestionT] | AsyncIterable[QuestionT],
         *,
-        concurrency: int = 64,
-        ordered: bool = False,
+        concurrency: int | None = _CONCURRENCY,
+        ordered: bool | None = False,
         temperature: float | Unset | None = None,
         top_p: float | Unset | None = None,
         n: int | Unset | None = None,
@@ -207,7 +208,9 @@ class Prefix(ManagedCalls):
             InvalidInputError: an argument is out of range.
         """
         extra_headers = hide(extra_headers)  # tracebacks may show local variables
-        return self._map(questions, concurrency, ordered, given(locals()))
+        return self._map(
+            questions, _CONCURRENCY if concurrency is None else concurrency, bool(ordered), given(locals())
+        )
 
     def _map(
         self,
@@ -226,7 +229,7 @@ class Prefix(ManagedCalls):
             questions,
             concurrency=concurrency,
             ordered=ordered,
-            retry=read_retry(prepared.retry, self._session.retry),
+            retry=prepared.retry,
             repeatable=prepared.repeatable,
             on_retry=self._tell_of_retry,
             paused=lambda: self.paused,
