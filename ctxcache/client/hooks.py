@@ -33,7 +33,7 @@ class CallEvent:
         usage: the tokens; None where the service did not say.
         error: the error raised; None after success, and for a stream closed by the reader.
         request_id, log_id, client_request_id: ids of the last answer.
-        headers: the headers of the last answer, names in any case; none where no answer came.
+        headers: the headers of the last answer, names in any case; none where no answer came. Not compared.
     """
 
     path: str
@@ -47,7 +47,7 @@ class CallEvent:
     request_id: str | None = None
     log_id: str | None = None
     client_request_id: str | None = None
-    headers: Mapping[str, str] = attrs.field(default=NO_HEAD, repr=False)
+    headers: Mapping[str, str] = attrs.field(default=NO_HEAD, eq=False, repr=False)
 
 
 @attrs.frozen(kw_only=True)

@@ -1,19 +1,26 @@
 """Hooks look on: each is told what it is for, and nothing it does reaches a call. And what a session adds up."""
 
 import asyncio
+import copy
 import logging
 
+import attrs
 import pytest
 
 from ctxcache import (
     AsyncSession,
+    AuthenticationError,
+    CallEvent,
     CompletionTokensDetails,
+    CreateEvent,
     Hooks,
     InvalidInputError,
     Limits,
+    Prefix,
     PromptTokensDetails,
     RateLimitError,
     Retry,
+    RetryEvent,
     Timeouts,
     Usage,
 )
@@ -149,6 +156,21 @@ async def test_a_hook_may_close_the_session(hostile, key):
     session = make(hostile, key, on_call=close)
     await session.chat.create(**CHAT)
     await closed.wait()
+
+
+async def test_events_can_be_counted(hostile, key):
+    """Every event is hashable, and equal to another of the same call: a hook may keep a set of them."""
+    events = []
+    hostile.plays([answer(CONTEXT)], [RESET], [answer({**COMPLETION, "usage": USAGE})], [refusal(401)])
+    hooks = dict.fromkeys(attrs.fields_dict(Hooks), events.append)
+    async with make(hostile, key, **hooks) as session:
+        manual = Prefix(session, **CREATE)
+        await manual.ask("?")
+        with pytest.raises(AuthenticationError):
+            await manual.ask("?")
+    assert {type(event) for event in events} == {CallEvent, CreateEvent, RetryEvent}
+    assert len(set(events)) == len(events)
+    assert {*events, *map(copy.copy, events)} == set(events)
 
 
 def test_hooks_are_functions():
