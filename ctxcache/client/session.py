@@ -48,7 +48,7 @@ class AsyncSession:
         timeouts: seconds for a whole call, or a `Timeouts`. Default: `Timeouts()`.
         limits: limits on connections and memory. Default: `Limits()`.
         retry: the number of retries after the first attempt, 0 for none, or a `Retry`. Default: `Retry()`.
-        headers: further headers of every request.
+        headers: further headers of every request, in place of those that the client sends itself.
         http: your own `aiohttp.ClientSession`, for TLS settings, proxies, tracing or middlewares. The pool of that
             session applies as well, the time-outs do not, and closing is up to you. By default the proxies of the
             environment are used (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`), never for this machine.

@@ -8,7 +8,7 @@ import aiohttp
 import attrs
 import pytest
 
-from ctxcache import APIStatusError, CtxCacheError, RateLimitError, Retry, StreamInterruptedError
+from ctxcache import APIStatusError, AsyncSession, CtxCacheError, RateLimitError, Retry, StreamInterruptedError
 
 from ..hostile import (
     CHAT,
@@ -52,6 +52,23 @@ async def test_of_a_context(hostile, session):
     hostile.plays([answer(CONTEXT, "X-RateLimit-Remaining-Requests: 97")])
     context = await session.context.create(**CREATE)
     assert (context.status, context.headers["X-Ratelimit-Remaining-Requests"]) == (200, "97")
+
+
+@pytest.mark.parametrize(
+    "name", ["Accept", "accept-encoding", "Authorization", "content-type", "User-Agent", "X-Client-Request-Id", "X-New"]
+)
+@pytest.mark.parametrize("own_http", [False, True])
+async def test_of_every_request(hostile, key, name, own_http):
+    """The headers of a session go with creates, chats and streams, in place of those that the client sends itself."""
+    hostile.plays([answer(CONTEXT)], [answer()], [streamed()])
+    http = aiohttp.ClientSession() if own_http else None
+    async with AsyncSession(key, hostile.url, headers={name: "text/mine"}, http=http) as session:
+        await session.context.create(**CREATE)
+        await session.chat.create(**CHAT)
+        await session.chat.stream(**CHAT).finish()
+    if http is not None:
+        await http.close()
+    assert [post.headers[name.lower()] for post in hostile.posts] == ["text/mine"] * 3
 
 
 async def test_after_copying(hostile, session):

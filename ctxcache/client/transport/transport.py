@@ -70,11 +70,12 @@ class Transport:
         self._limits = limits
         self._slots = Slots(limits.connections or math.inf)
         headers = {
+            "Accept": "application/json",  # as the API's documents recommend, for streams as well
             "Accept-Encoding": "identity",  # relays hold compressed bytes back to fill a block
-            "User-Agent": _USER_AGENT,
-            **headers,
             "Content-Type": "application/json",
+            "User-Agent": _USER_AGENT,
             "Authorization": HiddenText(f"Bearer {key.reveal()}"),
+            **headers,
         }
         self._owns_http = http is None
         if http is None:
@@ -173,12 +174,7 @@ class Transport:
     async def _post(
         self, request: Request, client_request_id: str, timeouts: Timeouts, evidence: Evidence
     ) -> aiohttp.ClientResponse:
-        headers = {
-            **self._headers,
-            "Accept": "application/json",  # as the API's documents recommend, for streams as well
-            **request.headers,
-            "X-Client-Request-Id": client_request_id,
-        }
+        headers = {**self._headers, **request.headers, "X-Client-Request-Id": client_request_id}
         timeout, limit = self._aiohttp_timeout(timeouts), timeouts.head
 
         def leaves(reader: Reader) -> None:
