@@ -11,7 +11,6 @@
     streaming   a streamed answer on its way to the client              │ live here
     bodies      request bodies within limits, JSON responses            │
     generation  the engine at work on one chat                          │
-    collection  stored messages hidden from the garbage collector       │
     engines/    Engine and Piece (write your own), ScriptedEngine,      │
                 UpstreamEngine, LlamaEngine                            ─┘
     ── below: pure, clock and randomness are parameters ──

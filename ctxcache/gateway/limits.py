@@ -50,7 +50,8 @@ class GatewayLimits:
         contexts: the most contexts at once (then 429 `QuotaExceeded`, as for the next two).
         context_bytes: the most memory for the messages of one context, every field counted. None: whatever fits the
             largest context window, and 32 MiB.
-        memory_bytes: the most memory for the messages of all contexts.
+        memory_bytes: the most memory for the messages of all contexts. A full garbage collection stops the gateway for
+            about half a microsecond a message.
 
     Raises:
         InvalidInputError: for a number out of range.

@@ -15,7 +15,6 @@ from ..keywords import suggest_keywords
 from ..models import Message
 from .app import App
 from .bodies import Bodies
-from .collection import Freezer
 from .endpoints import Endpoints
 from .engines import Engine, ScriptedEngine
 from .limits import GatewayLimits
@@ -90,7 +89,7 @@ class Gateway:
         self._limits: Final = checks.instance("limits", limits, GatewayLimits, "GatewayLimits")
         windows = _windows(models)
         largest = max(windows.values(), default=0)
-        self._contexts: Final = ContextTable(windows, clock, randbelow, _quota(limits, largest), ended, Freezer())
+        self._contexts: Final = ContextTable(windows, clock, randbelow, _quota(limits, largest), ended)
         self._bodies: Final = _bodies(limits, largest, self._contexts)
         self._endpoints: Final = Endpoints(
             self._contexts,

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Sequence
 from sys import getsizeof
 from typing import Any, Final
 
-import attrs
-
 from ...models import Message
+from ...structs import struct
 from .refusals import out_of_context
 from .tokens import NARROW, count_tokens
 
@@ -20,7 +19,7 @@ __all__ = ["SizedMessage", "measure", "tool_call_tokens", "total_memory", "total
 _OBJECTS: Final = 350  # bytes of a message's own objects
 
 
-@attrs.frozen
+@struct  # out of the garbage collector's sight, since there may be a million
 class SizedMessage:
     """A message and its sizes.
 

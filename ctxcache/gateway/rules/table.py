@@ -100,7 +100,6 @@ class AcceptedChat:
     replies: tuple[Reply, ...]
     _clock: Callable[[], float]
     _quota: Quota
-    _kept: Callable[[int], object]
     _reserved: int  # bytes of memory
     _open: bool = attrs.field(default=True, init=False)
 
@@ -130,7 +129,6 @@ class AcceptedChat:
         rolled = window.store([*self.sized, answer])
         if self.context.live:
             self._quota.memory += window.memory - before
-            self._kept(len(self.sized) + 1)
         return rolled
 
     def abandon(self) -> None:
@@ -151,7 +149,6 @@ class ContextTable:
         randbelow: randomness for ids, as `secrets.randbelow`.
         quota: how much all contexts may take.
         ended: called with the id of each context that ends.
-        kept: called with the number of messages whenever some are stored.
         removed_at_once: how many expired contexts and messages one call removes, about.
     """
 
@@ -162,7 +159,6 @@ class ContextTable:
         randbelow: Callable[[int], int],
         quota: Quota | None = None,
         ended: Callable[[str], object] = lambda _: None,
-        kept: Callable[[int], object] = lambda _: None,
         removed_at_once: int = _REMOVED_AT_ONCE,
     ) -> None:
         self.models: Final = dict(models)
@@ -170,7 +166,6 @@ class ContextTable:
         self._randbelow: Final = randbelow
         self._quota: Final = Quota() if quota is None else quota
         self._ended: Final = ended
-        self._kept: Final = kept
         self._removed_at_once: Final = removed_at_once
         self._live: dict[str, ServedContext] = {}
         self._due: list[tuple[float, str]] = []
@@ -208,7 +203,6 @@ class ContextTable:
         )
         self._live[context.id] = context
         heapq.heappush(self._due, (context.deadline, context.id))
-        self._kept(len(window.initial))
         return context
 
     def begin(self, request: ChatRequest, sized: Sequence[SizedMessage] | None = None) -> AcceptedChat:
@@ -254,7 +248,6 @@ class ContextTable:
             replies=tuple(Reply(stops, limit) for _ in range(replies)),
             clock=self._clock,
             quota=self._quota,
-            kept=self._kept,
             reserved=reserved,
         )
 

@@ -1,6 +1,8 @@
 """What a table keeps is counted, bounded and given back."""
 
+import gc
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -24,6 +26,13 @@ def table(clock: Any, quota: Quota) -> ContextTable:
     """A table for one model with a window of 100 tokens."""
     numbers = iter(range(10**6))
     return ContextTable({"m": 100}, clock, lambda _: next(numbers), quota)
+
+
+class Cycle:
+    """An object that only the collector frees."""
+
+    def __init__(self) -> None:
+        self.itself = self
 
 
 def create(table: ContextTable, size: int = 0, **fields: Any) -> ServedContext:
@@ -50,6 +59,20 @@ def test_a_field_that_has_no_tokens_is_bounded(table: ContextTable, quota: Quota
     with pytest.raises(QuotaExceededError, match="10000 bytes of memory"):
         create(table, 10_000)
     assert (quota.contexts, quota.memory) == (0, 0)
+
+
+def test_many_messages_keep_no_garbage(clock: Any) -> None:
+    """Whatever is stored, the garbage collector goes on to free other objects, and looks at one object a message."""
+    table = ContextTable({"m": 1_000_000}, clock, lambda _: 0, Quota())
+    cycle = Cycle()
+    left = ref(cycle)
+    context = table.create(ContextRequest(model="m", messages=[user("x")] * 20_000))
+    answer(table.begin(ChatRequest(context_id=context.id, model="m", messages=[user("x")])))
+    del cycle
+    gc.collect()
+    assert left() is None
+    assert len(context.window.history) == 2
+    assert not any(gc.is_tracked(stored) for stored in context.window.history)
 
 
 def test_a_prefix_answers_beyond_the_bound(table: ContextTable, quota: Quota) -> None:
