@@ -10,9 +10,9 @@ from aiohttp import StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 
-from ctxcache.errors import BadRequestError
+from ctxcache.errors import BadRequestError, RateLimitError
 from ctxcache.gateway import GatewayLimits
-from ctxcache.gateway.bodies import Bodies
+from ctxcache.gateway.bodies import Bodies, refuse
 from ctxcache.gateway.rules.table import ContextTable
 from ctxcache.models import ContextRequest
 
@@ -208,6 +208,23 @@ async def test_memory_is_given_back_at_the_end_of_each_request(start: Any, dicta
         assert (await asked).status == 200
         dictated.say(None)
         assert (await api.chat(created["id"], "hello", user="x" * 18_000)).status == 200
+
+
+@pytest.mark.parametrize(("size", "count"), [(10_000, 400), (50_000, 700)])
+async def test_punctuation_within_text_takes_no_memory(start: Any, size: int, count: int) -> None:
+    """A text of braces is charged as any other text, a shorter body of many values is charged for each."""
+    api = await start(limits=GatewayLimits(request_bytes=250_000))
+    await api.create(messages=[{"role": "user", "content": "{" * size}])
+    messages = [{"role": "user", "content": "["}] * count
+    answer = await api.post("/context/create", {"model": "Doubao-1.5-pro-32k", "messages": messages})
+    assert answer.status == 429
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0, "0"), (0.3, "1"), (1, "1"), (1.2, "2")])
+def test_retry_after_is_rounded_up(seconds: float, told: str) -> None:
+    """A client that waits for as many whole seconds as told does not come too early."""
+    response = refuse(RateLimitError("Slower.", status=429, retry_after=seconds), {"X-Request-Id": "1"})
+    assert response.headers["Retry-After"] == told
 
 
 async def test_the_event_loop_goes_on_while_a_large_body_is_measured(start: Any, monkeypatch: Any) -> None:
