@@ -65,7 +65,7 @@ class Connections:
         self.time: Final = asyncio.get_running_loop().time
         self._pause: Final = min(limits.head_seconds, limits.idle_seconds, limits.write_seconds) / _LOOKS
         self._timer: asyncio.TimerHandle | None = None
-        self._most: Final = min(limits.connections, _most_files() * 3 // 4)
+        self._most: Final = min(limits.connections, _most_files() * 3 // 8)  # an engine may open a file for each
         self._silent_until = 0.0
         self._finishing = False
         self._all_closed: Final = asyncio.Event()

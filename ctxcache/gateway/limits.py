@@ -37,8 +37,8 @@ class GatewayLimits:
     """The bounds of a gateway, against clients that ask for too much or are too slow.
 
     Attributes:
-        connections: the most open connections; further ones get a 503 and are closed. Never more than three quarters
-            of the files that the process may open.
+        connections: the most open connections; further ones get a 503 and are closed. Never more than three eighths
+            of the files that the process may open: a relayed answer takes two.
         head_seconds: the time for a request's head, from the first byte (then 408).
         body_seconds: the time for a request's body (then 408); for every 16 KiB that arrive, a second more.
         idle_seconds: how long a connection without a request stays open.
