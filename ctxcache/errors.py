@@ -188,9 +188,9 @@ class APITimeoutError(APIConnectionError, TimeoutError):
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, limit: str, seconds: float | None, *, sent: bool = False) -> "APITimeoutError":
-        """Build the error `timed out after {seconds} s (Timeouts.{limit})`."""
-        text = f"timed out after {seconds:g} s (Timeouts.{limit})"
+    def of(cls, limit: str, seconds: float | None, *, sent: bool = False, through: str = "") -> "APITimeoutError":
+        """Build the error `timed out after {seconds} s (Timeouts.{limit}), through {through}`."""
+        text = f"timed out after {seconds:g} s (Timeouts.{limit})" + (f", through {through}" if through else "")
         return cls(text, limit=limit, seconds=seconds, sent=sent, hopeless=limit in ("pool", "total"))
 
 

@@ -19,10 +19,18 @@ _TEXT_SHOWN: Final = 500
 _SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
-def translate(error: BaseException, timeouts: Timeouts, key: Secret, *, sent: bool) -> CtxCacheError:
-    """Turn an exception of a library into an error of this package; `sent` says whether the request may have run."""
+def translate(error: BaseException, timeouts: Timeouts, key: Secret, *, sent: bool, proxy: str = "") -> CtxCacheError:
+    """Turn an exception of a library into an error of this package.
+
+    Args:
+        error: the exception.
+        timeouts: the limits in force.
+        key: redacted from the message.
+        sent: whether the request may have run.
+        proxy: host and port of the proxy that connections go through, if any.
+    """
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return APITimeoutError.of("connect", timeouts.connect)
+        return APITimeoutError.of("connect", timeouts.connect, through=proxy and f"the proxy {proxy}")
     what, make = next((what, make) for kinds, what, make in _TABLE if isinstance(error, kinds))
     reason = " ".join(str(_reason(error)).split())
     failure = make(key.redact(f"{what}: {reason}" if reason else what)[:_TEXT_SHOWN], sent)

@@ -78,8 +78,12 @@ class Transport:
             **headers,
         }
         self._owns_http = http is None
+        self._proxy = ""  # host and port
         if http is None:
-            http = self._make_http(headers, _proxy_for(base_url, allow_insecure=allow_insecure))
+            proxy = _proxy_for(base_url, allow_insecure=allow_insecure)
+            if proxy is not None:
+                self._proxy = urlsplit(proxy).netloc.rpartition("@")[2]
+            http = self._make_http(headers, proxy)
             headers = {}
             weakref.finalize(self, _abandon, http, self.loop)
         self._http = http
@@ -193,7 +197,7 @@ class Transport:
         except CtxCacheError:
             raise  # our own, such as the head's time limit
         except FOREIGN as error:
-            failure = translate(error, timeouts, self.key, sent=evidence.sent)
+            failure = translate(error, timeouts, self.key, sent=evidence.sent, proxy=self._proxy)
         finally:
             if limit is not None:
                 self._heads.end(evidence, limit)

@@ -6,14 +6,12 @@ from types import SimpleNamespace
 import aiohttp
 import pytest
 
-from ctxcache import (
-    APIConnectionError,
-    InvalidInputError,
-)
+from ctxcache import APIConnectionError, APITimeoutError, InvalidInputError, Timeouts
 
 from ...hostile import (
     CHAT,
     CLOSE,
+    STALL,
     STORY_TEXT,
     Hostile,
     answer,
@@ -138,4 +136,17 @@ async def test_unusable_proxy(session_for, monkeypatch, proxy):
     error = await failure(session_for(SimpleNamespace(url="http://api.invalid/v1")).chat.create(**CHAT))
     assert isinstance(error, InvalidInputError)
     assert error.field == "proxy"
+    assert "secret" not in everything(error)
+
+
+@pytest.mark.parametrize("user", ["", "me:secret@"])
+async def test_proxy_that_is_silent(hostile, session_for, monkeypatch, user):
+    """A connection that takes too long names the proxy, without its credentials: the service may be well."""
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{user}127.0.0.1:{hostile.port}")
+    hostile.plays([STALL])
+    session = session_for(SimpleNamespace(url="https://api.invalid/v1"), timeouts=Timeouts(connect=0.05), retry=0)
+    error = await failure(session.chat.create(**CHAT))
+    assert isinstance(error, APITimeoutError)
+    assert not error.sent
+    assert str(error) == f"timed out after 0.05 s (Timeouts.connect), through the proxy 127.0.0.1:{hostile.port}"
     assert "secret" not in everything(error)
