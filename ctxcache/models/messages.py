@@ -12,15 +12,22 @@ import attrs
 from .. import checks
 from ..config import UNSET
 from ..errors import InvalidInputError
+from ..log import log
 from .plain import BESIDE
 
 __all__ = ["ROLES", "Message", "MessageLike", "MessageObject", "assistant", "read_messages", "system", "tool", "user"]
 
 ROLES: Final = ("system", "user", "assistant", "tool")  # the first three by the API's documents
+_ROLE_SHOWN: Final = 50  # characters in a log line
 
 
 def _role(value: str) -> str:
-    return value if type(value) is str and value in ROLES else checks.text("role", value)
+    if type(value) is str and value in ROLES:
+        return value
+    role = checks.text("role", value)
+    if role not in ROLES:
+        log.debug("a message has the role %s, which is none of %s: sent as given", role[:_ROLE_SHOWN], ", ".join(ROLES))
+    return role
 
 
 def _content(value: str | Iterable[Mapping[str, Any]] | None) -> str | tuple[dict[str, Any], ...] | None:
@@ -49,7 +56,8 @@ class Message:
     """A message of a request.
 
     Attributes:
-        role: `system`, `user`, `assistant` or `tool`; any other role is sent as given, for the service to judge.
+        role: `system`, `user`, `assistant` or `tool`; any other role is sent as given, for the service to judge, and
+            logged at level DEBUG.
         content: the text; or a list of parts (`{"type": "text", "text": …}`, `{"type": "image_url", …}`), sent
             unchanged; or None where `extra` has `tool_calls`.
         extra: further keys of the message, sent unchanged (`tool_calls`, `tool_call_id`, `name`, …).

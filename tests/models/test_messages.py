@@ -134,6 +134,19 @@ def test_what_is_no_message(role, content, extra, field):
         assert caught.value.field == f"messages[1].{field}"
 
 
+def test_roles_that_are_unknown(log_lines):
+    """A role that the documents do not name is sent as given, and logged for debugging, short and on one line."""
+    read_messages([system("a"), user("b"), assistant("c"), tool("d", tool_call_id="1")])
+    assert log_lines("DEBUG") == []
+    odd = "critic\n" + "x" * 1000
+    roles = ("developer", odd)
+    assert [message.role for message in read_messages([{"role": role, "content": "x"} for role in roles])] == [*roles]
+    first, second = log_lines("DEBUG")
+    assert "developer" in first
+    assert "critic\\nxxx" in second
+    assert len(second) < 200
+
+
 @pytest.mark.parametrize("bad", [[], (), "hi", b"hi", {"role": "user", "content": "x"}, user("x"), None, 7])
 def test_what_is_no_list_of_messages(bad):
     """A list of at least one message is wanted, not a message, not a text."""
