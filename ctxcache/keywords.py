@@ -10,7 +10,7 @@ __all__ = ["refusing", "suggest_fields", "suggest_keywords", "unknown_keyword"]
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type)
 
-# Names in other SDKs, and the arguments here, the first that a function has.
+# Names in other SDKs, and the arguments here, the first that a function has; () where nothing here does the same.
 _ELSEWHERE: Final[Mapping[str, tuple[str, ...]]] = {
     "timeout": ("timeouts",),
     "max_retries": ("retry", "attempts"),
@@ -24,7 +24,7 @@ _ELSEWHERE: Final[Mapping[str, tuple[str, ...]]] = {
     "token": ("api_key",),
     "url": ("base_url",),
     "endpoint": ("base_url",),
-    "default_query": ("base_url",),
+    "default_query": (),
     "max_completion_tokens": ("max_tokens",),
     "max_output_tokens": ("max_tokens",),
     "stop_sequences": ("stop",),
@@ -38,7 +38,7 @@ _ELSEWHERE: Final[Mapping[str, tuple[str, ...]]] = {
     "function_call": ("tool_choice",),
     "reasoning": ("thinking",),
     "reasoning_effort": ("thinking",),
-    "extra_query": ("extra_body",),
+    "extra_query": (),
     "seed": ("extra_body",),
     "metadata": ("extra_body",),
     "store": ("extra_body",),
@@ -58,7 +58,7 @@ def unknown_keyword(function: str, name: str, known: Iterable[str]) -> str:
     """Return the message for a keyword argument that a function does not have, with the nearest name, if any."""
     known = [argument for argument in known if not argument.startswith("_")]
     nearest = [argument for argument in _ELSEWHERE.get(name, ()) if argument in known]
-    if not nearest:
+    if not nearest and _ELSEWHERE.get(name) != ():
         from difflib import get_close_matches  # needed for errors only
 
         nearest = get_close_matches(name, known, 1)
@@ -115,10 +115,11 @@ class _Arguments:
         names: of all arguments but `self`, in order.
         known: the same, as a set.
         most: how many arguments may be given without their names, `self` included.
+        least: as many of those have no default, `self` included.
         required: the keyword arguments that must be given.
     """
 
-    __slots__ = ("known", "most", "name", "names", "of_class", "required")
+    __slots__ = ("known", "least", "most", "name", "names", "of_class", "required")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         code = function.__code__
@@ -127,12 +128,13 @@ class _Arguments:
         self.names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
         self.known = frozenset(self.names)
         self.most = code.co_argcount
+        self.least = self.most - len(function.__defaults__ or ())
         self.required = frozenset(self.names[self.most - 1 :]) - (function.__kwdefaults__ or {}).keys()
 
     def problem(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> str | None:
         """Return the message for wrong arguments, None for right ones; the first of `args` is `self` or the class."""
         given, count = named.keys(), len(args)
-        if given <= self.known and self.required <= given and count <= self.most:
+        if given <= self.known and self.required <= given and self.least <= count <= self.most:
             return None
         called = self._called(args[0] if args else None)
         for name in given:
@@ -142,8 +144,11 @@ class _Arguments:
             after = f"after {', '.join(self.names[: self.most - 1])}" if self.most > 1 else "only"
             examples = [f", such as {name}=…" for name in self.names[self.most - 1 :] if not name.startswith("_")]
             return f"{called} takes keyword arguments {after}{''.join(examples[:1])}"
-        missing = next(name for name in self.names if name in self.required - given)
-        return f"{called} needs the keyword argument {missing!r}"
+        for name in self.names[count - 1 : self.least - 1] if count else ():
+            if name not in given:
+                return f"{called} needs the argument {name!r}"
+        missing = next((name for name in self.names if name in self.required - given), None)
+        return missing and f"{called} needs the keyword argument {missing!r}"
 
     def _called(self, owner: object) -> str:
         """Return the function as callers write the call."""

@@ -47,6 +47,8 @@ def test_the_nearest_is_named(given, nearest):
 def test_nothing_near():
     """A name that is near no other is named alone; right names are passed on."""
     assert unknown_keyword("f()", "zzz", ["a", "b"]) == "f() has no argument 'zzz'"
+    for name in ("default_query", "extra_query"):  # nothing here adds a query to the URL
+        assert unknown_keyword("f()", name, ["base_url", "extra_body", "default_headers"]).endswith(f"{name!r}")
     assert function(None, 1, retry=3) == (1, None, 3)
 
 
@@ -119,6 +121,12 @@ async def test_managed_contexts(session):
         prefix.stream("?", timeout=1)
     with pytest.raises(TypeError, match=r"^Prefix\.map\(\) has no argument 'workers': did you mean 'concurrency'"):
         prefix.map(["?"], workers=1)
+    with pytest.raises(TypeError, match=r"^Prefix\.check\(\) has no argument 'temprature': .* 'temperature'"):
+        prefix.check(temprature=1)
+    with pytest.raises(TypeError, match=r"^Conversation\.resync\(\) has no argument 'kep': did you mean 'keep'"):
+        await chat.resync(kep=True)
+    with pytest.raises(TypeError, match=r"^ManagedStream\.sse\(\) has no argument 'heartbeats': .* 'heartbeat'"):
+        prefix.stream("?").sse(heartbeats=1)
     with pytest.raises(TypeError, match=r"^Conversation\.load\(\) has no argument 'is_gon'"):
         Conversation.load(session, "", is_gon=1)
 
@@ -129,6 +137,8 @@ async def test_the_calls_of_a_session(session):
         await session.chat.create(**CHAT, max_completion_tokens=1)
     with pytest.raises(TypeError, match=r"^session\.context\.create\(\) has no argument 'expires_in': .* 'ttl'"):
         await session.context.create(**CREATE, expires_in=3600)
+    with pytest.raises(TypeError, match=r"^session\.chat\.prepare\(\) has no argument 'temprature': .* 'temperature'"):
+        session.chat.prepare(model="m", temprature=1)
     with pytest.raises(TypeError, match=r"^chat_defaults has no argument 'temprature': did you mean 'temperature'"):
         session.with_options(chat_defaults={"temprature": 1})
     with pytest.raises(TypeError, match=r"^AsyncSession\.with_options\(\) has no argument 'timeout': .* 'timeouts'"):
@@ -157,6 +167,19 @@ def test_arguments_without_names(session, call, told):
     with pytest.raises(TypeError) as caught:
         call(session)
     assert str(caught.value).startswith(told)
+
+
+async def test_arguments_that_are_missing(session):
+    """A missing argument that needs no name is named as the caller writes the call, whatever class defines it."""
+    prefix, chat = Prefix(session, **CREATE), Conversation(session, **CREATE)
+    with pytest.raises(TypeError, match=r"^Prefix\.ask\(\) needs the argument 'question'$"):
+        await prefix.ask()
+    with pytest.raises(TypeError, match=r"^Conversation\.stream\(\) needs the argument 'question'$"):
+        chat.stream(temperature=1)
+    with pytest.raises(TypeError, match=r"^Conversation\.load\(\) needs the argument 'text'$"):
+        Conversation.load(session)
+    assert function(None, first=2) == (2, None, None)
+    assert prefix.stream(question="?") is not None
 
 
 def test_what_a_managed_context_sets_itself(session):

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 from .. import checks
 from ..errors import CtxCacheError, SessionError
+from ..keywords import suggest_keywords
 from ..models import ChatCompletion, ChatCompletionChunk
 from ..sse import encode_data
 
@@ -65,6 +66,7 @@ class StreamedAnswer(ABC):
             pass
         return self.completion()
 
+    @suggest_keywords
     def sse(self, *, heartbeat: float | None = 15.0) -> AsyncGenerator[bytes, None]:
         """Relay the stream to a browser, as server-sent events: `async for data in stream.sse(): await write(data)`.
 

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, Unpack, overload
 from ... import wire
 from ...config import UNSET, Retry, Timeouts, Unset, hide, read_retry, read_timeouts
 from ...errors import InvalidInputError
-from ...keywords import suggest_keywords, unknown_keyword
+from ...keywords import suggest_keywords
 from ...models import (
     ChatCompletion,
     Message,
@@ -23,7 +23,7 @@ from ...response_head import ResponseHead
 from ..call import Call
 from ..calls import Calls
 from ..stream import ChatStream
-from .parameters import ChatOptions, ChatParameters, given, hide_headers
+from .parameters import ChatOptions, ChatParameters, given, hide_headers, refuse_unknown
 
 __all__ = ["ChatEndpoint"]
 
@@ -342,9 +342,7 @@ class ChatEndpoint:
         settings = {name: value for name in _SETTINGS if (value := given.pop(name, None)) not in (None, UNSET)}
         timeouts = read_timeouts(given.pop("timeouts", None), calls.timeouts)
         retry = read_retry(given.pop("retry", None), calls.policy)
-        for name in given:
-            if name not in ChatParameters.__annotations__:
-                raise TypeError(unknown_keyword("a chat", name, ChatOptions.__annotations__))
+        refuse_unknown("session.chat.prepare()", given)
         return wire.prepare_chat(
             model, messages, stream=stream, options=given, timeouts=timeouts, retry=retry, **settings
         )

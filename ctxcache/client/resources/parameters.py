@@ -15,7 +15,7 @@ from ...models import (
     ToolDict,
 )
 
-__all__ = ["ChatOptions", "ChatParameters", "given", "hidden_defaults", "hide_headers"]
+__all__ = ["ChatOptions", "ChatParameters", "given", "hidden_defaults", "hide_headers", "refuse_unknown"]
 
 
 class ChatParameters(TypedDict):
@@ -120,7 +120,16 @@ def hidden_defaults(chat_defaults: ChatParameters | None) -> ChatParameters:
     parameters: Any = {name: value for name, value in (chat_defaults or {}).items() if value is not None}
     defaults: ChatParameters = parameters
     hide_headers(defaults)
-    for name in defaults:
-        if name not in ChatParameters.__annotations__:
-            raise TypeError(unknown_keyword("chat_defaults", name, ChatParameters.__annotations__))
+    refuse_unknown("chat_defaults", defaults)
     return defaults
+
+
+def refuse_unknown(function: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that no chat has.
+
+    Raises:
+        TypeError: as `suggest_keywords`, in the name of `function`.
+    """
+    for name in options:
+        if name not in ChatParameters.__annotations__:
+            raise TypeError(unknown_keyword(function, name, ChatParameters.__annotations__))

@@ -191,6 +191,7 @@ class Conversation(ManagedCalls):
         await self._dialogue.settled()
         return live.context
 
+    @suggest_keywords
     async def resync(self, *, keep: bool = False) -> Context:
         """Settle a turn in doubt by rebuilding the context from the transcript; return the new context.
 

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, Unpack
 
 from ... import codec
 from ...client.hooks import RetryEvent
-from ...client.resources.parameters import ChatParameters, given, hidden_defaults, hide_headers
+from ...client.resources.parameters import ChatParameters, given, hidden_defaults, hide_headers, refuse_unknown
 from ...client.session import AsyncSession
 from ...config import UNSET, Retry, Timeouts, Unset, hide
 from ...errors import CtxCacheError, InvalidInputError
@@ -245,6 +245,8 @@ class Prefix(ManagedCalls):
             InvalidInputError: an argument is out of range.
         """
         hide_headers(options)
+        refuse_own_options(options)
+        refuse_unknown("Prefix.check()", options)
         self._prepare((), options)
 
     def _prepare(self, messages: tuple[Message, ...], options: ChatParameters, *, stream: bool = False) -> PreparedChat:
