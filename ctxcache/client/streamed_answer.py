@@ -77,9 +77,9 @@ class StreamedAnswer(ABC):
 
         Args:
             heartbeat: seconds without data after which a comment is sent, in [0.001, 86400]; None for no comments.
-                Proxies end silent connections, and a reader who left shows only when something is sent. None is sent
-                before the head of the answer comes, since an error until then is raised: on a `Prefix` while the
-                context is created, on a `Conversation` while the turn waits.
+                Proxies end silent connections, and a reader who left shows only when something is sent. Nothing is
+                sent before the head of the answer comes: not while a `Prefix` creates its context, a turn of a
+                `Conversation` waits, or the service is slow to begin.
 
         Raises:
             InvalidInputError: `heartbeat` is out of range.

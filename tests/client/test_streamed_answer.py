@@ -195,6 +195,20 @@ async def test_no_heartbeat(hostile, session):
         assert asyncio.all_tasks() <= before
 
 
+async def test_no_heartbeat_before_the_head(hostile, session):
+    """Until the head of the answer comes, nothing is sent: an error could still be answered with a status."""
+    beginning = asyncio.Event()
+    hostile.plays([after(beginning), SSE, *pieces(STORY[0], DONE), END])
+    relay = session.chat.stream(**CHAT).sse(heartbeat=BEAT)
+    first = asyncio.ensure_future(anext(relay))
+    await hostile.until(lambda: hostile.posts)
+    await asyncio.wait((first,), timeout=20 * BEAT)
+    assert not first.done()
+    beginning.set()
+    assert await first == STORY[0]
+    await relay.aclose()
+
+
 @pytest.mark.parametrize("heartbeat", [0, -1, float("nan"), float("inf"), "15", True, 86_401, 10**400])
 async def test_bad_heartbeat(session, heartbeat):
     """A heartbeat that is no time is refused at once, by name."""
