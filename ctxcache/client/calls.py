@@ -175,14 +175,16 @@ class Calls:
         raise call.error_of_abort()
 
     async def _within_total(self, call: Call, read: Callable[..., Any] | None, total: float) -> Any:
+        left = total - (self.environment.clock() - call.started)
         try:
-            async with asyncio.timeout(total - (self.environment.clock() - call.started)):
-                return await self._repeated(call, read)
+            if left > 0:  # else a request might leave before the time limit ends the task's first wait
+                async with asyncio.timeout(left):
+                    return await self._repeated(call, read)
         except CtxCacheError:
             raise  # of which some are TimeoutErrors, too
         except TimeoutError:
-            failure = APITimeoutError.of("total", total, sent=call.evidence.sent)
-        raise call.final(failure)
+            pass
+        raise call.final(APITimeoutError.of("total", total, sent=call.evidence.sent))
 
     async def _repeated(self, call: Call, read: Callable[..., Any] | None) -> Any:
         """Wait for the context, then make attempts until success, or a failure that must not be repeated.

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """The time limit of a call from now on, for the waits before sending.
+    """The time limit of a call from now on, for the waits before sending and after the answer.
 
     Args:
         total: seconds.
@@ -32,6 +32,11 @@ class Deadline:
         """Seconds since the beginning."""
         return self._clock() - self._started
 
+    @property
+    def left(self) -> float:
+        """Seconds until the time is up; 0 from then on."""
+        return max(self._total - self.waited, 0.0)
+
     async def wait(self, awaitable: Awaitable[T]) -> T:
         """Wait for something before the call is sent.
 
@@ -39,7 +44,7 @@ class Deadline:
             APITimeoutError: the time is up.
         """
         try:
-            async with asyncio.timeout(self._total - self.waited):
+            async with asyncio.timeout(self.left):
                 return await awaitable
         except APITimeoutError:
             raise  # another limit's

@@ -109,3 +109,17 @@ async def test_what_was_waited_before_counts(hostile, session_for):
     hostile.plays([after(asyncio.Event())])
     with pytest.raises(APITimeoutError, match=r"60 s \(Timeouts\.total\)"):
         await session.chat.send(prepared, "ctx-1", waited=60)
+
+
+async def test_a_call_whose_time_is_up_is_not_sent(hostile, session_for):
+    """Though a connection is at hand, and a request could leave at once."""
+    session = session_for(timeouts=Timeouts(total=60))
+    prepared = session.chat.prepare(model="m", messages=[user("?")])
+    hostile.plays([answer()], [answer()])
+    await session.chat.send(prepared, "ctx-1")
+    for waited in (60, 61):
+        with pytest.raises(APITimeoutError, match=r"60 s \(Timeouts\.total\)") as caught:
+            await session.chat.send(prepared, "ctx-1", waited=waited)
+        assert (caught.value.sent, caught.value.attempts) == (False, 0)
+    await session.chat.send(prepared, "ctx-1")
+    assert len(hostile.posts) == 2

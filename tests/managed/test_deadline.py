@@ -13,7 +13,7 @@ async def test_it_says_how_long_it_has_been(clock):
     deadline = Deadline(60, clock)
     clock.advance(5)
     assert await deadline.wait(asyncio.sleep(0, "done")) == "done"
-    assert deadline.waited == 5
+    assert (deadline.waited, deadline.left) == (5, 55)
 
 
 async def test_a_wait_that_is_too_long_ends():
@@ -29,6 +29,7 @@ async def test_earlier_waits_count(clock):
     deadline = Deadline(60, clock)
     assert await deadline.wait(asyncio.sleep(0, "done")) == "done"
     clock.advance(61)
+    assert deadline.left == 0
     with pytest.raises(APITimeoutError):
         await deadline.wait(asyncio.Event().wait())
 

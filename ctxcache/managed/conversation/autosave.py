@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Final
 
 from ...errors import InvalidInputError
+from ..deadline import Deadline
 from .saved import SavedConversation
 
 __all__ = ["Autosave", "check_path", "read_file"]
@@ -66,7 +67,7 @@ class Autosave:
     Args:
         path: from `check_path`.
         report: is told why the conversation could not be saved; once until a write succeeds.
-        patience: seconds to wait for a write.
+        patience: the most seconds to wait for a write.
     """
 
     def __init__(
@@ -94,13 +95,14 @@ class Autosave:
                 self._writing.set_exception(error)
         self._writing.add_done_callback(self._note)
 
-    async def written(self) -> None:
-        """Wait until the newest state is written, or cannot be."""
+    async def written(self, deadline: Deadline | None = None) -> None:
+        """Wait until the newest state is written, or cannot be, or the deadline has come."""
         if self._writing is None:
             return
-        _, late = await asyncio.wait([self._writing], timeout=self._patience)  # which cancels nothing
-        if late:
-            self._fail(f"not written after {self._patience:g} s", None)
+        patience = self._patience if deadline is None else min(self._patience, deadline.left)
+        _, late = await asyncio.wait([self._writing], timeout=patience)  # which cancels nothing
+        if late and patience:
+            self._fail(f"not written after {patience:.3g} s", None)
 
     def _write(self) -> bool:
         """Write the newest state, in a thread; return False if an earlier call has written that already."""

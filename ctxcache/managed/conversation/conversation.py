@@ -90,8 +90,9 @@ class Conversation(ManagedCalls):
         clock: Unix seconds.
         chat_defaults: parameters of every turn that does not give its own, in addition to the session's.
         autosave: a new file, readable by its owner only, that is replaced at the beginning and the end of every turn;
-            `load` goes on from there. `ask` and streams end when the file is written. A write that fails never fails a
-            turn: the logger and `on_warning` are told. None: call `save` yourself.
+            `load` goes on from there. `ask` and streams end when the file is written; a disk that hangs is waited for
+            no longer than 5 s, and `Timeouts.total`. A write that fails never fails a turn: the logger and `on_warning`
+            are told. None: call `save` yourself.
 
     Raises:
         InvalidInputError: an argument is out of range.
@@ -151,7 +152,7 @@ class Conversation(ManagedCalls):
             turn.release()
             self._dialogue.changed()
         if self._dialogue.autosave is not None:
-            await self._dialogue.settled()
+            await self._dialogue.settled(deadline)
         if failure is not None:
             raise failure
         return answer

@@ -117,7 +117,7 @@ class Dialogue:
         Args:
             question: the messages.
             call: sends the question, given the context's id, the messages that go in front, and the seconds waited.
-            deadline: limits the wait for a context.
+            deadline: limits the waits for a context and for the disk.
             again: whether the question may be sent once more.
 
         Raises:
@@ -147,7 +147,7 @@ class Dialogue:
         if self.autosave is not None:
             # Before sending: if the process ends during the turn, the file must say that the turn is in doubt.
             self.autosave.begin(self.saved(question))
-            await self.autosave.written()
+            await self.autosave.written(deadline)
         self.question_in_flight, self._sent_at = question, self.keeper.clock()
         try:
             waited = 0.0 if deadline is None else deadline.waited
@@ -177,10 +177,10 @@ class Dialogue:
         if self.autosave is not None:
             self.autosave.begin(self.saved(None))
 
-    async def settled(self) -> None:
-        """Wait until the state is saved, or cannot be."""
+    async def settled(self, deadline: Deadline | None = None) -> None:
+        """Wait until the state is saved, or cannot be, or the deadline has come."""
         if self.autosave is not None:
-            await self.autosave.written()
+            await self.autosave.written(deadline)
 
     # --- outcomes
 
@@ -338,7 +338,7 @@ class StreamedTurn:
 
     async def settled(self) -> None:
         """Wait until the turn is saved, or cannot be."""
-        await self._dialogue.settled()
+        await self._dialogue.settled(self._deadline)
 
 
 def _is_complete(answer: ChatCompletion) -> bool:

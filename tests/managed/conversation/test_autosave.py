@@ -13,12 +13,13 @@ import threading
 import attrs
 import pytest
 
-from ctxcache import Hooks, InvalidInputError, OutcomeUnknownError, TurnInDoubtError
+from ctxcache import APITimeoutError, Hooks, InvalidInputError, OutcomeUnknownError, Timeouts, TurnInDoubtError
 from ctxcache.managed.conversation import Conversation
 from ctxcache.managed.conversation.autosave import Autosave, check_path
 from ctxcache.managed.conversation.saved import SavedConversation
+from ctxcache.managed.deadline import Deadline
 
-from ...hostile import STALL, chunk
+from ...hostile import STALL, after, chunk
 from ...hostile import streamed as whole_stream
 from .said_things import BEGUN
 from .talk import BRIEF, FAILED, ROLE, made, read, said, says, streams, told
@@ -190,6 +191,54 @@ async def test_a_disk_that_hangs(disk, path):
     assert error is None
     disk.set()
     await Autosave.written(autosave)
+
+
+@pytest.mark.parametrize("how", ["ask", "stream"])
+async def test_a_turn_s_time_limit_ends_the_wait_for_the_disk(hostile, new, path, disk, how):
+    """Before sending: nothing is sent, so nothing is in doubt."""
+    hostile.plays(made())
+    disk.set()
+    conversation = new(autosave=path)
+    await conversation.warm()
+    disk.clear()
+    limit = {"timeouts": Timeouts(total=0.05)}
+    with pytest.raises(APITimeoutError, match=r"Timeouts\.total") as caught:
+        await (conversation.ask("1?", **limit) if how == "ask" else read(conversation.stream("1?", **limit)))
+    assert not caught.value.sent
+    assert (len(hostile.posts), conversation.doubtful, said(conversation)) == (1, None, [])
+
+
+@pytest.mark.parametrize("how", ["ask", "stream"])
+async def test_a_turn_s_time_limit_after_the_answer(hostile, warned, warnings, path, disk, how):
+    """The wait for the disk ends, the answer is returned, and the write goes on."""
+    go = asyncio.Event()
+    hostile.plays(made(), [after(go), *(says("Hi") if how == "ask" else streams("Hi"))])
+    disk.set()
+    conversation = Conversation(warned, model="m", messages=BRIEF, autosave=path)
+    limit = {"timeouts": Timeouts(total=1)}
+    turn = conversation.ask("1?", **limit) if how == "ask" else read(conversation.stream("1?", **limit))
+    turn = asyncio.ensure_future(turn)
+    await hostile.until(lambda: len(hostile.posts) == 2)
+    disk.clear()
+    go.set()
+    await turn
+    assert said(conversation) == [("1?", "Hi", True)]
+    [warning] = warnings
+    assert "not written after 0." in warning.message
+    disk.set()
+    await hostile.until(lambda: path.read_text() == conversation.save())
+
+
+async def test_a_deadline_that_has_come(disk, path, clock):
+    """The disk is not waited for, and nobody knows of a failure yet."""
+    reports = []
+    autosave, deadline = Autosave(os.fspath(path), lambda *report: reports.append(report)), Deadline(60, clock)
+    clock.advance(61)
+    autosave.begin(SAVED)
+    await autosave.written(deadline)
+    assert (reports, path.exists()) == ([], False)
+    disk.set()
+    await autosave.written()
 
 
 async def test_the_newest_state_wins(disk, path, until):
