@@ -38,7 +38,7 @@ class PrefixCall(Generic[T]):
     """One call, plain or streamed; for a stream it is the `StreamOwner`.
 
     The context is chosen when a connection is at hand, and chosen anew for each attempt. Whatever became of contexts
-    while the call waited, the call goes out on the context known to be alive at that moment.
+    while the call waited, the call goes out on the context known to be alive at that moment; and not during a pause.
 
     A call whose context is gone is repeated, in front of the calls that wait for a connection. If the second context,
     which is newer, is gone as well, the call fails, with two exceptions:
@@ -72,9 +72,9 @@ class PrefixCall(Generic[T]):
         self._renewal = renewal
         self._send = send
         self._pause = pause
-        self._policy = policy
         self._total = total
         self._deadline: Deadline | None = None
+        self._patience = policy.max_retry_after if policy.attempts > 1 else 0.0  # seconds that are left for pauses
         self._gone = 0  # contexts that the call found gone
         self._created_only = False
         self._short_lived: LiveContext | None = None  # new, and expired when it came
@@ -90,34 +90,42 @@ class PrefixCall(Generic[T]):
         if self._total is not None:
             self._deadline = Deadline(self._total)
         self._renewal.budget.tokens += SHARE
-        if self._pause.seconds > 0:
-            await self._wait()
         return await self._run()
-
-    async def _wait(self) -> None:
-        """Wait for the end of a pause."""
-        if self._policy.attempts > 1:
-            waiting = self._pause.wait(self._policy.max_retry_after)
-            await (waiting if self._deadline is None else self._deadline.wait(waiting))
 
     async def _run(self) -> T:
         while True:
             failure: CtxCacheError | None = None
             try:
                 waited = 0.0 if self._deadline is None else self._deadline.waited
-                return await self._send(self._choose, waited=waited, urgent=self._gone > 0, on_pause=self._pause.begin)
+                return await self._send(self._choose, waited=waited, urgent=self._gone > 0, on_pause=self._refused)
             except ContextMissing:
                 pass
             except CtxCacheError as error:
                 failure = error
             # Outside the handlers, so that no error hangs on another without need.
             if failure is None:
-                renewal = self._renewal
-                ready = renewal.created() if self._created_only else renewal.current()
-                live = await (ready if self._deadline is None else self._deadline.wait(ready))
-                self._short_lived = live if live.expired(self._keeper.clock()) else None
+                ready = self._ready()
+                await (ready if self._deadline is None else self._deadline.wait(ready))
             elif not self._may_repeat(failure):
                 raise failure
+
+    async def _ready(self) -> None:
+        """Wait for the end of a pause, or for a context."""
+        if self._must_wait():
+            self._patience = await self._pause.wait(self._patience)
+            return
+        renewal = self._renewal
+        live = await (renewal.created() if self._created_only else renewal.current())
+        self._short_lived = live if live.expired(self._keeper.clock()) else None
+
+    def _must_wait(self) -> bool:
+        """Whether the call waits for the end of a pause."""
+        return self._pause.seconds > 0 and self._patience > 0
+
+    def _refused(self, seconds: float) -> None:
+        """Tell others of the wait that a 429 asks for; from now on the call keeps to its own retries."""
+        self._patience = 0.0
+        self._pause.begin(seconds)
 
     async def again(self, error: CtxCacheError) -> T | None:
         """Repeat the call if the error says that its context is gone; None: raise the error."""
@@ -125,6 +133,8 @@ class PrefixCall(Generic[T]):
 
     def _choose(self) -> str:
         """Choose the context at the moment of sending."""
+        if self._must_wait():
+            raise ContextMissing
         live = self._renewal.live
         if live is None and self._short_lived is self._renewal.latest:
             live = self._short_lived  # a new one would be no better

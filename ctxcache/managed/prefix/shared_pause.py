@@ -3,6 +3,9 @@
 A rate limit is the account's, for each model, whatever the prefix and the process. So the wait that a 429 asks for is
 noted in the store, under a key of the account and the model, and all processes wait.
 
+A call looks for a pause at the moment of sending, so also after a wait for a connection. Each call waits
+for `Retry.max_retry_after` at most, in all, and no more once a 429 came for the call itself.
+
 No call waits for the store: a task beside the calls looks there, at most a few times a second, and only while calls are
 made. So up to that long after a 429 in another process a call may still start, and gets a 429 of its own. Where the
 store fails, or has no `pause` and `paused`, each process learns of a pause from its own 429s.
@@ -58,8 +61,9 @@ class SharedPause:
             self._told_until = until
             self._store.pause(seconds)
 
-    async def wait(self, longest: float) -> None:
-        """Wait for the end of the pause, but no longer than so many seconds, whatever the store says."""
+    async def wait(self, longest: float) -> float:
+        """Wait for the end of the pause, but no longer than so many seconds; return how many of them are left."""
         latest = self._timing.monotonic() + longest
         while (seconds := min(self.seconds, latest - self._timing.monotonic())) > 0:
             await self._timing.sleep(seconds)
+        return max(latest - self._timing.monotonic(), 0.0)

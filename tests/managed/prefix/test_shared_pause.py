@@ -5,10 +5,11 @@ import re
 
 import pytest
 
-from ctxcache import APITimeoutError, RateLimitError, Retry, system
-from ctxcache.managed import MemoryStore
+from ctxcache import APITimeoutError, AsyncSession, Limits, RateLimitError, Retry, system
+from ctxcache.managed import MemoryStore, Prefix
 from ctxcache.managed.prefix.timing import Timing
 
+from ..conftest import MODEL
 from ..service import TEXT
 from .broken import Broken
 
@@ -80,6 +81,55 @@ async def test_streams_wait(make, service, nap, until):
     await until(lambda: two.paused)
     assert [chunk async for chunk in two.stream("?")]
     assert nap.slept == [30]
+
+
+@pytest.fixture
+async def narrow(service, key, clock, nap, shop):
+    """A prefix on a store whose session has one connection."""
+    timing, limits = Timing(monotonic=clock, sleep=nap, lease_renewal=RENEWAL), Limits(connections=1)
+    async with AsyncSession(key, service.url, retry=Retry(first_delay=0), limits=limits) as session:
+        messages = [system("narrow")]
+        yield Prefix(session, model=MODEL, messages=messages, ttl=3600, store=shop, clock=clock, _timing=timing)
+
+
+async def told_whole(stream):
+    """Read a stream to its end."""
+    return "".join([text async for text in stream.text()])
+
+
+@pytest.mark.parametrize("way", ["ask", "stream"])
+async def test_calls_in_line_wait(narrow, service, nap, until, way):
+    """A pause that begins while calls wait for a connection holds for those calls, too."""
+    await narrow.warm()
+    service.chatting.clear()
+    refused = asyncio.create_task(refuse(service, narrow))
+    await until(lambda: service.waiting)
+    calls = [narrow.ask("?") if way == "ask" else told_whole(narrow.stream("?")) for _ in range(4)]
+    asking = [asyncio.create_task(call) for call in calls]
+    await asyncio.sleep(0)
+    service.chatting.set()
+    await refused
+    answers = await asyncio.gather(*asking)
+    assert [getattr(answer, "text", answer) for answer in answers] == [TEXT] * 4
+    assert nap.slept[0] == 30
+    assert len(service.chats) == 5
+
+
+async def test_a_call_that_is_refused_itself_keeps_to_its_retries(make, service, clock, nap):
+    """However long others are to wait meanwhile, no attempt is made beyond the policy's."""
+    store = MemoryStore(clock=clock)
+
+    async def paused(key):
+        return 3000.0
+
+    store.paused = paused
+    one = make(store=store)
+    await one.warm()
+    service.retry_after = "0.001"
+    service.fate("busy", "busy", "busy")
+    with pytest.raises(RateLimitError) as caught:
+        await one.ask("?", retry=Retry(attempts=3, first_delay=0))
+    assert (caught.value.attempts, len(service.chats), nap.slept) == (3, 3, [])
 
 
 async def test_maps_wait(make, service, until):
@@ -217,7 +267,7 @@ async def test_a_store_that_always_says_wait(make, clock, nap):
 
     store.paused = paused
     one = make(store=store)
-    await one.ask("?")
+    await one.ask("?", retry=0)
     await asyncio.sleep(0)
     assert (await one.ask("?", retry=Retry(max_retry_after=60))).text == TEXT
     assert sum(float(seconds.expected) for seconds in nap.slept) == 60
