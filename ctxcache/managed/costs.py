@@ -155,16 +155,18 @@ class Ledger:
 
     Args:
         grows: whether calls add to the cached tokens, as on a session context; on a prefix nothing is added.
+        open_accounts: how many contexts may be in use at a time. The books grow with that number.
 
     Attributes:
         calls: the number of uses.
         creates: the number of creates.
     """
 
-    def __init__(self, *, grows: bool = False) -> None:
+    def __init__(self, *, grows: bool = False, open_accounts: float = _OPEN_ACCOUNTS) -> None:
         self.calls = 0
         self.creates = 0
         self._grows = grows
+        self._open_accounts = open_accounts
         self._counted = 0
         self._of_creates = Usage()
         self._of_calls = Usage()
@@ -189,6 +191,8 @@ class Ledger:
         """
         self.creates += 1
         account = self._account(context_id)
+        if account.ttl is None:
+            account.settled = 0  # by uses entered before the create: those hours are counted from the create on
         account.ttl = min(ttl, _LONGEST_TTL)
         account.hour = int(at // _HOUR)
         account.use(at, 0 if usage is None else usage.prompt_tokens)
@@ -250,7 +254,7 @@ class Ledger:
         account = self._accounts.get(context_id)
         if account is None:
             account = self._accounts[context_id] = _Account(None)
-            if len(self._accounts) > _OPEN_ACCOUNTS:
+            if len(self._accounts) > self._open_accounts:
                 _, old = self._accounts.popitem(last=False)
                 self._close(old)
         self._accounts.move_to_end(context_id)

@@ -1,5 +1,6 @@
 """`costs`: tokens are counted exactly, storage by clock hours, and one line says whether caching paid."""
 
+import math
 import pickle
 import sys
 from itertools import pairwise
@@ -206,6 +207,24 @@ def test_odd_clocks_and_lives() -> None:
     assert storage(ledger, 5 * HOUR) == 0
     assert storage(ledger, 10 * HOUR) == 1
     assert storage(ledger, sys.maxsize) < 9000
+
+
+def test_uses_entered_before_their_create() -> None:
+    """No hour is counted twice: a file of answers has the create with whichever answer came first."""
+    ledger = Ledger()
+    for hour in (7, 5, 9):
+        ledger.used("ctx-1", usage(UNIT, UNIT), hour * HOUR)
+    ledger.created("ctx-1", usage(UNIT), 5 * HOUR, HOUR)
+    assert storage(ledger, 100 * HOUR) == 5
+
+
+def test_as_many_open_accounts_as_one_wants() -> None:
+    """A context of books without a bound is billed for every use, however many others came between."""
+    ledger = Ledger(open_accounts=math.inf)
+    for number in range(40):
+        ledger.created(f"ctx-{number}", usage(UNIT), 0, HOUR)
+    ledger.used("ctx-0", usage(UNIT, UNIT), HOUR)
+    assert storage(ledger, 100 * HOUR) == 41
 
 
 # --- did it pay? ------------------------------------------------------------------------------------------------------

@@ -2,8 +2,11 @@
 
 Each answer in the file has usage, context and time. The first answer after the create of a context has the create, too,
 so the bill of all starts can be made from the file alone. Only a create that no answer followed is missing there.
+The lines of a merged file are in the order of the questions: the contexts of all shards are in use at once, and an
+answer may stand before the create of its context.
 """
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,7 +37,7 @@ class Books:
     def __init__(self) -> None:
         from ...managed.costs import Ledger  # would slow --help
 
-        self._ledger = Ledger()
+        self._ledger = Ledger(open_accounts=math.inf)
         self._uses: dict[str, tuple[float, float]] = {}  # of each created context: the last use, and the ttl
 
     @property
@@ -68,7 +71,8 @@ class Books:
         """Enter an answer."""
         self._ledger.used(context_id or "", usage, at)
         if context_id in self._uses:
-            self._uses[context_id] = (at, self._uses[context_id][1])
+            used_at, ttl = self._uses[context_id]
+            self._uses[context_id] = (max(used_at, at), ttl)
 
     def enter_line(self, fields: Mapping[str, Any]) -> None:
         """Enter an answer from a line of the file. Odd or missing values count as unknown."""

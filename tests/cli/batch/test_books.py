@@ -1,11 +1,13 @@
 """Usage and cost over all starts of a batch."""
 
 import json
+import random
+from typing import Any
 
 import pytest
 
 from ctxcache import Prices, PromptTokensDetails, Usage
-from ctxcache.cli.batch.books import Books
+from ctxcache.cli.batch.books import Alive, Books
 from ctxcache.cli.usage import usage_json
 
 CREATE = Usage(prompt_tokens=1000, total_tokens=1000)
@@ -49,6 +51,38 @@ def test_books_from_lines() -> None:
     expected = two_starts()
     assert books.cost(PRICES, 7260.0) == expected.cost(PRICES, 7260.0)
     assert books.still_billed(7260.0) == expected.still_billed(7260.0)
+
+
+def test_a_merged_file() -> None:
+    """Many contexts in use at once, entered in any order, cost what each costs alone."""
+    lines: list[dict[str, Any]] = []
+    alone = 0.0
+    for shard in range(40):
+        own = [
+            {"context_id": f"ctx-{shard}", "time": shard * 600 + hour * 3600.0, "usage": usage_json(ANSWER)}
+            for hour in range(5)
+        ]
+        create = {"context_id": f"ctx-{shard}", "time": shard * 600.0, "ttl": 7200, "usage": usage_json(CREATE)}
+        own[0]["created"] = [create]
+        books = Books()
+        for line in own:
+            books.enter_line(line)
+        alone += books.cost(PRICES, 1e6).total
+        lines += own
+    for seed in range(20):
+        random.Random(seed).shuffle(lines)
+        merged = Books()
+        for line in lines:
+            merged.enter_line(line)
+        assert merged.cost(PRICES, 1e6).total == pytest.approx(alone)
+
+
+def test_uses_in_any_order() -> None:
+    """A context is billed from its last use on, whichever answer is entered last."""
+    books = two_starts()
+    books.answered("ctx-2", ANSWER, 9000.0)
+    books.answered("ctx-2", ANSWER, 8000.0)
+    assert books.still_billed(9000.0) == Alive("ctx-2", 9000.0 + 3600)
 
 
 def test_the_context_that_is_billed_longest() -> None:
