@@ -1,7 +1,9 @@
 """`Autosave`: writes a conversation to a file after every change, without stopping the event loop.
 
 - The file is replaced as a whole: a reader finds the old text or the new, never a part, whoever is killed meanwhile.
-- The writes run in threads, one at a time. Each writes the newest state, so a late write never brings back an old one.
+- The writes run in a thread of this conversation's own, which ends when the newest state is written. So a disk that
+  hangs holds up no other use of threads, such as name lookups, and there is one thread for each conversation at most.
+- A late write never brings back an old state, since each writes the newest.
 - A caller that is cancelled stops waiting; the write goes on.
 - A failure never fails a turn: the failure is reported, and the next change is written anew.
 """
@@ -11,9 +13,11 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from ...errors import InvalidInputError
+from ...log import log, one_line
 from ..deadline import Deadline
 from .saved import SavedConversation
 
@@ -76,54 +80,74 @@ class Autosave:
         self._path = path
         self._report = report
         self._patience = patience
-        self._lock = threading.Lock()  # held while a thread writes
-        self._newest: SavedConversation | None = None
-        self._writing: asyncio.Future[bool] | None = None
+        self._lock = threading.Lock()  # of the next two
+        self._newest: SavedConversation | None = None  # until the thread takes the state
+        self._busy = False  # whether there is a thread
+        self._written: asyncio.Future[None] | None = None
         self._failing = False
 
     def begin(self, saved: SavedConversation) -> None:
         """Begin to write a state; to be called in the event loop."""
-        self._newest = saved
+        with self._lock:
+            self._newest = saved
+            if self._busy:
+                return  # the thread will write this state, too
+            self._busy = True
         loop = asyncio.get_running_loop()
+        self._written = loop.create_future()
+        write = partial(self._write, loop, self._written)
         try:
-            self._writing = loop.run_in_executor(None, self._write)
-        except RuntimeError:  # the event loop is ending, and has no threads any more: blocking keeps nobody waiting
-            self._writing = loop.create_future()
-            try:
-                self._writing.set_result(self._write())
-            except Exception as error:
-                self._writing.set_exception(error)
-        self._writing.add_done_callback(self._note)
+            threading.Thread(target=write, name="ctxcache-autosave").start()
+        except RuntimeError:  # the process is ending, or has too many threads: better to wait here than not to save
+            write()
 
     async def written(self, deadline: Deadline | None = None) -> None:
         """Wait until the newest state is written, or cannot be, or the deadline has come."""
-        if self._writing is None:
+        if self._written is None:
             return
         patience = self._patience if deadline is None else min(self._patience, deadline.left)
-        _, late = await asyncio.wait([self._writing], timeout=patience)  # which cancels nothing
+        _, late = await asyncio.wait([self._written], timeout=patience)  # which cancels nothing
         if late and patience:
             self._fail(f"not written after {patience:.3g} s", None)
 
-    def _write(self) -> bool:
-        """Write the newest state, in a thread; return False if an earlier call has written that already."""
+    def _write(self, loop: asyncio.AbstractEventLoop, written: "asyncio.Future[None]") -> None:
+        """Write the newest state, in the thread, until there is no newer one."""
+        failure: Exception | None = None
+        while (saved := self._take()) is not None:
+            try:
+                _replace(self._path, saved.dumps())
+                failure = None
+            except Exception as error:
+                failure = error.with_traceback(None)  # whose frames hold what was said
+        try:
+            loop.call_soon_threadsafe(self._end, written, failure)
+        except RuntimeError:  # the event loop was closed meanwhile: too late for hooks
+            if failure is not None:
+                log.warning("%s", one_line(self._message(failure)))
+
+    def _take(self) -> SavedConversation | None:
+        """Take the newest state; None: the thread ends."""
         with self._lock:
             saved, self._newest = self._newest, None
-            if saved is not None:
-                _replace(self._path, saved.dumps())
-            return saved is not None
+            self._busy = saved is not None
+            return saved
 
-    def _note(self, writing: "asyncio.Future[bool]") -> None:
-        error = None if writing.cancelled() else writing.exception()
-        if isinstance(error, Exception):
-            # Without the traceback, whose frames hold what was said.
-            self._fail(f"{type(error).__name__}: {error}", error.with_traceback(None))
-        elif not writing.cancelled() and writing.result():
+    def _end(self, written: "asyncio.Future[None]", failure: Exception | None) -> None:
+        if not written.done():
+            written.set_result(None)
+        if failure is None:
             self._failing = False
+        else:
+            self._fail(failure, failure)
 
-    def _fail(self, problem: str, error: Exception | None) -> None:
+    def _fail(self, problem: object, error: Exception | None) -> None:
         if not self._failing:
             self._failing = True
-            self._report(f"the conversation could not be saved to {self._path!r}: {problem}", error)
+            self._report(self._message(problem), error)
+
+    def _message(self, problem: object) -> str:
+        kind = f"{type(problem).__name__}: " if isinstance(problem, Exception) else ""
+        return f"the conversation could not be saved to {self._path!r}: {kind}{problem}"
 
 
 def _replace(path: str, text: str) -> None:

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 import pytest
@@ -270,9 +271,62 @@ async def test_nothing_is_written_twice(disk, path, monkeypatch):
     assert len(renames) <= 2
 
 
-async def test_a_loop_without_threads(path):
-    """At the end of an event loop, when there are no threads any more, a state is written at once."""
-    await asyncio.get_running_loop().shutdown_default_executor()
+def threads():
+    """The threads that write."""
+    return [thread for thread in threading.enumerate() if thread.name == "ctxcache-autosave"]
+
+
+async def test_a_disk_that_hangs_holds_up_nothing_else(disk, path):
+    """The threads of the event loop, which look names up, stay free; so many states later there is one thread."""
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.get_running_loop().set_default_executor(pool)
+        autosave = Autosave(os.fspath(path), print)
+        for _ in range(20):
+            autosave.begin(SAVED)
+        async with asyncio.timeout(5):
+            assert await asyncio.to_thread(str, 5) == "5"
+        assert len(threads()) == 1
+        disk.set()
+        await autosave.written()
+
+
+async def test_the_thread_ends(path):
+    """When the newest state is written no thread is left."""
+    autosave = Autosave(os.fspath(path), print)
+    autosave.begin(SAVED)
+    running = threads()
+    await autosave.written()
+    for thread in running:
+        thread.join(5)
+    assert threads() == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_event_loop_ends_first(disk, path, log_lines, fails):
+    """A write under way ends all the same; if that fails the log says so, and no hook is called."""
+    reports = []
+
+    async def begin():
+        Autosave(os.fspath(path), lambda *report: reports.append(report)).begin(SAVED)
+
+    asyncio.run(begin())
+    if fails:
+        shutil.rmtree(path.parent)
+    [thread] = threads()
+    disk.set()
+    thread.join(5)
+    assert path.exists() is not fails
+    assert [("FileNotFoundError" in line) for line in log_lines("WARNING")] == [True] * fails
+    assert reports == []
+
+
+async def test_no_more_threads(path, monkeypatch):
+    """At the end of the process, when no thread can be started any more, a state is written at once."""
+
+    def refuse(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     reports = []
     autosave = Autosave(os.fspath(path), lambda *report: reports.append(report))
     autosave.begin(SAVED)
