@@ -10,6 +10,7 @@ Floors, from the top; a file imports from lower floors only::
     live           LiveContext: a context in use, its idle timer and its account
     stream         ManagedStream: a stream that may begin again         costs     Prices, Ledger, Cost
     question       reads a question and the options of its call   deadline  Timeouts.total of a call, waits included
+    single_flight  SingleFlight: one task at work for all waiters
 """
 
 from .conversation import Conversation, TranscriptTurn

@@ -53,7 +53,7 @@ class Conversation(ManagedCalls):
     The conversation keeps a transcript, since the service cannot be asked for one: the initial messages, and the newest
     `keep_turns` turns. From it the context is rebuilt shortly before its TTL ends, or when the service reports it gone;
     then the turn is sent once on the new context. A context cannot be created with an answer as its last message, so
-    the last answer is sent in front of the next question.
+    the last answer is sent in front of the next question. A create whose caller was cancelled serves the next turn.
 
     Tool calls and results are part of the transcript. The results are the next question: a list of `tool` messages.
     A rebuilt context has no call without results, and no results without their call.

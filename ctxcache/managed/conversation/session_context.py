@@ -1,6 +1,7 @@
 """`SessionContext`: the context of one conversation, created on first use and rebuilt from the transcript.
 
-One call uses it at a time: `Dialogue` keeps the turns in order.
+One call uses it at a time: `Dialogue` keeps the turns in order. A caller that is cancelled cancels a create, but not a
+create that was sent, which is billed: that serves the next caller who needs the same messages.
 """
 
 from typing import Final, Literal
@@ -8,6 +9,7 @@ from typing import Final, Literal
 from ...models import Context, Message, Usage
 from ..keeper import ContextKeeper, Loss, Replaced
 from ..live import LiveContext
+from ..single_flight import SingleFlight
 from .saved import SavedContext
 from .transcript import Transcript, answered_part
 
@@ -34,6 +36,8 @@ class SessionContext:
         self.live: LiveContext | None = None
         self.carried: tuple[Message, ...] = ()
         self.lost: Literal["gone", "resync"] | None = None
+        self._flight: tuple[tuple[Message, ...], SingleFlight[LiveContext]] | None = None  # the messages, the create
+        self._unused: tuple[tuple[Message, ...], LiveContext] | None = None  # the messages, the context created
 
     def save(self) -> SavedContext | None:
         """Return what another process needs to use the context."""
@@ -84,10 +88,28 @@ class SessionContext:
             CtxCacheError: any of the family.
         """
         messages, carried = transcript.split()
-        live = await self._keeper.create(messages)
+        live = await self._created(messages)
         replaced = None if self.live is None else Replaced(self.live.context.id, reason)
         self.live, self.carried, self.lost = live, carried, None
         self._keeper.announce(live, replaced)
+        return live
+
+    async def _created(self, messages: tuple[Message, ...]) -> LiveContext:
+        """Return a new context of these messages: that of a create whose caller was cancelled, or of one made now."""
+        unused, self._unused = self._unused, None
+        if unused is not None and unused[0] == messages and not unused[1].expired(self._keeper.clock()):
+            return unused[1]
+        flight = self._flight
+        if flight is None or flight[1].over or flight[0] != messages:
+            work = SingleFlight(self._create(messages), keep=lambda: self._keeper.create_sent)
+            flight = self._flight = messages, work
+        live = await flight[1].join()
+        self._flight = self._unused = None
+        return live
+
+    async def _create(self, messages: tuple[Message, ...]) -> LiveContext:
+        live = await self._keeper.create(messages)
+        self._unused = messages, live
         return live
 
     def used(self, usage: Usage | None, sent_at: float) -> None:

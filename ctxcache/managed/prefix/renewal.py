@@ -20,9 +20,9 @@ from ...log import log
 from ...models import Context
 from ..keeper import ContextKeeper, Replaced
 from ..live import LiveContext
+from ..single_flight import SingleFlight
 from .lease import Lease
 from .repeat_budget import RepeatBudget
-from .single_flight import SingleFlight
 from .store_access import StoreAccess
 from .timing import Timing
 

@@ -107,7 +107,8 @@ async def test_a_cancelled_caller(hostile, new, path, script):
 
 async def test_cancelled_before_it_was_sent(hostile, new, path):
     """A turn that was cancelled while its context was created is not in doubt in the file either."""
-    hostile.plays([STALL])
+    go = asyncio.Event()
+    hostile.plays([after(go), *made()])
     conversation = new(autosave=path)
     task = asyncio.ensure_future(conversation.ask("1?"))
     await hostile.until(lambda: hostile.posts)
@@ -116,6 +117,8 @@ async def test_cancelled_before_it_was_sent(hostile, new, path):
     await hostile.until(path.exists)
     assert path.read_text() == conversation.save()
     assert json.loads(path.read_text())["doubtful"] is None
+    go.set()
+    await hostile.until(lambda: "pending" not in new.session.holdings())
 
 
 async def test_load_and_go_on(hostile, new, path, clock):
@@ -310,9 +313,9 @@ def test_the_event_loop_ends_first(disk, path, log_lines, fails):
         Autosave(os.fspath(path), lambda *report: reports.append(report)).begin(SAVED)
 
     asyncio.run(begin())
+    [thread] = threads()
     if fails:
         shutil.rmtree(path.parent)
-    [thread] = threads()
     disk.set()
     thread.join(5)
     assert path.exists() is not fails

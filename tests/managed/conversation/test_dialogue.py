@@ -15,7 +15,7 @@ from ctxcache import (
     user,
 )
 
-from ...hostile import CLOSE, STALL, answer, chunk, event, refusal
+from ...hostile import CLOSE, after, answer, chunk, event, refusal
 from ...hostile import streamed as whole_stream
 from .talk import FAILED, GONE, GONE_EVENT, ROLE, made, read, said, says, streams, told
 
@@ -194,7 +194,8 @@ async def test_outcome_unknown(hostile, new, events, script, keep):
 
 async def test_a_failed_resync(hostile, new):
     """A resync that fails or is cancelled changes nothing, and may be called again."""
-    hostile.plays(made(), FAILED, [refusal(401)], [STALL])
+    go = asyncio.Event()
+    hostile.plays(made(), FAILED, [refusal(401)], [after(go), *made("ctx-9")])
     conversation = new()
     with pytest.raises(InternalServerError):
         await conversation.ask("1?")
@@ -211,6 +212,8 @@ async def test_a_failed_resync(hostile, new):
     hostile.plays(made("ctx-3"))
     await conversation.resync()
     assert said(conversation) == []
+    go.set()
+    await hostile.until(lambda: "pending" not in new.session.holdings())
 
 
 async def test_resync_without_need(hostile, new, events):

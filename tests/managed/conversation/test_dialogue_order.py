@@ -182,3 +182,4 @@ async def test_the_time_limit_includes_the_waits_before_sending(hostile, new, ho
         assert said(conversation) == [("1?", "Hi", True)]
     else:
         assert said(conversation) == []
+        await hostile.until(lambda: "pending" not in new.session.holdings())

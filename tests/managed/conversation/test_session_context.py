@@ -5,11 +5,14 @@ import asyncio
 import pytest
 
 from ctxcache import (
+    APITimeoutError,
     AsyncSession,
     BadRequestError,
     InvalidInputError,
+    Limits,
     SessionError,
     StreamInterruptedError,
+    Timeouts,
     TruncationStrategy,
     assistant,
     system,
@@ -17,8 +20,8 @@ from ctxcache import (
 )
 from ctxcache.managed.conversation import Conversation
 
-from ...hostile import DONE, END, RESET, SSE, after, chunk, piece, pieces, refusal
-from .talk import made, read, said, says, streams, told
+from ...hostile import DONE, END, RESET, SSE, STALL, after, chunk, piece, pieces, refusal
+from .talk import a_while, made, read, said, says, streams, told
 
 
 async def test_a_greeting_travels(hostile, new):
@@ -164,3 +167,114 @@ async def test_load_something_else(new, text):
     """What is no saved conversation is an `InvalidInputError`."""
     with pytest.raises(InvalidInputError):
         Conversation.load(new.session, text)
+
+
+# --- creates whose caller is gone
+
+
+async def leave(task):
+    """Cancel a caller."""
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+@pytest.mark.parametrize("when", ["before the answer", "after the answer"])
+@pytest.mark.parametrize("how", ["ask", "stream", "warm"])
+async def test_a_create_that_was_sent_serves_the_next_turn(hostile, new, events, how, when):
+    """The context is billed in any case; the next caller, if of another question, waits for the same create."""
+    go = asyncio.Event()
+    hostile.plays([after(go), *made(usage={"prompt_tokens": 7})], says("Hi"))
+    conversation = new()
+    calls = {"ask": lambda: conversation.ask("0?"), "stream": lambda: read(conversation.stream("0?"))}
+    task = asyncio.ensure_future(calls.get(how, conversation.warm)())
+    await hostile.until(lambda: hostile.posts)
+    await leave(task)
+    assert (conversation.context, conversation.doubtful) == (None, None)
+    if when == "after the answer":
+        go.set()
+        await hostile.until(lambda: conversation.usage.prompt_tokens == 7)
+    turn = asyncio.ensure_future(conversation.ask("1?"))
+    go.set()
+    await turn
+    assert told(hostile) == [("create", "s:Be brief."), ("ctx-1", "u:1?")]
+    assert events == [("create", "ctx-1")]
+    assert said(conversation) == [("1?", "Hi", True)]
+
+
+async def test_turns_that_are_shorter_than_a_create(hostile, new):
+    """A conversation gets its context all the same, and pays for one."""
+    go = asyncio.Event()
+    hostile.plays([after(go), *made()], says("Hi"))
+    conversation = new()
+    for _ in range(3):
+        with pytest.raises(APITimeoutError):
+            await conversation.ask("1?", timeouts=Timeouts(total=0.1))
+    go.set()
+    await conversation.ask("1?")
+    assert told(hostile) == [("create", "s:Be brief."), ("ctx-1", "u:1?")]
+
+
+async def test_such_a_create_that_fails(hostile, new):
+    """Its error is nobody's; the next turn creates a context."""
+    go = asyncio.Event()
+    hostile.plays([after(go), refusal(400)], made(), says("Hi"))
+    conversation = new()
+    task = asyncio.ensure_future(conversation.ask("0?"))
+    await hostile.until(lambda: hostile.posts)
+    await leave(task)
+    go.set()
+    await hostile.until(lambda: "pending" not in new.session.holdings())
+    await conversation.ask("1?")
+    assert len(hostile.posts) == 3
+
+
+async def test_such_a_context_that_expires_unused(hostile, new, clock):
+    """Nobody uses it."""
+    go = asyncio.Event()
+    hostile.plays([after(go), *made(usage={"prompt_tokens": 7})], made("ctx-2"), says("Hi"))
+    conversation = new()
+    task = asyncio.ensure_future(conversation.ask("0?"))
+    await hostile.until(lambda: hostile.posts)
+    await leave(task)
+    go.set()
+    await hostile.until(lambda: conversation.usage.prompt_tokens == 7)
+    clock.advance(3600)
+    await conversation.ask("1?")
+    assert told(hostile)[1:] == [("create", "s:Be brief."), ("ctx-2", "u:1?")]
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_such_a_context_of_other_messages(hostile, new, first):
+    """A context that lacks a turn serves no conversation that has the turn, whichever create ends first."""
+    go = asyncio.Event()
+    hostile.plays(made(), [STALL], [after(go), *made("ctx-2")], made("ctx-3"), says("Yes"))
+    conversation = new()
+    asked = asyncio.ensure_future(conversation.ask("1?"))
+    await hostile.until(lambda: len(hostile.posts) == 2)
+    await leave(asked)
+    resync = asyncio.ensure_future(conversation.resync())
+    await hostile.until(lambda: len(hostile.posts) == 3)
+    await leave(resync)
+    assert conversation.doubtful == (user("1?"),)
+    if first:
+        go.set()
+    await conversation.resync(keep=True)
+    go.set()
+    await hostile.until(lambda: "pending" not in new.session.holdings())
+    await conversation.ask("2?")
+    assert told(hostile)[3:] == [("create", "s:Be brief.", "u:1?"), ("ctx-3", "u:2?")]
+
+
+async def test_a_create_that_was_not_sent_ends_with_its_caller(hostile, session_for):
+    """Nothing is billed, and nothing is created for nobody."""
+    session = session_for(limits=Limits(connections=1))
+    hostile.plays([STALL])
+    busy = asyncio.ensure_future(session.context.create(model="m", messages=[user("?")]))
+    await hostile.until(lambda: hostile.posts)
+    task = asyncio.ensure_future(Conversation(session, model="m", messages=[user("Hi")]).ask("0?"))
+    await a_while()
+    await leave(task)
+    await leave(busy)
+    await a_while()
+    assert len(hostile.posts) == 1

@@ -5,7 +5,7 @@ import copy
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from ...errors import CtxCacheError, SessionError
+from ..errors import CtxCacheError, SessionError
 
 __all__ = ["SingleFlight"]
 

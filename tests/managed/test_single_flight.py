@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from ctxcache import AuthenticationError, SessionError
-from ctxcache.managed.prefix.single_flight import SingleFlight
+from ctxcache.managed.single_flight import SingleFlight
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
 
