@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Unpack, cast
 
@@ -15,6 +15,7 @@ from ..errors import InvalidInputError, SessionError
 from ..keywords import unknown_keyword
 from ..managed import Prefix
 from ..models import MessageLike, read_messages
+from ..response_head import is_secret_name
 from .columns import add_answers, read_questions
 from .store_url import check_store_url
 from .worker import Settings, background_loop, line_for
@@ -52,7 +53,8 @@ class PrefixAsker:
         **chat: parameters of every call, see `ChatParameters`.
 
     Raises:
-        InvalidInputError: an argument is out of range, cannot be pickled, or is `api_key`.
+        InvalidInputError: an argument is out of range, cannot be pickled, is `api_key`, or is a header whose name
+            suggests a secret.
     """
 
     # Tells Dask, which looks no further than functions, that a call gives a coroutine for the worker's event loop.
@@ -73,6 +75,7 @@ class PrefixAsker:
     ) -> None:
         _check_names(cast("dict[str, object]", chat))
         hide_headers(chat)
+        _check_headers(chat.get("extra_headers"))
         check_store_url(store)
         self._question = checks.string("question", question)
         self._output_prefix = checks.string("output_prefix", output_prefix)
@@ -136,6 +139,17 @@ def _check_names(chat: dict[str, object]) -> None:
         )
     for name in unknown:
         raise TypeError(unknown_keyword("PrefixAsker()", name, names))
+
+
+def _check_headers(headers: object) -> None:
+    """Refuse headers that hold a secret, judged by the name."""
+    for name in headers if isinstance(headers, Mapping) else ():
+        if isinstance(name, str) and is_secret_name(name):
+            raise InvalidInputError(
+                f"extra_headers must have no secrets, since arguments are pickled, got the header {name!r}",
+                field="extra_headers",
+                allowed="headers without secrets",
+            )
 
 
 def _check(settings: Settings) -> None:

@@ -106,6 +106,19 @@ async def test_a_worker_needs_a_key(asker_for: Make, monkeypatch: pytest.MonkeyP
     assert (await asker({"question": ["a"]}))["text"] == ["about a"]
 
 
+@pytest.mark.parametrize("name", ["Authorization", "cookie", "X-Api-Key"])
+def test_secret_headers_are_refused(name: str) -> None:
+    """Headers are pickled with the asker: none may hold a secret, and no traceback shows the value."""
+    secret = "s3cret-of-a-header"
+    with pytest.raises(InvalidInputError, match="extra_headers must have no secrets") as caught:
+        PrefixAsker(model=MODEL, messages=[system(MANUAL)], extra_headers={"X-Tenant": "a", name: secret})
+    assert caught.value.__traceback__
+    below = caught.value.__traceback__.tb_next
+    shown = traceback.StackSummary.extract(traceback.walk_tb(below), capture_locals=True).format()
+    assert secret not in str(caught.value) + "".join(shown)
+    assert PrefixAsker(model=MODEL, messages=[system(MANUAL)], extra_headers={"X-Tenant": "a"})
+
+
 @pytest.mark.parametrize(("name", "kind"), [("api_key", InvalidInputError), ("apikey", TypeError)])
 def test_a_key_is_refused(name: str, kind: type[Exception]) -> None:
     """A key among the arguments, misspelt too, is refused and shows in no traceback of this package."""
