@@ -2,8 +2,10 @@
 
 The status, the body and the headers that mean something to a client are the upstream's own. A stream goes on read by
 read. A body that breaks off does not end like a whole one: a stream ends with an error event, any other is a 502.
+Compressed bodies, which are not asked for, are passed back decoded.
 """
 
+import io
 import os
 from typing import Final
 
@@ -20,6 +22,7 @@ __all__ = ["Plain"]
 
 _PASSED_BACK: Final = ("content-type", "retry-after", "x-request-id", "x-tt-logid", "openai-processing-ms")
 _PASSED_BACK_PREFIX: Final = "x-ratelimit-"
+_DECODED: Final = ("gzip", "deflate", "br", "zstd")  # by aiohttp, or refused if the library is missing
 _EVENTS: Final = "text/event-stream"
 _BODY_BYTES: Final = 64 * 1024 * 1024
 _READ_BYTES: Final = 64 * 1024
@@ -51,7 +54,6 @@ class Plain:
             self._http = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),  # the listener bounds the clients
                 cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
                 read_bufsize=_READ_BYTES,
                 timeout=self._timeout,
             )
@@ -80,7 +82,7 @@ class Plain:
             async with self._connections().request(
                 "GET" if body is None else "POST",
                 url,
-                data=body,
+                data=None if body is None else io.BytesIO(body),  # aiohttp warns of large bodies given as bytes
                 headers=own,
                 allow_redirects=False,  # the key would travel along
                 proxy=proxy_for(url, os.environ),
@@ -107,11 +109,13 @@ class Plain:
 
 
 def _passed_back(answer: aiohttp.ClientResponse) -> Headers:
-    return {
+    passed = {
         name.title(): value
         for name, value in answer.headers.items()
         if name.lower() in _PASSED_BACK or name.lower().startswith(_PASSED_BACK_PREFIX)
     }
+    encoding = answer.headers.get("Content-Encoding")
+    return passed if encoding is None or encoding.lower() in _DECODED else {**passed, "Content-Encoding": encoding}
 
 
 async def _relay(request: web.BaseRequest, answer: aiohttp.ClientResponse, headers: Headers) -> web.StreamResponse:

@@ -1,6 +1,7 @@
 """A proxy between a plain client and an upstream: a real gateway, or a server without contexts."""
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -113,7 +114,7 @@ class Front:
         """Chat, and read the answer to the end."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {**self.key, "Content-Type": "application/json"}
-        async with self.http.post(self.proxy.base_url + path, data=data, headers=headers) as response:
+        async with self.http.post(self.proxy.base_url + path, data=io.BytesIO(data), headers=headers) as response:
             return Answer(response.status, response.headers, await response.read())
 
     async def get(self, path: str) -> Answer:
@@ -150,7 +151,7 @@ class Upstream:
 
     async def start(self) -> web.AppRunner:
         """Listen on a free port."""
-        app = web.Application()
+        app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", self.handle)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
         await runner.setup()

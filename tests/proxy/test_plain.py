@@ -1,13 +1,15 @@
 """Calls without a context: passed on and back as they are."""
 
 import asyncio
+import gzip
+import json
 from collections.abc import Awaitable, Callable
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from .conftest import MODEL, Front, Upstream
+from .conftest import MODEL, UPSTREAM_KEY, Front, Upstream
 
 Before = Callable[..., Awaitable[Front]]
 BODY = {"model": MODEL, "messages": [{"role": "user", "content": "Hello?"}]}
@@ -93,3 +95,38 @@ async def test_http_1_0(upstream: Upstream, front: Front) -> None:
         url = f"{front.proxy.base_url}/chat/completions"
         async with http.post(url, json={**BODY, "stream": True}, headers=front.key) as response:
             assert await response.read() == b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+async def test_compressed_answer(upstream: Upstream, front: Front, kind: str) -> None:
+    """An answer that the upstream compresses, though not asked to, comes back readable."""
+    sent = b'data: {"id": 1}\n\n' * 9000
+    upstream.say("/chat/completions", gzip.compress(sent), kind=kind, Content_Encoding="gzip")
+    answer = await front.chat(BODY)
+    assert (answer.status, answer.body) == (200, sent)
+    assert "Content-Encoding" not in answer.headers
+
+
+async def test_unknown_encoding(upstream: Upstream, front: Front) -> None:
+    """An encoding that nobody here can read is passed back, with its name."""
+    upstream.say("/chat/completions", b"odd", Content_Encoding="x-odd")
+    answer = await front.chat(BODY)
+    assert (answer.body, answer.headers["Content-Encoding"]) == (b"odd", "x-odd")
+
+
+async def test_compressed_error_does_not_show_the_key(upstream: Upstream, front: Front) -> None:
+    """An error that repeats the upstream's key is redacted, compressed or not."""
+    told = json.dumps({"error": {"message": f"bad key {UPSTREAM_KEY}"}}).encode()
+    upstream.say("/chat/completions", gzip.compress(told), 401, Content_Encoding="gzip")
+    answer = await front.chat(BODY)
+    assert (answer.status, "bad key" in answer.json["error"]["message"]) == (401, True)
+    assert UPSTREAM_KEY[:12].encode() not in answer.body
+
+
+async def test_large_bodies(upstream: Upstream, front: Front) -> None:
+    """Bodies of some megabytes go both ways, without a warning."""
+    text = "long text " * 300_000
+    upstream.say("/chat/completions", json.dumps({"text": text}).encode())
+    answer = await front.chat({**BODY, "extra": text})
+    assert (answer.status, answer.json["text"]) == (200, text)
+    assert json.loads(upstream.requests[0][1])["extra"] == text
