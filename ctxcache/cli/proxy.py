@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..config import DEFAULT_BASE_URL, UNSET
 from ..errors import InvalidInputError
 from .inputs import port, read_text, seconds, whole_number
-from .serve import stop_signals
+from .serve import add_allow_host, add_limit_options, fast_loop, read_limits, stop_signals
 from .service import read_key
 from .terminal import Terminal
 
@@ -31,7 +31,8 @@ Every other chat is passed on as sent. The response header X-Ctxcache says
 which way a chat went: "created; ID", "hit; ID" or "plain".
 
 Two lines for the client's shell go to stdout; paste them there. Ctrl-C or
-SIGTERM stops the proxy at once, with exit code 0."""
+SIGTERM stops the proxy with exit code 0: no new requests, and answers under
+way have --grace seconds to end. A second Ctrl-C or SIGTERM ends it at once."""
 EXAMPLES: Final = """\
 examples:
   ctxcache proxy
@@ -51,6 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="API key for clients; every user of a machine can read command lines (default: a random key)",
     )
     keys.add_argument("--key-file", metavar="FILE", help="file with the key, which is then not printed")
+    add_allow_host(group)
     group = parser.add_argument_group("service behind")
     group.add_argument(
         "--upstream",
@@ -63,6 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="file with the service's API key (default: the key in CTXCACHE_API_KEY); clients never see this key",
     )
     _add_context_options(parser)
+    add_limit_options(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="log each request to stderr; no content, no key")
 
 
@@ -115,7 +118,8 @@ def _add_budget_options(group: Any) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Serve until a signal arrives."""
-    asyncio.run(_serve(args, terminal))
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
+        runner.run(_serve(args, terminal))
     return 0
 
 
@@ -140,10 +144,15 @@ async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
                 max_contexts=args.max_contexts,
                 learn=args.learn,
                 learn_tokens=args.learn_tokens,
+                limits=read_limits(args.limit or ()),
+                allowed_hosts=args.allow_host,
             )
             await stack.enter_async_context(proxy)
             _print_exports(proxy, args, terminal)
             await stop.wait()
+            if args.grace:
+                terminal.note(f"stopping; answers under way have {args.grace:g} s to end")
+            await proxy.aclose(grace=args.grace)
     terminal.note("stopped")
 
 

@@ -22,7 +22,7 @@ from .terminal import Terminal
 if TYPE_CHECKING:
     from ..gateway import Engine, Gateway, GatewayLimits
 
-__all__ = ["add_options", "run", "stop_signals"]
+__all__ = ["add_allow_host", "add_limit_options", "add_options", "fast_loop", "read_limits", "run", "stop_signals"]
 
 SUMMARY: Final = "run a local gateway with both endpoints"
 DESCRIPTION: Final = """\
@@ -62,16 +62,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "CTXCACHE_API_KEY is ignored, since it is likely your key for a real service)",
     )
     keys.add_argument("--key-file", metavar="FILE", help="file with the key, which is then not printed")
+    add_allow_host(group)
+    _add_answer_options(parser)
+    add_limit_options(parser)
+    parser.add_argument("-v", "--verbose", action="store_true", help="log each request to stderr; no content, no key")
+
+
+def add_allow_host(group: argparse._ArgumentGroup) -> None:
+    """Add the option for host names."""
     group.add_argument(
         "--allow-host",
         action="append",
         metavar="NAME",
-        help="name that clients may call this gateway by, beside those of this machine; '*': any; repeatable "
+        help="name that clients may call this server by, beside those of this machine; '*': any; repeatable "
         "(default: no other on a loopback address, else any)",
     )
-    _add_answer_options(parser)
-    _add_limit_options(parser)
-    parser.add_argument("-v", "--verbose", action="store_true", help="log each request to stderr; no content, no key")
 
 
 def _add_answer_options(parser: argparse.ArgumentParser) -> None:
@@ -177,7 +182,8 @@ def _model(text: str) -> tuple[str, str]:
     return name, theirs or name
 
 
-def _add_limit_options(parser: argparse.ArgumentParser) -> None:
+def add_limit_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the bounds on clients, and for the end."""
     group = parser.add_argument_group("limits")
     group.add_argument(
         "--grace",
@@ -208,12 +214,12 @@ def _limit(text: str) -> tuple[str, float]:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Serve until a signal arrives."""
-    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
         runner.run(_serve(args, terminal))
     return 0
 
 
-def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Return uvloop's event loop where that is installed (extra `fast`); None is asyncio's."""
     try:
         uvloop = import_module("uvloop")
@@ -234,7 +240,7 @@ async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
         api_key=key,
         engine=engine,
         models=models,
-        limits=_limits(args.limit or ()),
+        limits=read_limits(args.limit or ()),
         allowed_hosts=args.allow_host,
     )
     with stop_signals() as stop:
@@ -286,7 +292,8 @@ async def _upstream(args: argparse.Namespace) -> "tuple[Engine, dict[str, int], 
     return engine, models, f"answers from {', '.join(args.upstream)}; models: {', '.join(models)}"
 
 
-def _limits(given: Iterable[tuple[str, float]]) -> "GatewayLimits":
+def read_limits(given: Iterable[tuple[str, float]]) -> "GatewayLimits":
+    """Return the limits with these names and values."""
     from ..gateway import GatewayLimits
 
     names = [field.name for field in attrs.fields(GatewayLimits)]

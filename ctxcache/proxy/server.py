@@ -33,6 +33,7 @@ _LARGEST_WINDOW: Final = 1_000_000  # tokens: the upstream judges the size of a 
 _MAX_CONTEXTS: Final = 256
 _LEARN_TOKENS: Final = 1024
 _LEAVE_SECONDS: Final = 2.0
+_NAMES: Final = {"api_key": "upstream_key", "base_url": "upstream"}  # as `AsyncSession` has them, and as a proxy
 
 
 class Proxy:
@@ -91,8 +92,7 @@ class Proxy:
         api_key = hide(api_key)
         upstream_key = hide(os.environ.get("CTXCACHE_API_KEY", "") if upstream_key is None else upstream_key)
         key = Secret(new_key() if api_key is None else checked_key(api_key))
-        # The clients repeat calls themselves, and know how long to go on.
-        self._session: Final = AsyncSession(upstream_key, upstream, retry=0, limits=Limits(connections=0))
+        self._session: Final = _open_session(upstream_key, hide(upstream))
         self._plain: Final = Plain(self._session.base_url, Secret(upstream_key.strip()), self._session.timeouts)
         self._host: Final = checks.string("host", host)
         self._port = checks.whole("port", port, 0, 65535)
@@ -149,8 +149,17 @@ class Proxy:
         run = self._run = Run("the proxy", self._app, self._limits, _LEAVE_SECONDS)
         self._port = await run.start(self._host, self._port)
 
-    async def aclose(self) -> None:
-        """Stop at once: cut connections, abandon answers under way, leave no task and no socket. May be repeated."""
+    async def aclose(self, *, grace: float | None = None) -> None:
+        """Stop, and leave no task and no socket. May be repeated: a second call cuts a grace short.
+
+        Args:
+            grace: None stops at once: connections are cut, answers under way abandoned. Else the proxy stops listening
+                and lets the answers under way end for so many seconds before that.
+
+        Raises:
+            InvalidInputError: for a grace that is no number from 0 up.
+        """
+        seconds = None if grace is None else checks.number("grace", grace, 0)
         self._closed = True
         async with AsyncExitStack() as steps:  # each step is taken, even if one before is cancelled
             steps.push_async_callback(self._session.aclose)
@@ -158,6 +167,8 @@ class Proxy:
             steps.callback(self._bodies.close)
             if self._run is not None:
                 steps.push_async_callback(self._run.aclose)
+                if seconds is not None and self._run.listening:
+                    await self._run.drain(seconds)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -165,6 +176,21 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def _open_session(key: str, url: str | None) -> AsyncSession:
+    """Make the session with the upstream; clients repeat calls themselves, and know how long to go on.
+
+    Raises:
+        InvalidInputError: for the key or the URL, by the names that they have here.
+    """
+    try:
+        return AsyncSession(key, url, retry=0, limits=Limits(connections=0))
+    except InvalidInputError as error:
+        name = _NAMES[error.field]
+        message = error.message.partition(" (allow_insecure")[0].replace(error.field, name)
+        refusal = InvalidInputError(message, field=name, value=error.value, allowed=error.allowed)
+    raise refusal
 
 
 def _bodies(limits: GatewayLimits) -> Bodies:

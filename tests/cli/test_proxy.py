@@ -1,5 +1,6 @@
 """`ctxcache proxy`: the proxy in a process of its own."""
 
+import http.client
 import json
 import re
 import shlex
@@ -63,6 +64,43 @@ def test_serves_until_told_to_stop(spawn: Spawn, number: signal.Signals) -> None
     assert KEY not in err
 
 
+def connect(exports: dict[str, str]) -> tuple[http.client.HTTPConnection, dict[str, str]]:
+    """A connection with the proxy, and the headers of a chat."""
+    host, port = exports["OPENAI_BASE_URL"].removeprefix("http://").removesuffix("/v1").split(":")
+    headers = {"Authorization": f"Bearer {exports['OPENAI_API_KEY']}", "Content-Type": "application/json"}
+    return http.client.HTTPConnection(host, int(port), timeout=20), headers
+
+
+@pytest.mark.parametrize("grace", [True, False])
+def test_grace(spawn: Spawn, grace: bool) -> None:
+    """After a signal answers under way have time to end, unless a second signal comes, or --grace is 0."""
+    proxy = spawn("proxy", "--port", "0", *(() if grace else ("--grace", "0")))
+    connection, headers = connect(exports_of(proxy))
+    messages = [{**SYSTEM, "cache_control": {"type": "ephemeral"}}, {"role": "user", "content": "endless"}]
+    body = json.dumps({"model": MODEL, "messages": messages, "stream": True})
+    connection.request("POST", "/v1/chat/completions", body, headers)
+    assert connection.getresponse().readline().startswith(b"data: ")
+    proxy.send_signal(signal.SIGTERM)
+    if grace:
+        assert proxy.stderr is not None
+        while "answers under way have 30 s to end" not in proxy.stderr.readline():
+            pass
+        proxy.send_signal(signal.SIGTERM)
+    assert (proxy.wait(20) == 0) is not grace
+    connection.close()
+
+
+def test_limits_and_host_names(spawn: Spawn) -> None:
+    """`--limit` and `--allow-host` reach the proxy."""
+    exports = exports_of(spawn("proxy", "--port", "0", "--limit", "body_bytes=1KiB", "--allow-host", "llm.example"))
+    connection, headers = connect(exports)
+    for name, body, status in (("llm.example", "{}", 404), ("llm.example", " " * 1025, 413), ("x.example", "{}", 421)):
+        connection.request("POST", "/v1/chat/completions", body, {**headers, "Host": name})
+        response = connection.getresponse()
+        assert response.status == status, response.read()
+        connection.close()
+
+
 def test_registered_prefixes_and_store(spawn: Spawn, tmp_path: Path) -> None:
     """A registered beginning needs no mark, and the next start finds the context in the store."""
     file = tmp_path / "prefixes.json"
@@ -97,9 +135,11 @@ def test_keys_from_files(spawn: Spawn, tmp_path: Path, monkeypatch: pytest.Monke
     [
         (("--port", "65536"), "'65536' is not a port"),
         (("--key", "two words"), "api_key must be printable ASCII without spaces"),
+        (("--limit", "conections=5"), "--limit: name must be 'connections' or "),
+        (("--grace", "-1"), "'-1' is not a number from 0 up"),
         (("--max-contexts", "-1"), "'-1' is not a whole number from 0 up"),
         (("--ttl", "5"), "ttl must be"),
-        (("--upstream", "ftp://x"), "base_url must be"),
+        (("--upstream", "ftp://x"), "upstream must be"),
         (("--prefixes", "none.json"), "none.json: No such file"),
         (("--store", "ftp://x"), "url: it must be redis://"),
         (("--api-key-file", "none"), "none: No such file"),

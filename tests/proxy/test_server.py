@@ -8,12 +8,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from ctxcache import APIConnectionError, InvalidInputError, SessionError
 from ctxcache.gateway import Gateway
 from ctxcache.proxy import Proxy
 
-from .conftest import UPSTREAM_KEY, NotedEngine, marked
+from .conftest import UPSTREAM_KEY, NotedEngine, Upstream, marked
 
 URL = "http://127.0.0.1:9/v1"
 MESSAGES = [{"role": "system", "content": "x"}]
@@ -24,8 +25,10 @@ MESSAGES = [{"role": "system", "content": "x"}]
     [
         ({"port": -1}, "port must be"),
         ({"api_key": "two words"}, "api_key must be printable ASCII without spaces"),
-        ({"upstream": "ftp://x"}, "base_url must be"),
-        ({"upstream_key": ""}, "api_key must be printable text"),
+        ({"upstream": "ftp://x"}, "upstream must be"),
+        ({"upstream": 5}, "upstream must be"),
+        ({"upstream": "http://example.com/v1"}, "upstream must be an https URL"),
+        ({"upstream_key": ""}, "upstream_key must be printable text: pass upstream_key=… or set CTXCACHE_API_KEY"),
         ({"max_contexts": -1}, "max_contexts must be"),
         ({"learn": 1}, "learn must be"),
         ({"learn_tokens": 0}, "learn_tokens must be"),
@@ -46,6 +49,8 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError) as refused:
         Proxy(**{"upstream_key": UPSTREAM_KEY, "upstream": URL, **settings})
     assert refused.value.message.startswith(message)
+    assert message.startswith(refused.value.field.partition("[")[0])
+    assert "allow_insecure" not in refused.value.message  # no setting of a proxy
 
 
 def test_keys_do_not_print() -> None:
@@ -119,6 +124,42 @@ async def test_port_in_use() -> None:
         with pytest.raises(APIConnectionError, match="cannot listen on 127"):
             await proxy.start()
         await proxy.aclose()
+
+
+async def test_a_grace_lets_answers_end(upstream: Upstream) -> None:
+    """With a grace, answers under way come whole, new connections are refused; the second call cuts the grace short."""
+    arrived, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: web.Request) -> web.Response:
+        arrived.set()
+        await may_answer.wait()
+        return web.json_response({"done": True})
+
+    upstream.answers["/v1/models"] = answer
+    async with aiohttp.ClientSession() as http:
+        for cut in (False, True):
+            arrived.clear()
+            may_answer.clear()
+            proxy = Proxy(UPSTREAM_KEY, upstream.url)
+            await proxy.start()
+            key = {"Authorization": f"Bearer {proxy.api_key}"}
+            asking = asyncio.create_task(http.get(f"{proxy.base_url}/models", headers=key))
+            await arrived.wait()
+            closing_proxy = asyncio.create_task(proxy.aclose(grace=60))
+            with pytest.raises(ConnectionError):  # refused, or reset while the socket closes
+                while True:
+                    (await asyncio.open_connection("127.0.0.1", proxy.port))[1].close()
+            if cut:
+                await proxy.aclose()
+                with pytest.raises(aiohttp.ClientError):
+                    await asking
+            else:
+                may_answer.set()
+                async with await asking as response:
+                    assert await response.json() == {"done": True}
+            await closing_proxy
+    with pytest.raises(InvalidInputError, match="grace must be"):
+        await proxy.aclose(grace=-1)
 
 
 async def test_close_ends_answers_under_way(gateway: Gateway, engine: NotedEngine) -> None:
