@@ -16,6 +16,7 @@ __all__ = ["DONE", "Chunks", "completion", "envelope", "error_event", "status"]
 
 DONE: Final = b"data: [DONE]\n\n"
 _CHUNK: Final = "chat.completion.chunk"
+_CHUNK_JSON: Final = b'"chat.completion.chunk"'
 _COMPLETION: Final = "chat.completion"
 
 
@@ -47,26 +48,33 @@ class Chunks:
 
     def __init__(self, model: str, answer_id: str, now: int, *, usage: bool) -> None:
         self._model: Final = model
-        self._needed: Final = {"id": answer_id, "object": _CHUNK, "created": now}
+        self._needed = {"id": answer_id, "object": _CHUNK, "created": now}
         self._usage: Final = usage
-        self._as_received: bool | None = None  # decided by the first chunk: a service writes all alike
+        self._begun = False
 
     def encode(self, chunks: list[ChatCompletionChunk]) -> bytes:
         """Return chunks that came together."""
-        if self._as_received is None:
-            self._as_received = _complete(chunks[0].to_dict(), self._needed, self._model)
+        if not self._begun:
+            self._begun = True
+            sent = {"id": chunks[0].id, "created": chunks[0].created}  # the same for all chunks
+            self._needed.update({name: value for name, value in sent.items() if value})
         return b"".join([encode_data(data) for chunk in chunks if (data := self._data(chunk))])
 
     def _data(self, chunk: ChatCompletionChunk) -> bytes:
         hidden = chunk.usage is not None and not self._usage
         if hidden and not chunk.choices:
             return b""
-        if self._as_received and not hidden:
+        if not hidden and self._is_complete(chunk):
             return chunk.raw_json
         raw = _completed(chunk.to_dict(), self._needed, self._model)
         if hidden:
             raw.pop("usage", None)
         return codec.encode(raw)
+
+    def _is_complete(self, chunk: ChatCompletionChunk) -> bool:
+        named = chunk.id and chunk.created and chunk.model == self._model
+        # A missing `object` reads as the usual one, which then is nowhere in the JSON.
+        return bool(named and chunk.object and (chunk.object != _CHUNK or _CHUNK_JSON in chunk.raw_json))
 
 
 def _complete(raw: dict[str, Any], needed: dict[str, Any], model: str) -> bool:

@@ -74,6 +74,20 @@ def test_incomplete_chunks_are_completed() -> None:
     assert data == [{**CHUNK, "id": "made-up", "created": 7}] * 2
 
 
+@pytest.mark.parametrize("missing", ["id", "object", "created", "model"])
+@pytest.mark.parametrize("together", [True, False])
+def test_each_chunk_is_completed(missing: str, together: bool) -> None:
+    """A chunk that lacks a field which others have gets the field, as the first chunk has it."""
+    odd = {**CHUNK, "choices": [{"index": 0, "delta": {"content": missing}}]}
+    del odd[missing]
+    decoded = [codec.decode_chunk(json.dumps(chunk).encode()) for chunk in (CHUNK, odd, CHUNK)]
+    chunks = answers.Chunks("m", "made-up", 7, usage=True)
+    passed = chunks.encode(decoded) if together else b"".join(chunks.encode([chunk]) for chunk in decoded)
+    first, second, third = [json.loads(event[6:]) for event in passed.decode().split("\n\n")[:-1]]
+    assert first == third == CHUNK
+    assert second == {**CHUNK, **odd}
+
+
 def test_usage_is_for_those_who_asked() -> None:
     """Without `include_usage` a chunk loses its usage, and a chunk that has nothing else is left out."""
     last = {**CHUNK, "choices": [], "usage": USAGE}
