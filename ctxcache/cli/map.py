@@ -78,7 +78,6 @@ examples:
   ctxcache map ... --out answers.jsonl --merge"""
 
 STDOUT: Final = "-"
-_REDIS: Final = ("redis://", "rediss://", "unix://")
 _PRICES: Final = {"input": "input", "cached": "cached", "output": "output", "storage": "storage_per_hour"}
 
 
@@ -136,7 +135,7 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--store",
-        metavar="FILE",
+        metavar="FILE|URL",
         help="SQLite file, or a Redis as redis://HOST, that remembers the context, for the next start, other processes "
         "and, in a Redis, other machines (default: CTXCACHE_STORE, else none; each start creates a context)",
         default=os.environ.get("CTXCACHE_STORE") or None,
@@ -193,6 +192,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     shard = _shard(args, terminal)
     model = model_of(args)
     from ..managed import Prefix  # would slow --help
+    from ..managed.stores import open_store
 
     def note_create(event: CreateEvent | RecreateEvent) -> None:
         journal.note_create(event.context, time.time())
@@ -200,7 +200,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     session = open_session(args, hooks=Hooks(on_create=note_create, on_recreate=note_create))
     text = _read_prefix(args)
     sampling = sampling_of(args)
-    store = _open_store(args.store)
+    store = None if args.store is None else open_store(args.store)
     prefix = Prefix(session, model=model, messages=[system(text)], ttl=args.ttl, store=store)
     prefix.check(**sampling)
     with closing(Questions(args.questions, args.format, shard)) as questions:
@@ -246,14 +246,6 @@ def _shard(args: argparse.Namespace, terminal: Terminal) -> Shard | None:
     if shard is not None and shard.count > 1 and args.store is None:
         terminal.note(f"without --store, each of the {shard.count} shards creates and pays for a context of its own")
     return shard
-
-
-def _open_store(name: str | None) -> "SQLiteStore | RedisStore | None":
-    from ..managed import RedisStore, SQLiteStore
-
-    if name is None:
-        return None
-    return RedisStore(name) if name.startswith(_REDIS) else SQLiteStore(name)
 
 
 def _open_journal(

@@ -17,7 +17,6 @@ from .service import read_key
 from .terminal import Terminal
 
 if TYPE_CHECKING:
-    from ..managed import RedisStore, SQLiteStore
     from ..proxy import Proxy
 
 __all__ = ["add_options", "run"]
@@ -80,7 +79,8 @@ def _add_context_options(parser: argparse.ArgumentParser) -> None:
         "--store",
         metavar="FILE|URL",
         help="SQLite file, or redis://… URL, that remembers the contexts for the next start and other proxies "
-        "(default: none)",
+        "(default: CTXCACHE_STORE, else none)",
+        default=os.environ.get("CTXCACHE_STORE") or None,
     )
     group.add_argument(
         "--ttl",
@@ -124,12 +124,13 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
 
 
 async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
-    from ..proxy import Proxy  # imports aiohttp, which would slow --help
+    from ..managed.stores import open_store  # would slow --help
+    from ..proxy import Proxy
 
     prefixes = [] if args.prefixes is None else _read_prefixes(args.prefixes)
     with stop_signals() as stop:
         async with AsyncExitStack() as stack:
-            store = None if args.store is None else _open_store(args.store)
+            store = None if args.store is None else open_store(args.store)
             if store is not None:
                 await stack.enter_async_context(store)
             proxy = Proxy(
@@ -175,12 +176,6 @@ def _read_prefixes(name: str) -> list[Any]:
     if not isinstance(prefixes, list):
         raise InvalidInputError(f"{name}: must be {allowed}", field="prefixes", allowed=allowed)
     return prefixes
-
-
-def _open_store(place: str) -> "SQLiteStore | RedisStore":
-    from ..managed import RedisStore, SQLiteStore
-
-    return RedisStore(place) if "://" in place else SQLiteStore(place)
 
 
 def _print_exports(proxy: "Proxy", args: argparse.Namespace, terminal: Terminal) -> None:

@@ -5,11 +5,11 @@ from typing import Final
 
 from ..errors import InvalidInputError
 from ..managed import RedisStore, SQLiteStore
+from ..managed.stores import open_store, sqlite_path
 
-__all__ = ["check_store_url", "open_store"]
+__all__ = ["check_store_url", "store_of"]
 
 _VARIABLE: Final = "CTXCACHE_STORE"
-_SQLITE: Final = "sqlite://"
 _REDIS: Final = ("redis://", "rediss://", "unix://")
 _ALLOWED: Final = "sqlite:///PATH (absolute), redis://HOST, rediss://HOST, unix://PATH, or None"
 
@@ -30,11 +30,11 @@ def check_store_url(url: object) -> None:
             field="store",
             allowed="a URL without a password",
         )
-    if not text.startswith(_REDIS) and not (text.startswith(f"{_SQLITE}/") and _path(text).strip("/")):
+    if not text.startswith(_REDIS) and not os.path.isabs(sqlite_path(text) or ""):
         raise InvalidInputError.of("store", type(url) if secret else url, _ALLOWED)
 
 
-def open_store(url: str | None) -> RedisStore | SQLiteStore | None:
+def store_of(url: str | None) -> RedisStore | SQLiteStore | None:
     """Open the store of a URL, by default of the environment's `CTXCACHE_STORE`; None without either.
 
     Raises:
@@ -46,9 +46,4 @@ def open_store(url: str | None) -> RedisStore | SQLiteStore | None:
             return None
         if not url.startswith(_REDIS):
             check_store_url(url)
-    return RedisStore(url) if url.startswith(_REDIS) else SQLiteStore(_path(url))
-
-
-def _path(url: str) -> str:
-    """Return the absolute path of an SQLite URL, after three slashes or, as some tools write, four."""
-    return "/" + url.removeprefix(_SQLITE).lstrip("/")
+    return open_store(url)

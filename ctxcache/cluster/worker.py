@@ -22,7 +22,7 @@ from ..errors import CtxCacheError
 from ..managed import Map, Prefix
 from ..models import Message
 from .line import Line
-from .store_url import open_store
+from .store_url import store_of
 
 __all__ = ["Settings", "background_loop", "line_for"]
 
@@ -81,7 +81,7 @@ def background_loop() -> asyncio.AbstractEventLoop:
 async def _start(settings: Settings, questions: AsyncIterable[Any]) -> AsyncIterator[Map[Any]]:
     """Open the store, the session and the map."""
     async with AsyncExitStack() as stack:
-        store = open_store(settings.store)
+        store = store_of(settings.store)
         if store is not None:
             await stack.enter_async_context(store)
         session = await stack.enter_async_context(AsyncSession(base_url=settings.base_url))

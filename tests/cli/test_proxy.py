@@ -115,6 +115,16 @@ def test_registered_prefixes_and_store(spawn: Spawn, tmp_path: Path) -> None:
     assert ways == ["created", "hit"]
 
 
+def test_the_store_of_the_environment(spawn: Spawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CTXCACHE_STORE, where a URL with a password belongs, has the forms of --store."""
+    monkeypatch.setenv("CTXCACHE_STORE", f"sqlite://{tmp_path}/contexts.db")
+    proxy = spawn("proxy", "--port", "0")
+    assert ask(exports_of(proxy), {**SYSTEM, "cache_control": {"type": "ephemeral"}})[0] == "created"
+    proxy.send_signal(signal.SIGTERM)
+    assert proxy.wait(20) == 0
+    assert (tmp_path / "contexts.db").exists()
+
+
 def test_keys_from_files(spawn: Spawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both keys come from files where told so; the clients' key is then not printed."""
     monkeypatch.delenv("CTXCACHE_API_KEY")

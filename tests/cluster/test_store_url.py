@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ctxcache import InvalidInputError, RedisStore, SQLiteStore
-from ctxcache.cluster.store_url import check_store_url, open_store
+from ctxcache.cluster.store_url import check_store_url, store_of
 
 SECRET = "s3cret"
 
@@ -16,7 +16,7 @@ async def test_an_sqlite_url_names_an_absolute_path(tmp_path: Path, slashes: str
     file = tmp_path / "con%20texts #1?.db"  # no character has a meaning
     url = f"sqlite://{slashes}{file}"
     check_store_url(url)
-    store = open_store(url)
+    store = store_of(url)
     assert isinstance(store, SQLiteStore)
     async with store:
         await store.put("k", "ctx-1", 3600, 60)
@@ -27,31 +27,37 @@ async def test_a_redis_url() -> None:
     """The URL goes to `RedisStore` as it is; nothing connects yet."""
     pytest.importorskip("redis")
     check_store_url("redis://127.0.0.1:6379/3")
-    store = open_store("redis://127.0.0.1:6379/3")
+    store = store_of("redis://127.0.0.1:6379/3")
     assert isinstance(store, RedisStore)
     await store.aclose()
+
+
+def test_an_absolute_path(tmp_path: Path) -> None:
+    """The absolute path of a file does as well, as for every store."""
+    check_store_url(f"{tmp_path}/contexts.db")
+    assert isinstance(store_of(f"{tmp_path}/contexts.db"), SQLiteStore)
 
 
 def test_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a URL and without the variable there is no store; an empty variable is none."""
     monkeypatch.delenv("CTXCACHE_STORE", raising=False)
     check_store_url(None)
-    assert open_store(None) is None
+    assert store_of(None) is None
     monkeypatch.setenv("CTXCACHE_STORE", "")
-    assert open_store(None) is None
+    assert store_of(None) is None
 
 
 async def test_the_store_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The variable may have a password, which the URL of an argument may not."""
     pytest.importorskip("redis")
     monkeypatch.setenv("CTXCACHE_STORE", f"redis://user:{SECRET}@127.0.0.1:6379")
-    store = open_store(None)
+    store = store_of(None)
     assert isinstance(store, RedisStore)
     await store.aclose()
-    assert isinstance(open_store(f"sqlite:///{tmp_path}/contexts.db"), SQLiteStore)
+    assert isinstance(store_of(f"sqlite:///{tmp_path}/contexts.db"), SQLiteStore)
     monkeypatch.setenv("CTXCACHE_STORE", "contexts.db")
     with pytest.raises(InvalidInputError, match="store must be sqlite:///PATH"):
-        open_store(None)
+        store_of(None)
 
 
 @pytest.mark.parametrize(
