@@ -66,7 +66,7 @@ class Line:
             CtxCacheError: the session or the store cannot be opened, or the line was closed.
         """
         if self.ended:
-            raise self._failure
+            raise self._failure.with_traceback(None)  # else each call would add frames to those of the one before
         batch = _Batch(questions)
         self._waiting.append(batch)
         self._open.add(batch)

@@ -100,7 +100,9 @@ class Prefixes:
 
     def refuse(self, held: HeldPrefix, refusal: CtxCacheError) -> None:
         """Leave a beginning alone for a while, since the service refused its context."""
-        held.refusal, held.refused_until = refusal, self._clock() + _REFUSED_SECONDS
+        refusal.__context__ = None
+        # Without the traceback, whose frames hold the chat and the request.
+        held.refusal, held.refused_until = refusal.with_traceback(None), self._clock() + _REFUSED_SECONDS
 
     def refusal(self, beginnings: Iterable[Beginning]) -> CtxCacheError | None:
         """Return the service's refusal of a context for the first of some beginnings that was refused."""

@@ -1,6 +1,7 @@
 """Many batches, one map."""
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -116,6 +117,18 @@ async def test_a_line_that_cannot_be_opened(asked: Asked) -> None:
             await ask
         assert caught.value is asked.failure
     assert line.ended
+
+
+async def test_later_batches_gather_no_frames(asked: Asked) -> None:
+    """The error that each batch after the end gets has the frames of this call alone."""
+    asked.failure = SessionError("no")
+    line = Line(asked.start)
+    depths = []
+    for _ in range(4):
+        with pytest.raises(SessionError) as caught:
+            await line.ask(["a"])
+        depths.append(len(traceback.extract_tb(caught.value.__traceback__)))
+    assert depths[1:] == [2, 2, 2]
 
 
 async def test_a_foreign_exception_ends_the_line(line: Line, asked: Asked) -> None:

@@ -132,6 +132,23 @@ async def test_refusal(table: Table, clock: Clock) -> None:
     assert chosen(prefixes, asked).length == 2
 
 
+async def test_a_kept_refusal_holds_no_frames(table: Table) -> None:
+    """The refusal is kept without the traceback, whose frames hold the chat, and without other exceptions."""
+    prefixes = table()
+    asked = chat("a", "-")
+    held = chosen(prefixes, asked)
+    try:
+        try:
+            raise KeyError
+        except KeyError:
+            raise ContextGoneError("no")  # noqa: B904  # the context is what is tested
+    except ContextGoneError as error:
+        prefixes.refuse(held, error)
+    kept = prefixes.refusal(asked.beginnings)
+    assert kept is not None
+    assert (kept.__traceback__, kept.__context__) == (None, None)
+
+
 async def test_a_created_context_is_told_of_once(table: Table, clock: Clock) -> None:
     """Of the chats over a new context one is told so, and of its successor again."""
     held = chosen(table(), chat("a", "-"))
