@@ -24,7 +24,17 @@ from .rules import refusals
 from .rules.json_items import count_items
 from .rules.sizes import SizedMessage
 
-__all__ = ["Bodies", "Handler", "Headers", "Received", "Reservation", "Routes", "json_response", "refuse"]
+__all__ = [
+    "Bodies",
+    "Handler",
+    "Headers",
+    "Received",
+    "Reservation",
+    "Routes",
+    "decode_object",
+    "json_response",
+    "refuse",
+]
 
 _JSON: Final = "application/json"
 _MAX_ITEMS: Final = 100_000  # decoded in 20 ms
@@ -152,17 +162,20 @@ class Bodies:
         """
         return await self._read(partial(self._decode, kind), request, reservation)
 
-    async def read_object(self, request: web.BaseRequest, reservation: Reservation) -> tuple[bytes, dict[str, Any]]:
-        """Read a request's JSON object as sent and decoded, whatever its fields are.
+    async def read_by(
+        self, decode: Callable[[bytes], DecodedT], request: web.BaseRequest, reservation: Reservation
+    ) -> DecodedT:
+        """Read a request's body by a function.
 
         Args:
+            decode: reads the JSON, such as `decode_object`; called in a thread for larger bodies.
             request: the HTTP request.
             reservation: takes the memory, as far as the body tells.
 
         Raises:
-            APIStatusError: as `read`.
+            APIStatusError: as `read`, or raised by `decode`.
         """
-        return await self._read(_decode_object, request, reservation)
+        return await self._read(decode, request, reservation)
 
     async def _read(
         self, decode: Callable[[bytes], DecodedT], request: web.BaseRequest, reservation: Reservation
@@ -247,9 +260,14 @@ def _decode_large(decode: Callable[[bytes], DecodedT], body: bytearray) -> tuple
     return decode(bytes(body)), _memory(body, items)
 
 
-def _decode_object(body: bytes) -> tuple[bytes, dict[str, Any]]:
+def decode_object(body: bytes) -> dict[str, Any]:
+    """Decode the JSON object of a body, whatever the fields are.
+
+    Raises:
+        APIStatusError: 400 for a body that is none.
+    """
     try:
-        return body, codec.decode_object(body)
+        return codec.decode_object(body)
     except ProtocolError:
         pass
     raise refusals.not_json(_NO_OBJECT)

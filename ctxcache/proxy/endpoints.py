@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
 
-from .. import codec
 from ..client.resources.parameters import ChatParameters
 from ..errors import (
     APIStatusError,
@@ -19,12 +18,12 @@ from ..errors import (
     PermissionDeniedError,
     QuotaExceededError,
 )
-from ..gateway.bodies import Bodies, Headers, Routes, json_response
+from ..gateway.bodies import Bodies, Headers, Routes, decode_object, json_response
 from ..managed import ManagedStream
 from . import answers
 from .plain import Plain
 from .prefixes import HeldPrefix, Prefixes
-from .recognition import Beginning, Chat, Registry, read_chat, unmark
+from .recognition import Chat, Registry, read_body
 
 __all__ = ["Endpoints"]
 
@@ -72,30 +71,30 @@ class Endpoints:
     async def chat(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
         """Answer a chat."""
         with self._bodies.reserve() as reservation:
-            sent, body = await self._bodies.read_object(request, reservation)
-            messages, marked = unmark(body.get("messages"))
-            if messages != body.get("messages"):
-                body = {**body, "messages": messages}
-                sent = codec.encode_fields(body)
+            sent, chat = await self._bodies.read_by(self._read, request, reservation)
+            if chat is not None:
+                chat = self._registry.learn(chat)
             try:
-                return await self._answer(request, sent, body, marked, headers)
+                return await self._answer(request, sent, chat, headers)
             except CtxCacheError as error:
                 return _refuse(error, headers)
 
+    def _read(self, sent: bytes) -> tuple[bytes, Chat | None]:
+        """Read a body; called in a thread for larger bodies."""
+        return read_body(sent, decode_object(sent), self._registry)
+
     async def _answer(
-        self, request: web.BaseRequest, sent: bytes, body: Mapping[str, Any], marked: list[int], headers: Headers
+        self, request: web.BaseRequest, sent: bytes, chat: Chat | None, headers: Headers
     ) -> web.StreamResponse:
         """Answer a chat over a context; where no context fits, pass the chat on.
 
         Raises:
             CtxCacheError: any of the family, before anything was passed back.
         """
-        beginnings: tuple[Beginning, ...] = ()
+        beginnings = () if chat is None else chat.beginnings
         try:
-            chat = read_chat(body, marked, self._registry)
-            beginnings = chat.beginnings
-            held = self._prefixes.choose(chat)
-            if held is not None:
+            held = None if chat is None else self._prefixes.choose(chat)
+            if held is not None and chat is not None:
                 with held.used():
                     answer = await self._over(held, chat, request, headers)
                 if answer is not None:

@@ -17,10 +17,11 @@ from typing import Any, Final
 import attrs
 
 from .. import checks, codec
+from ..errors import InvalidInputError
 from ..models import Message, read_messages
 from .learning import Learner
 
-__all__ = ["Beginning", "Chat", "Registry", "read_chat", "unmark"]
+__all__ = ["Beginning", "Chat", "Registry", "read_body", "read_chat", "unmark"]
 
 _MARK: Final = "cache_control"
 _EPHEMERAL: Final = "ephemeral"
@@ -34,13 +35,16 @@ class Beginning:
     Attributes:
         key: the hash of the model and the messages.
         length: the number of messages.
-        registered: whether the operator has named this beginning; else the client has marked this one, or many chats
-            have begun so.
+        size: their bytes.
+        registered: whether the operator has named this beginning.
+        marked: whether the client has marked this beginning.
     """
 
     key: bytes
     length: int
+    size: int
     registered: bool
+    marked: bool
 
 
 @attrs.frozen
@@ -52,7 +56,7 @@ class Chat:
         messages: all messages, without marks.
         fields: the other fields of the request; null stands for a field that was left out.
         stream: whether to stream the answer.
-        beginnings: the beginnings that may have a context, the longest first.
+        beginnings: the beginnings that may have a context, the longest first; see `Registry.learn`.
     """
 
     model: str
@@ -83,7 +87,8 @@ class Registry:
     def beginnings(self, model: str, messages: Sequence[Message], marked: Iterable[int]) -> tuple[Beginning, ...]:
         """Return the beginnings of a chat that may have a context, the longest first.
 
-        None ends with a message of the assistant: the service refuses a context of that kind.
+        None ends with a message of the assistant: the service refuses a context of that kind. With a learner all are
+        returned, and the whole chat: `learn` decides.
 
         Args:
             model: the model's id.
@@ -93,15 +98,21 @@ class Registry:
         marks = set(marked)
         ends = range(1, len(messages)) if self._learner else marks | self._lengths.get(model, set())
         allowed = {end for end in ends if 0 < end < len(messages) and messages[end - 1].role != "assistant"}
-        learned: set[bytes] = set()
+        keys = _keys(model, messages, {*allowed, len(messages)} if self._learner else allowed)
+        found = (
+            Beginning(key, end, size, registered=key in self._keys, marked=end in marks)
+            for end, (key, size) in sorted(keys.items(), reverse=True)
+        )
+        return tuple(one for one in found if self._learner or one.registered or one.marked)
+
+    def learn(self, chat: "Chat") -> "Chat":
+        """Count the beginnings of a chat; return the chat with those that may have a context now."""
         if self._learner is None:
-            keys = _keys(model, messages, allowed)
-        else:
-            keys = _keys(model, messages, {*allowed, len(messages)})
-            whole, _ = keys.pop(len(messages))
-            learned = self._learner.learn(keys.values(), whole)
-        found = (Beginning(keys[end][0], end, keys[end][0] in self._keys) for end in sorted(keys, reverse=True))
-        return tuple(one for one in found if one.registered or one.length in marks or one.key in learned)
+            return chat
+        whole, *shorter = chat.beginnings
+        learned = self._learner.learn([(one.key, one.size) for one in reversed(shorter)], whole.key)
+        found = (one for one in shorter if one.registered or one.marked or one.key in learned)
+        return attrs.evolve(chat, beginnings=tuple(found))
 
 
 def _keys(model: str, messages: Sequence[Message], lengths: set[int]) -> dict[int, tuple[bytes, int]]:
@@ -154,13 +165,33 @@ def _without_mark(item: Any) -> tuple[Any, bool]:
     return {name: value for name, value in item.items() if name != _MARK}, True
 
 
+def read_body(sent: bytes, body: Mapping[str, Any], registry: Registry) -> tuple[bytes, Chat | None]:
+    """Return the JSON of a chat without marks, and the chat; None for a chat that this package cannot send.
+
+    Changes nothing that is shared, so that threads may read.
+
+    Args:
+        sent: the JSON as sent.
+        body: the same, decoded.
+        registry: knows which beginnings may have a context.
+    """
+    messages, marked = unmark(body.get("messages"))
+    if messages != body.get("messages"):
+        body = {**body, "messages": messages}
+        sent = codec.encode_fields(body)
+    try:
+        return sent, read_chat(body, marked, registry)
+    except InvalidInputError:
+        return sent, None  # a service may be able to read the body
+
+
 def read_chat(body: Mapping[str, Any], marked: Iterable[int], registry: Registry) -> Chat:
     """Read the body of a request, already without marks.
 
     Args:
         body: the JSON.
         marked: the lengths of the marked beginnings.
-        registry: knows the registered and the learned beginnings.
+        registry: knows which beginnings may have a context.
 
     Raises:
         InvalidInputError: this package cannot send such a chat; a service may be able to read the body.

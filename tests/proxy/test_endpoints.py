@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from ctxcache import SQLiteStore
 from ctxcache.gateway import Gateway
+from ctxcache.proxy.recognition import Registry
 
 from .conftest import LONG, MARK, MODEL, UPSTREAM_KEY, Clock, Front, NotedEngine, Upstream, marked
 
@@ -358,6 +360,27 @@ async def test_large_chat(front: Front, engine: NotedEngine) -> None:
     answer = await front.chat(marked("one", text=text))
     assert answer.status == 200
     assert engine.prompts[0].messages[0].text == text
+
+
+async def test_the_event_loop_goes_on_while_a_large_chat_is_recognised(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The beginnings of a large chat are compared in a thread: other requests are answered meanwhile."""
+    recognising, answered = threading.Event(), threading.Event()
+
+    def beginnings(*given: Any) -> Any:
+        recognising.set()
+        assert answered.wait(5)
+        return original(*given)
+
+    original = Registry.beginnings
+    monkeypatch.setattr(Registry, "beginnings", beginnings)
+    async with asyncio.timeout(5):
+        asking = asyncio.create_task(front.chat(marked("one", text="x" * 100_000)))
+        await asyncio.to_thread(recognising.wait, 5)
+        assert (await front.get("/models")).status == 200
+        answered.set()
+        assert (await asking).way == "created"
 
 
 async def test_aiohttp_is_quiet_about_clients_that_leave_early(front: Front, engine: NotedEngine) -> None:

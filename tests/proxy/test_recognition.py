@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ctxcache import InvalidInputError, assistant, codec, system, user
 from ctxcache.proxy import recognition
 from ctxcache.proxy.learning import Learner
-from ctxcache.proxy.recognition import Registry, read_chat, unmark
+from ctxcache.proxy.recognition import Chat, Registry, read_chat, unmark
 
 MARK = {"type": "ephemeral"}
 NO_REGISTRY = Registry()
@@ -126,7 +126,8 @@ def test_learned() -> None:
     registry = Registry(learner=Learner(2, 1))
 
     def found(model: str, *said: Any) -> list[tuple[int, bool]]:
-        return [(one.length, one.registered) for one in registry.beginnings(model, said, [])]
+        chat = Chat(model, said, {}, False, registry.beginnings(model, said, []))
+        return [(one.length, one.registered) for one in registry.learn(chat).beginnings]
 
     long = system("long " * 9)
     assert found("m", long, user("long " * 9), user("c")) == []
