@@ -42,6 +42,7 @@ async def test_a_worker_killed_in_the_middle(gateway: Gateway, engine: CountingE
     check(await drive(gateway, tmp_path, 5000, "call", "kill"), 5000)
     assert len(engine.asked) == 5000
     assert engine.asked.total() < 5000 * 1.5  # only the batches of the dead worker were asked again
+    assert set(engine.asked.values()) == {1, 2}  # some were, and each of them once
     assert len(engine.contexts) == 1
 
 

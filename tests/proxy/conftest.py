@@ -44,6 +44,7 @@ class NotedEngine:
         self.contexts: list[NewContext] = []
         self.prompts: list[Prompt] = []
         self.closed = asyncio.Event()
+        self.generating = asyncio.Event()
         self.preparing = asyncio.Event()
         self.may_prepare = asyncio.Event()
         self.may_prepare.set()
@@ -57,6 +58,7 @@ class NotedEngine:
     async def generate(self, prompt: Prompt) -> AsyncIterator[str]:
         """Write a reply, word by word."""
         self.prompts.append(prompt)
+        self.generating.set()
         try:
             for word in f"echo: {prompt.question[-1].text}".split(" "):
                 yield f"{word} "
