@@ -3,9 +3,9 @@
 Invariants:
 
 - Concurrent chats of one beginning share one `Prefix`, and so one context.
-- A context cannot be deleted and is billed until its ttl ends. So a marked beginning takes a place of the budget from
-  the create, which outlives a chat that is cancelled, until the end of the context. A chat for which no place is left
-  goes without a context. Registered beginnings take no place.
+- A context cannot be deleted and is billed until its ttl ends. So a marked or learned beginning takes a place of the
+  budget from the create, which outlives a chat that is cancelled, until the end of the context. A chat for which no
+  place is left goes without a context. Registered beginnings take no place.
 - A beginning whose context was refused by the service is left alone for a while: its chats go without.
 """
 
@@ -28,8 +28,7 @@ class HeldPrefix:
 
     Args:
         prefix: the prefix.
-        length: the number of its messages.
-        registered: whether the operator has named the beginning.
+        length: the number of messages.
 
     Attributes:
         users: how many chats are under way.
@@ -37,10 +36,9 @@ class HeldPrefix:
         refusal: the service's last refusal.
     """
 
-    def __init__(self, prefix: Prefix, length: int, *, registered: bool) -> None:
+    def __init__(self, prefix: Prefix, length: int) -> None:
         self.prefix: Final = prefix
         self.length: Final = length
-        self.registered: Final = registered
         self.users = 0
         self.refused_until = 0.0
         self.refusal: CtxCacheError | None = None
@@ -69,7 +67,7 @@ class Prefixes:
 
     Args:
         make: makes a prefix of `model` and `messages`.
-        max_contexts: the budget of marked beginnings.
+        max_contexts: the budget of marked and learned beginnings.
         clock: Unix seconds.
     """
 
@@ -78,7 +76,7 @@ class Prefixes:
         self._max_contexts: Final = max_contexts
         self._clock: Final = clock
         self._registered: Final[dict[bytes, HeldPrefix]] = {}
-        self._marked: Final[OrderedDict[bytes, HeldPrefix]] = OrderedDict()  # the least recently used first
+        self._budgeted: Final[OrderedDict[bytes, HeldPrefix]] = OrderedDict()  # the least recently used first
 
     def choose(self, chat: Chat) -> HeldPrefix | None:
         """Return the prefix for a chat: the longest with a context, else the longest that may have one; or None.
@@ -115,25 +113,25 @@ class Prefixes:
     def _find(self, beginning: Beginning) -> HeldPrefix | None:
         if beginning.registered:
             return self._registered.get(beginning.key)
-        held = self._marked.get(beginning.key)
+        held = self._budgeted.get(beginning.key)
         if held is not None:
-            self._marked.move_to_end(beginning.key)
+            self._budgeted.move_to_end(beginning.key)
         return held
 
     def _add(self, chat: Chat, beginning: Beginning) -> HeldPrefix | None:
         if not (beginning.registered or self._make_room()):
             return None
         prefix = self._make(model=chat.model, messages=chat.messages[: beginning.length])
-        held = HeldPrefix(prefix, beginning.length, registered=beginning.registered)
-        (self._registered if beginning.registered else self._marked)[beginning.key] = held
+        held = HeldPrefix(prefix, beginning.length)
+        (self._registered if beginning.registered else self._budgeted)[beginning.key] = held
         return held
 
     def _make_room(self) -> bool:
         """Let a prefix go that no chat uses, without a context now or in a moment, if the budget is spent."""
-        if len(self._marked) < self._max_contexts:
+        if len(self._budgeted) < self._max_contexts:
             return True
-        for key, held in self._marked.items():
+        for key, held in self._budgeted.items():
             if not (held.users or held.prefix.context or held.prefix.renewing):
-                del self._marked[key]
+                del self._budgeted[key]
                 return True
         return False
