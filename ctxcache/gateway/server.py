@@ -53,8 +53,8 @@ class Gateway:
         chunks_per_write: the most chunks of a stream in one write to the socket, for engines that fast; 1 sends each
             chunk on its own.
         limits: the bounds on connections, requests, contexts and time.
-        allowed_hosts: the names, without port, that clients may call the gateway by (their `Host`), beside those of
-            this machine; ["*"] allows all. None: no other name where `host` is a loopback address, else all.
+        allowed_hosts: the names, without port, that clients may call the gateway by (their `Host`), beside `host` and
+            the names of this machine; ["*"] allows all. None: no other name if `host` is a loopback address, else all.
 
     Raises:
         InvalidInputError: for an argument out of range.

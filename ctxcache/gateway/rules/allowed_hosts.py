@@ -6,6 +6,7 @@ the loopback address alone. The browser sends the page's name as `Host`, so ther
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Final
 
 import attrs
 
@@ -14,7 +15,8 @@ from ...hosts import is_loopback
 
 __all__ = ["AllowedHosts"]
 
-ANY = "*"
+_ANY: Final = "*"
+_WILDCARDS: Final = ("", "0.0.0.0", "::")  # noqa: S104  # addresses to listen on, no names
 
 
 @attrs.frozen
@@ -29,7 +31,7 @@ class AllowedHosts:
 
     @classmethod
     def of(cls, listening: str, names: object) -> "AllowedHosts":
-        """Read the setting of a gateway that listens on a host; None is the default for that host.
+        """Read the setting of a gateway that listens on a host, whose own name is allowed as well; None is the default.
 
         Raises:
             InvalidInputError: for anything but strings.
@@ -43,7 +45,8 @@ class AllowedHosts:
         for name in given:
             if not isinstance(name, str) or not name or (":" in name and name.count(":") == 1):
                 raise InvalidInputError.of("allowed_hosts", name, allowed)
-        return cls(None if ANY in given else frozenset(_plain(name) for name in given))
+        own = () if listening in _WILDCARDS else (listening,)
+        return cls(None if _ANY in given else frozenset(_plain(name) for name in (*given, *own)))
 
     def allows(self, host: str | None) -> bool:
         """Whether a request may be served; without a `Host`, as in HTTP/1.0, it comes from no browser."""

@@ -6,6 +6,7 @@ import pytest
 
 from ctxcache.errors import InvalidInputError
 from ctxcache.gateway.rules.allowed_hosts import AllowedHosts
+from ctxcache.gateway.serving import local_url
 
 LOCAL = ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:1", "127.9.9.9:80", "[::1]", "[::1]:8000", "localhost."]
 FOREIGN = [
@@ -43,6 +44,16 @@ def test_names_of_ones_own(listening: str) -> None:
     assert not any(map(hosts.allows, ["evil.example", "x.llm.example", "10.0.0.5"]))
     assert AllowedHosts.of(listening, ["*"]).allows("evil.example")
     assert not AllowedHosts.of(listening, []).allows("evil.example")
+
+
+@pytest.mark.parametrize("listening", ["10.0.0.7", "Gateway.example", "fd00::7"])
+def test_the_address_listened_on_is_served(listening: str) -> None:
+    """The base URL of a gateway can be called, whatever other names are allowed."""
+    hosts = AllowedHosts.of(listening, ["llm.example"])
+    url = local_url(listening, 8000)
+    assert hosts.allows(url.removeprefix("http://").removesuffix("/v1"))
+    assert hosts.allows("llm.example")
+    assert not hosts.allows("evil.example")
 
 
 @pytest.mark.parametrize("wrong", ["localhost", 5, [5], [""], ["a.example:80"], [None]])
