@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import math
 import os
 import shlex
 import signal
@@ -102,7 +103,12 @@ def _add_answer_options(parser: argparse.ArgumentParser) -> None:
         help="context window of each model (default: as the upstream tells, else 32768; with --engine llama the "
         "model's own, at most 8192)",
     )
-    group.add_argument("--no-warm", action="store_true", help="do not compute a context when the context is created")
+    group.add_argument(
+        "--no-warm",
+        action="store_true",
+        default=None,
+        help="do not compute a context when the context is created; with --engine openai or llama",
+    )
     _add_upstream_options(parser)
     _add_llama_options(parser)
     _add_script_options(parser)
@@ -119,7 +125,6 @@ def _add_upstream_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--upstream-kind",
         choices=UPSTREAM_KINDS,
-        default="auto",
         metavar="KIND",
         help=f"what the servers are: {', '.join(UPSTREAM_KINDS[1:])} (default: auto, which asks each server once)",
     )
@@ -143,10 +148,10 @@ def _add_llama_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--cache-bytes",
-        type=whole_number(0),
+        type=_size,
         metavar="N",
-        help="most bytes of computed contexts on the disk; beyond, those used longest ago are computed again "
-        "(default: 4294967296)",
+        help="most bytes of computed contexts on the disk, also as KiB, MiB, GiB; beyond, those used longest ago are "
+        "computed again (default: 4GiB)",
     )
     group.add_argument(
         "--cache-dir", metavar="DIR", help="folder for the private folder of computed contexts (default: the system's)"
@@ -158,14 +163,12 @@ def _add_script_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--pieces-per-second",
         type=non_negative,
-        default=40.0,
         metavar="X",
         help="speed of each reply in words of up to 8 characters; 0: as fast as possible (default: 40)",
     )
     group.add_argument(
         "--first-token-delay",
         type=non_negative,
-        default=0.2,
         metavar="SECONDS",
         help="wait before each reply (default: 0.2)",
     )
@@ -202,14 +205,34 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _limit(text: str) -> tuple[str, float]:
-    """Read `NAME=N`: a limit, and a number that may have a unit of bytes."""
+    """Read `NAME=N`: a limit, and a number, with a unit if the limit is one of bytes."""
     name, _, value = text.partition("=")
-    digits = value.rstrip("KMGiB")
     try:
-        number = float(digits) * _UNITS[value[len(digits) :]]
-    except (KeyError, ValueError):
+        return name, _bytes(value) if name.endswith("_bytes") else float(value)
+    except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a name and a number: connections=500") from None
-    return name, number
+
+
+def _size(text: str) -> int:
+    """Read a number of bytes."""
+    try:
+        return _bytes(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes: 500MiB") from None
+
+
+def _bytes(text: str) -> int:
+    """Read a number of bytes, with or without a unit.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    digits = text.rstrip("KMGiB")
+    unit = _UNITS.get(text[len(digits) :])
+    number = float(digits)
+    if unit is None or not 0 <= number < math.inf:
+        raise ValueError(text)
+    return int(number * unit)
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
@@ -258,9 +281,9 @@ async def _script(args: argparse.Namespace) -> "tuple[Engine, dict[str, int], st
     from ..gateway import MODELS, WINDOW, ScriptedEngine
 
     _refuse_options_of_others(args)
-    engine = ScriptedEngine(
-        pieces_per_second=args.pieces_per_second, first_token_delay=args.first_token_delay, length=args.length
-    )
+    pace = 40.0 if args.pieces_per_second is None else args.pieces_per_second
+    delay = 0.2 if args.first_token_delay is None else args.first_token_delay
+    engine = ScriptedEngine(pieces_per_second=pace, first_token_delay=delay, length=args.length)
     names = [name for name, _ in args.model] if args.model else MODELS
     return engine, dict.fromkeys(names, args.window or WINDOW), "scripted answers, no language model"
 
@@ -277,7 +300,7 @@ async def _upstream(args: argparse.Namespace) -> "tuple[Engine, dict[str, int], 
         args.upstream,
         api_key=key,
         model_names=dict(args.model or ()),
-        kind=args.upstream_kind,
+        kind=args.upstream_kind or "auto",
         warm=not args.no_warm,
     )
     windows: dict[str, int | None] = {name: None for name, _ in args.model or ()}
@@ -317,19 +340,22 @@ async def _llama(args: argparse.Namespace) -> "tuple[Engine, dict[str, int], str
 
 
 _ENGINES: Final = {"scripted": _script, "openai": _upstream, "llama": _llama}
-# Options of one engine alone; those of the scripted one have defaults.
 _OPTIONS: Final = {
-    "openai": ("upstream", "upstream_key_file"),
+    "scripted": ("pieces_per_second", "first_token_delay", "length"),
+    "openai": ("upstream", "upstream_kind", "upstream_key_file"),
+    "openai or llama": ("no_warm",),
     "llama": ("slots", "threads", "cache_bytes", "cache_dir"),
 }
 
 
 def _refuse_options_of_others(args: argparse.Namespace) -> None:
-    for engine, options in _OPTIONS.items():
+    for engines, options in _OPTIONS.items():
         for option in options:
-            if engine != args.engine and getattr(args, option) is not None:
+            if args.engine not in engines.split() and getattr(args, option) is not None:
                 name = option.replace("_", "-")
-                raise InvalidInputError(f"--{name} needs --engine {engine}", field=option)
+                raise InvalidInputError(f"--{name} needs --engine {engines}", field=option)
+    if args.engine == "scripted" and any(name != theirs for name, theirs in args.model or ()):
+        raise InvalidInputError("--model ID=NAME needs --engine openai or llama", field="model")
 
 
 def _print_exports(gateway: "Gateway", args: argparse.Namespace, terminal: Terminal, told: str) -> None:

@@ -33,7 +33,8 @@ def test_serves_a_model(
 ) -> None:
     """The model is served under the file's name, or a given one; a signal ends the gateway, the child and the files."""
     name = "mine" if named else "small"
-    options = ("--slots", "2", "--threads", "1", "--cache-dir", str(tmp_path), "--window", "200", "--port", "0")
+    options = ("--slots", "2", "--threads", "1", "--cache-dir", str(tmp_path), "--cache-bytes", "1.5GiB")
+    options += ("--window", "200", "--port", "0")
     file = f"mine={model}" if named else str(model)
     server = spawn("serve", "--engine", "llama", "--model", file, *options)
     exports = exports_of(server)
