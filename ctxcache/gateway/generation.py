@@ -27,7 +27,7 @@ from .rules.table import AcceptedChat
 __all__ = ["Generation"]
 
 _log: Final = logging.getLogger("ctxcache.gateway")
-_UNBROKEN: Final = 256  # pieces in a row before other tasks run, from an engine that never waits
+_UNBROKEN: Final = 256  # pieces or lists in a row before other tasks run, from an engine that never waits
 
 
 class Generation:
@@ -61,6 +61,7 @@ class Generation:
         self.done = False
         self._tasks: list[asyncio.Task[None]] = []
         self._batches: AsyncIterator[Any] | None = None  # of the engine that the reader runs
+        self._batches_read = 0
         self._reader: asyncio.Task[Any] | None = None  # None where tasks of their own run the engine
         self._in_batch = False
 
@@ -133,6 +134,9 @@ class Generation:
     async def _next_batch(self) -> Any:
         if self._batches is None:  # not before the first `take`, which handles the failure of an engine to begin
             self._batches = self._engine.generate(self._prompt(self._calls[0]))
+        self._batches_read += 1
+        if self._batches_read % _UNBROKEN == 0:
+            await asyncio.sleep(0)
         return await anext(self._batches)
 
     def _batch_failed(self, error: BaseException) -> None:

@@ -104,6 +104,26 @@ class Batches:
             self.closed += 1
 
 
+@pytest.mark.parametrize("empty", [True, False])
+async def test_an_engine_of_batches_that_never_waits_lets_others_run(clock: Any, empty: bool) -> None:
+    """Other tasks run while an engine yields list after list, even without a piece for the reader."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    engine = Batches(*[[] if empty else [Piece(text="x")]] * 2000)
+    async with Generation(engine, accepted(clock), ahead=10) as generation:
+        while not generation.done:
+            await generation.take()
+    counting.cancel()
+    assert turns >= 5
+
+
 async def test_the_reader_runs_an_engine_of_batches(clock: Any) -> None:
     """Each list is taken at once, in the reader's own task, and none is asked for before the last one was taken."""
     engine = Batches([Piece(text="a"), Piece(text="b", index=1)], [], [Piece(text="c", finish_reason="length")])
