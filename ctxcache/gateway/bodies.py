@@ -39,7 +39,7 @@ __all__ = [
 _JSON: Final = "application/json"
 _MAX_ITEMS: Final = 100_000  # decoded in 20 ms
 _IN_THREAD: Final = 16 * 1024  # bytes: smaller bodies are decoded and measured in 3 ms at most
-_A_TURN: Final = 64 * 1024  # bytes taken in a turn of the event loop: some milliseconds
+_AN_ITERATION: Final = 64 * 1024  # bytes taken in an iteration of the event loop: some milliseconds
 _SLOWEST: Final = 16 * 1024  # bytes a second of a body that takes longer than the limit
 _MEMORY_A_BYTE: Final = 4  # of text
 _MEMORY_A_VALUE: Final = 200
@@ -134,7 +134,7 @@ class Bodies:
         self._size: Final = size
         self._seconds: Final = seconds
         self._thread: ThreadPoolExecutor | None = None
-        self._turn_left = _A_TURN
+        self._iteration_left = _AN_ITERATION
 
     def reserve(self) -> Reservation:
         """Begin a reservation of nothing."""
@@ -218,7 +218,7 @@ class Bodies:
                 if len(body) + len(part) > most:
                     raise refusals.too_large(most)
                 reservation.grow(len(part))
-                await self._take_turn(len(part))
+                await self._wait_for_room(len(part))
                 body += part
         except TimeoutError:
             message = f"The request body did not come within {self._seconds:g} s."
@@ -229,16 +229,16 @@ class Bodies:
             return body
         raise refusal
 
-    async def _take_turn(self, size: int) -> None:
-        """Wait until this turn of the event loop has room for so many bytes: many clients at once take many turns."""
-        while self._turn_left <= 0:  # noqa: ASYNC110  # turns are what is waited for
+    async def _wait_for_room(self, size: int) -> None:
+        """Wait for an iteration of the event loop with room for so many bytes; many clients at once share several."""
+        while self._iteration_left <= 0:  # noqa: ASYNC110  # an iteration has no event
             await asyncio.sleep(0)
-        self._turn_left -= size
-        if self._turn_left <= 0:
-            asyncio.get_running_loop().call_soon(self._begin_turn)
+        self._iteration_left -= size
+        if self._iteration_left <= 0:
+            asyncio.get_running_loop().call_soon(self._begin_iteration)
 
-    def _begin_turn(self) -> None:
-        self._turn_left = _A_TURN
+    def _begin_iteration(self) -> None:
+        self._iteration_left = _AN_ITERATION
 
     async def _next_part(self, request: web.BaseRequest, start: float) -> bytes:
         if request.content.is_eof():  # the usual case: everything is here

@@ -1,6 +1,6 @@
 """The connections: aiohttp speaks HTTP, bytes that are not HTTP are answered in JSON too, and slow clients are cut.
 
-One timer looks at all connections, a few times within the shortest limit, so that a request costs no timer:
+One timer checks all connections, a few times within the shortest limit, so that a request costs no timer:
 
 ====================  ==================================================================================
 state                 cut when
@@ -34,7 +34,7 @@ _MAX_HEADERS: Final = 64  # of 8 KiB each
 _FRAMING: Final = 512 * 1024  # bytes around a body or not yet parsed, and as many for each byte of the body:
 _FRAMING_A_BYTE: Final = 8  # a chunk of one byte has six
 _PROGRESS: Final = 4096  # bytes that a client takes within `write_seconds`
-_LOOKS: Final = 4  # within the shortest limit
+_CHECKS: Final = 4  # of each connection within the shortest limit
 _SILENCE: Final = 10.0  # seconds between two log lines
 
 
@@ -63,7 +63,7 @@ class Connections:
         self.open: Final[set[Connection]] = set()
         self._later: Final = asyncio.get_running_loop().call_later
         self.time: Final = asyncio.get_running_loop().time
-        self._pause: Final = min(limits.head_seconds, limits.idle_seconds, limits.write_seconds) / _LOOKS
+        self._pause: Final = min(limits.head_seconds, limits.idle_seconds, limits.write_seconds) / _CHECKS
         self._timer: asyncio.TimerHandle | None = None
         self._most: Final = min(limits.connections, _most_files() * 3 // 8)  # an engine may open a file for each
         self._silent_until = 0.0
@@ -77,8 +77,8 @@ class Connections:
         return connection
 
     def start(self) -> None:
-        """Begin to look at the connections."""
-        self._timer = self._later(self._pause, self._look)
+        """Begin to cut slow clients."""
+        self._timer = self._later(self._pause, self._cut_slow_clients)
 
     def turn_away(self) -> bytes | None:
         """Return what a connection beyond the bound is sent before the end; None if there is room."""
@@ -101,7 +101,7 @@ class Connections:
                     await self._all_closed.wait()
 
     def forget(self, connection: "Connection") -> None:
-        """Take note that a connection has ended."""
+        """Remove a connection that has ended."""
         self.open.discard(connection)
         if not self.open:
             self._all_closed.set()
@@ -123,10 +123,10 @@ class Connections:
             response.force_close()
         return response
 
-    def _look(self) -> None:
+    def _cut_slow_clients(self) -> None:
         now = self.time()
         for connection in tuple(self.open):
-            connection.look(now)
+            connection.cut_if_slow(now)
         self.start()
 
 
@@ -168,13 +168,13 @@ class Connection(web.RequestHandler):
         self.__connections: Final = connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take note of the transport."""
+        """Keep the transport, and begin to wait for a request."""
         self.__transport = cast(asyncio.Transport, transport)
         self.__silent_since = self.__connections.time()
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Take note of the end."""
+        """Remove the connection from those that are open."""
         self.__connections.forget(self)
         super().connection_lost(exc)
 
@@ -192,24 +192,24 @@ class Connection(web.RequestHandler):
         super().data_received(data)
 
     def pause_writing(self) -> None:
-        """Take note that much waits for the client."""
+        """Hold the answer back: the client has much to take."""
         self.__held = True
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """Take note that the client has taken most of that."""
+        """Go on with the answer: the client has taken most."""
         self.__held = False
         super().resume_writing()
 
     def begin(self, content: StreamReader) -> None:
-        """Take note that a request is handled."""
+        """Mark the connection as busy with a request."""
         self.__content = content
         self.__busy = True
         self.__framed = 0
         self.__head_since = None
 
     def end(self) -> None:
-        """Take note that the request has been handled; the answer may still be on its way."""
+        """Mark the request as handled; the answer may still be on its way."""
         self.__busy = False
 
     def finish(self) -> None:
@@ -217,7 +217,7 @@ class Connection(web.RequestHandler):
         if not self.__busy:
             self.force_close()
 
-    def look(self, now: float) -> None:
+    def cut_if_slow(self, now: float) -> None:
         """Cut the connection if the client is too slow.
 
         Args:

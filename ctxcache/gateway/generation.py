@@ -4,7 +4,7 @@ An engine is called once for each reply, or once for all of them (`ManagedEngine
 engine that yields batches (`ManagedEngine.batches`) needs no task: the reader runs the engine, one batch at a time, and
 no second task wakes for each chunk.
 
-The reader gets every fragment written since the last look, so an engine that is faster than the client's connection
+The reader gets every fragment written since the last `take`, so an engine that is faster than the client's connection
 costs few writes, and a slow engine is passed on piece by piece. Fragments that wait are bounded: a writer `ahead`
 fragments before the reader waits, and so, through the connection's back-pressure, waits for the client.
 """

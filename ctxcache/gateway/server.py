@@ -85,11 +85,11 @@ class Gateway:
         self._api_key: Final = key
         self._leave_seconds: Final = _leave_seconds
         self._engine: Final = ScriptedEngine() if engine is None else engine
-        ended = getattr(self._engine, "forget", _nothing_to_forget)
+        forget = getattr(self._engine, "forget", _nothing_to_forget)
         self._limits: Final = checks.instance("limits", limits, GatewayLimits, "GatewayLimits")
         windows = _windows(models)
         largest = max(windows.values(), default=0)
-        self._contexts: Final = ContextTable(windows, clock, randbelow, _quota(limits, largest), ended)
+        self._contexts: Final = ContextTable(windows, clock, randbelow, _quota(limits, largest), forget)
         self._bodies: Final = _bodies(limits, largest, self._contexts)
         self._endpoints: Final = Endpoints(
             self._contexts,

@@ -165,7 +165,7 @@ def looks(made: Made, *sizes: int) -> list[bool]:
     cut = []
     for second, size in enumerate(sizes):
         transport.size = size
-        connection.look(float(second))
+        connection.cut_if_slow(float(second))
         cut.append(transport.aborted)
     return cut
 

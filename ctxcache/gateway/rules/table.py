@@ -148,7 +148,7 @@ class ContextTable:
         clock: the wall clock, Unix seconds.
         randbelow: randomness for ids, as `secrets.randbelow`.
         quota: how much all contexts may take.
-        ended: called with the id of each context that ends.
+        on_end: called with the id of each context that ends.
         removed_at_once: how many expired contexts and messages one call removes, about.
     """
 
@@ -158,14 +158,14 @@ class ContextTable:
         clock: Callable[[], float],
         randbelow: Callable[[int], int],
         quota: Quota | None = None,
-        ended: Callable[[str], object] = lambda _: None,
+        on_end: Callable[[str], object] = lambda _: None,
         removed_at_once: int = _REMOVED_AT_ONCE,
     ) -> None:
         self.models: Final = dict(models)
         self._clock: Final = clock
         self._randbelow: Final = randbelow
         self._quota: Final = Quota() if quota is None else quota
-        self._ended: Final = ended
+        self._on_end: Final = on_end
         self._removed_at_once: Final = removed_at_once
         self._live: dict[str, ServedContext] = {}
         self._due: list[tuple[float, str]] = []
@@ -264,7 +264,7 @@ class ContextTable:
             return False
         context.live = False
         self._quota.remove_context(context.window.memory)
-        self._ended(context_id)
+        self._on_end(context_id)
         return True
 
     def _find(self, context_id: str, now: float) -> ServedContext | None:
