@@ -28,7 +28,7 @@ TESTS = {
     "client/resources/context.py": "client/test_requests",
     "client/session.py": "client/test_(session|options)",
     "config.py": "(test_config|client/test_options)",
-    "gateway/endpoints.py": "gateway/(test_endpoints|engines/test_protocol)",
+    "gateway/endpoints.py": "gateway/(test_endpoints|test_grace|engines/test_protocol)",
     "gateway/engines/upstream/asking.py": "gateway/engines/upstream/test_(asking|engine)",
     "gateway/engines/upstream/engine.py": "gateway/engines/upstream/test_(engine|trouble|server)",
     "gateway/engines/upstream/failures.py": "gateway/engines/upstream/test_(failures|trouble|engine)",

@@ -28,5 +28,6 @@ def test_a_context_may_grow_to_its_bound() -> None:
     quota.grow(50, 10)
     with pytest.raises(QuotaExceededError, match="would take 61"):
         quota.grow(60, 1)
+    quota.grow(61, 0)  # beyond the bound by a stored reply, and nothing more is asked for
     quota.remove_context(60)
     assert (quota.contexts, quota.memory) == (0, 0)
