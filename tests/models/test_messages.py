@@ -1,6 +1,7 @@
 """Messages, in every form in which callers have them."""
 
 import dataclasses
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
@@ -134,9 +135,16 @@ def test_what_is_no_message(role, content, extra, field):
         assert caught.value.field == f"messages[1].{field}"
 
 
+class Role(StrEnum):
+    """The roles of a caller's own."""
+
+    USER = "user"
+
+
 def test_roles_that_are_unknown(log_lines):
     """A role that the documents do not name is sent as given, and logged for debugging, short and on one line."""
-    read_messages([system("a"), user("b"), assistant("c"), tool("d", tool_call_id="1")])
+    known = [system("a"), user("b"), assistant("c"), tool("d", tool_call_id="1"), {"role": Role.USER, "content": "e"}]
+    assert type(read_messages(known)[-1].role) is str
     assert log_lines("DEBUG") == []
     odd = "critic\n" + "x" * 1000
     roles = ("developer", odd)

@@ -85,8 +85,9 @@ class ContextEndpoint:
         Raises:
             CtxCacheError: as `create`.
         """
-        calls = self._calls
-        call = calls.begin(wire.create_request(request, calls.with_headers(None)), calls.timeouts, calls.policy)
+        call = self._calls.begin(
+            wire.create_request(request, self._calls.with_headers(None)), self._calls.timeouts, self._calls.policy
+        )
         call.urgent = True  # others wait for the context
         watch(call)
         return await self._send(call, request)
