@@ -11,9 +11,11 @@ Of a relay:
 
 import asyncio
 import json
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from typing import Any, Final, Self
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
+from typing import Final, Self
 
 from .. import checks
 from ..errors import CtxCacheError, SessionError
@@ -88,36 +90,22 @@ class StreamedAnswer(ABC):
         allowed = "a number of seconds in [0.001, 86400], or None for no heartbeat"
         if heartbeat is not None:
             heartbeat = checks.number("heartbeat", heartbeat, _SHORTEST, _LONGEST, allowed)
-        return _Relay(self, heartbeat)
+        begun = sys.get_asyncgen_hooks().firstiter is not None  # else the event loop would not hear of the generator
+        relay = _relayed(self, heartbeat, begun=begun)
+        if begun:
+            with suppress(StopIteration):
+                relay.asend(None).send(None)
+        return relay
 
 
-class _Relay(AsyncGenerator[bytes, None]):
-    """An async generator that closes its stream even where the first piece was never asked for."""
-
-    __slots__ = ("_pieces", "_stream")
-
-    def __init__(self, stream: StreamedAnswer, heartbeat: float | None) -> None:
-        self._stream = stream
-        self._pieces = _relayed(stream, heartbeat)
-
-    def asend(self, value: None) -> Coroutine[Any, Any, bytes]:
-        """Return the next piece."""
-        return self._pieces.asend(value)
-
-    async def athrow(self, *error: Any) -> bytes:
-        """Raise an error where the relay stands, which ends the relay and the stream."""
+async def _relayed(stream: StreamedAnswer, heartbeat: float | None, *, begun: bool) -> AsyncGenerator[bytes, None]:
+    if begun:
+        # `sse` runs the generator up to here: a generator that has not begun would leave the stream open when closed.
         try:
-            return await self._pieces.athrow(*error)
-        finally:
-            await self._stream.aclose()
-
-    async def aclose(self) -> None:
-        """End the relay and the stream."""
-        await self._pieces.aclose()
-        await self._stream.aclose()
-
-
-async def _relayed(stream: StreamedAnswer, heartbeat: float | None) -> AsyncGenerator[bytes, None]:
+            yield b""
+        except BaseException:
+            await stream.aclose()
+            raise
     await stream.open()
     aiter(stream)  # notes the reading task
     reading: asyncio.Task[tuple[bytes, bool]] | None = None

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import gc
+import inspect
 import json
 
 import pytest
 
 from ctxcache import (
     APIStatusError,
+    AsyncSession,
     AuthenticationError,
     ContextBusyError,
     InvalidInputError,
@@ -28,6 +30,7 @@ from ..hostile import (
     STALL,
     STORY,
     STORY_TEXT,
+    Hostile,
     after,
     answer,
     chunk,
@@ -195,6 +198,19 @@ async def test_no_heartbeat(hostile, session):
         assert asyncio.all_tasks() <= before
 
 
+def test_made_outside_the_event_loop(key):
+    """A relay that is made in a thread without an event loop yields the same."""
+
+    async def read():
+        async with Hostile() as hostile, AsyncSession(key, hostile.url) as session:
+            hostile.plays([streamed()])
+            relay = await asyncio.to_thread(session.chat.stream(**CHAT).sse)
+            return SSEDecoder().feed(b"".join([data async for data in relay]))
+
+    *chunks, last = asyncio.run(read())
+    assert (text_of(chunks), last.data) == (STORY_TEXT, "[DONE]")
+
+
 async def test_no_heartbeat_before_the_head(hostile, session):
     """Until the head of the answer comes, nothing is sent: an error could still be answered with a status."""
     beginning = asyncio.Event()
@@ -247,6 +263,7 @@ class TestLeaving:
         hostile.plays([SSE, piece(STORY[0]), STALL])
         stream = await session.chat.stream(**CHAT, serialize=True).open()
         relay = stream.sse()
+        assert inspect.isasyncgen(relay)  # some frameworks ask
         if how == "aclose":
             await relay.aclose()
         elif how == "aclosing":
