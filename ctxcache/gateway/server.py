@@ -90,7 +90,7 @@ class Gateway:
         windows = _windows(models)
         largest = max(windows.values(), default=0)
         self._contexts: Final = ContextTable(windows, clock, randbelow, _quota(limits, largest), forget)
-        self._bodies: Final = _bodies(limits, largest, self._contexts)
+        self._bodies: Final = _bodies(limits, largest, self._contexts, self._engine)
         self._endpoints: Final = Endpoints(
             self._contexts,
             self._engine,
@@ -195,9 +195,9 @@ def _quota(limits: GatewayLimits, window: int) -> Quota:
     )
 
 
-def _bodies(limits: GatewayLimits, window: int, table: ContextTable) -> Bodies:
+def _bodies(limits: GatewayLimits, window: int, table: ContextTable, engine: Engine) -> Bodies:
     return Bodies(
-        table.measure,
+        table.weigh if hasattr(engine, "count_tokens") else table.measure,
         size=limits.body_bytes_for(window),
         seconds=limits.body_seconds,
         memory=limits.request_bytes,

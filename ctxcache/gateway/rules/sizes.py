@@ -14,7 +14,7 @@ from ...structs import struct
 from .refusals import out_of_context
 from .tokens import NARROW, count_tokens
 
-__all__ = ["SizedMessage", "measure", "tool_call_tokens", "total_memory", "total_tokens"]
+__all__ = ["SizedMessage", "measure", "tool_call_tokens", "total_memory", "total_tokens", "weigh"]
 
 _OBJECTS: Final = 350  # bytes of a message's own objects
 
@@ -60,6 +60,17 @@ def measure(messages: Sequence[Message], window: int) -> tuple[SizedMessage, ...
     if least >= window:
         raise out_of_context(least, window, or_more=True)
     return tuple([SizedMessage.of(message) for message in messages])
+
+
+def weigh(messages: Sequence[Message], window: int) -> tuple[SizedMessage, ...]:
+    """Measure the memory of a request's messages, whose tokens the engine counts: until then each has one token.
+
+    Raises:
+        APIStatusError: there are so many messages that they fill the window.
+    """
+    if len(messages) >= window:
+        raise out_of_context(len(messages), window, or_more=True)
+    return tuple([SizedMessage.of(message, 1) for message in messages])
 
 
 def total_tokens(messages: Iterable[SizedMessage]) -> int:

@@ -35,7 +35,7 @@ from ...models import (
 from .quota import Quota
 from .refusals import bad_request, busy, context_not_found, model_not_found
 from .reply import Reply
-from .sizes import SizedMessage, measure, total_memory, total_tokens
+from .sizes import SizedMessage, measure, total_memory, total_tokens, weigh
 from .window import DEFAULT_STRATEGY, Plan, Window
 
 __all__ = ["MAX_REPLIES", "AcceptedChat", "ContextTable", "ServedContext"]
@@ -179,6 +179,14 @@ class ContextTable:
             APIStatusError: for an unknown model, and messages that fill the window by the number of characters alone.
         """
         return measure(request.messages, self._window_of(request.model))
+
+    def weigh(self, request: ContextRequest | ChatRequest) -> tuple[SizedMessage, ...]:
+        """Measure a request's messages as `measure` does, but for the tokens, which the engine counts.
+
+        Raises:
+            APIStatusError: for an unknown model, and so many messages that they fill the window.
+        """
+        return weigh(request.messages, self._window_of(request.model))
 
     def create(self, request: ContextRequest, sized: Sequence[SizedMessage] | None = None) -> ServedContext:
         """Create a context.

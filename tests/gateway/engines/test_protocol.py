@@ -345,6 +345,22 @@ async def test_an_engine_may_count_tokens(start: Any, size: int) -> None:
     assert engine.asked[0] == ("Doubao-1.5-pro-32k", (system("Be kind."),))
 
 
+@pytest.mark.parametrize("length", [1000, 50_000], ids=["small", "read in a thread"])
+async def test_an_engine_that_counts_fewer_tokens(start: Any, length: int) -> None:
+    """The gateway's rule refuses nothing that fits by the engine's count, however many characters there are."""
+
+    class Counting(Writing):
+        async def count_tokens(self, model: str, messages: Any) -> list[int]:
+            return [1] * len(messages)
+
+    api = await start(engine=Counting("x"), models={"Doubao-1.5-pro-32k": 10})
+    created = await api.create(messages=[{"role": "system", "content": "x" * length}])
+    assert created["usage"]["prompt_tokens"] == 1
+    assert (await api.chat(created["id"], "x" * length)).status == 200
+    answer = await api.chat(created["id"], messages=[{"role": "user", "content": "x"}] * 10)
+    assert (answer.status, answer.error["code"]) == (400, "OutofContextError")
+
+
 @pytest.mark.parametrize("counts", [[], [1, 2], [1.5], None, ValueError("secret")])
 async def test_a_wrong_count_is_a_failure_of_the_engine(start: Any, counts: Any) -> None:
     """Counts that do not fit the messages make no context."""

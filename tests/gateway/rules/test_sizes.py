@@ -9,7 +9,7 @@ import pytest
 from ctxcache import codec
 from ctxcache.errors import BadRequestError
 from ctxcache.gateway.rules import sizes
-from ctxcache.gateway.rules.sizes import SizedMessage, measure, total_memory, total_tokens
+from ctxcache.gateway.rules.sizes import SizedMessage, measure, total_memory, total_tokens, weigh
 from ctxcache.models import ChatRequest, Message, user
 
 
@@ -48,6 +48,17 @@ def test_characters_alone_can_fill_a_window(monkeypatch: pytest.MonkeyPatch, tex
         with pytest.raises(BadRequestError, match="The messages have 20 tokens or more") as refused:
             measure(messages, 20)
         assert (refused.value.status, refused.value.code) == (400, "OutofContextError")
+
+
+def test_messages_whose_tokens_the_engine_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their memory is the same and no token is counted; as many messages as the window has tokens are refused."""
+    messages = [user("a" * 800), Message("user", "x", {"name": "y" * 100})]
+    memory = total_memory(measure(messages, 1000))
+    monkeypatch.setattr(sizes, "count_tokens", None)
+    weighed = weigh(messages, 20)
+    assert (total_tokens(weighed), total_memory(weighed)) == (2, memory)
+    with pytest.raises(BadRequestError, match="The messages have 20 tokens or more"):
+        weigh([user("")] * 20, 20)
 
 
 def test_a_window_that_characters_do_not_fill_is_counted() -> None:

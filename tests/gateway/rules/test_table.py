@@ -95,6 +95,17 @@ def test_an_unknown_model_is_refused(table: ContextTable) -> None:
         begin(table, create(table), model="none")
 
 
+def test_messages_whose_tokens_the_engine_counts(table: ContextTable) -> None:
+    """The number of characters refuses nothing; an unknown model and too many messages are refused."""
+    request = ContextRequest(model="m", messages=[system("x" * 1000)])
+    context = table.create(request, table.weigh(request))
+    assert context.usage.prompt_tokens == 1
+    with refused(404, "InvalidEndpointOrModel.NotFound", "model"):
+        table.weigh(ContextRequest(model="none", messages=[user("x")]))
+    with refused(400, "OutofContextError", "messages"):
+        table.weigh(ContextRequest(model="m", messages=[user("x")] * 100))
+
+
 def test_the_number_of_contexts_is_limited(clock: Any) -> None:
     """One context too many is refused as a quota, until another context is gone."""
     table = ContextTable({"m": 100}, clock, random.Random(1).randrange, Quota(max_contexts=2))
