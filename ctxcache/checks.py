@@ -25,6 +25,7 @@ import attrs
 from .errors import InvalidInputError
 
 __all__ = [
+    "api_key",
     "as_mapping",
     "flag",
     "instance",
@@ -60,6 +61,15 @@ def text(field: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidInputError.of(field, value, "a non-empty string")
     return str.__str__(value)
+
+
+def api_key(value: object) -> str:
+    """Check that an `api_key` is one that a header can carry; the error does not show it."""
+    if isinstance(value, str) and value != "" and value.isascii() and value.isprintable() and " " not in value:
+        return value
+    allowed = "printable ASCII without spaces"
+    value = None  # tracebacks may show local variables
+    raise InvalidInputError(f"api_key must be {allowed}", field="api_key", allowed=allowed)
 
 
 def one_of(field: str, value: object, allowed: Iterable[str]) -> str:

@@ -121,6 +121,18 @@ def test_texts_become_plain():
     assert refused(checks.one_of, "role", "robot", ("system", "user")).allowed == "'system' or 'user'"
 
 
+@pytest.mark.parametrize("value", ["", "sk 5", "schl\u00fcssel", "line\nfeed", 5, None])
+def test_a_key_is_printable_ascii(value):
+    """Any other value is refused, and not shown."""
+    assert checks.api_key("sk-~!5") == "sk-~!5"
+    error = refused(checks.api_key, value)
+    assert (error.field, error.value, error.message) == (
+        "api_key",
+        None,
+        "api_key must be printable ASCII without spaces",
+    )
+
+
 def test_flags_and_instances():
     """Only True and False are flags; an instance is named by its class, or in the caller's words."""
     assert checks.flag("x", False) is False

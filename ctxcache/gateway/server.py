@@ -21,7 +21,7 @@ from .limits import GatewayLimits
 from .rules.allowed_hosts import AllowedHosts
 from .rules.quota import Quota
 from .rules.table import ContextTable
-from .serving import Run, checked_key, local_url, new_key
+from .serving import Run, local_url, new_key
 
 __all__ = ["MODELS", "WINDOW", "Gateway"]
 
@@ -79,7 +79,7 @@ class Gateway:
         _leave_seconds: float = _LEAVE_SECONDS,
     ) -> None:
         api_key = hide(api_key)  # tracebacks may show local variables
-        key = Secret(new_key() if api_key is None else checked_key(api_key))
+        key = Secret(new_key() if api_key is None else checks.api_key(api_key))
         self._host: Final = checks.string("host", host)
         self._port = checks.whole("port", port, 0, 65535)
         self._api_key: Final = key

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Final, TypeAlias
 
-from ..errors import APIConnectionError, InvalidInputError, SessionError
+from ..errors import APIConnectionError, SessionError
 from .app import BASE_PATH, App
 from .connection import Connections
 from .limits import GatewayLimits
 from .listener import Listener
 
-__all__ = ["Run", "checked_key", "local_url", "new_key"]
+__all__ = ["Run", "local_url", "new_key"]
 
 Step: TypeAlias = Callable[[], Awaitable[None]]
 
@@ -22,19 +22,6 @@ _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noq
 def new_key() -> str:
     """Make a random key."""
     return f"sk-{secrets.token_hex(24)}"
-
-
-def checked_key(value: object) -> str:
-    """Return a key that a header can carry.
-
-    Raises:
-        InvalidInputError: for any other value, which is not shown.
-    """
-    if isinstance(value, str) and value != "" and value.isascii() and value.isprintable() and " " not in value:
-        return value
-    allowed = "printable ASCII without spaces"
-    value = None  # tracebacks may show local variables
-    raise InvalidInputError(f"api_key must be {allowed}", field="api_key", allowed=allowed)
 
 
 def local_url(host: str, port: int) -> str:

@@ -16,7 +16,7 @@ from ..gateway import GatewayLimits
 from ..gateway.app import App
 from ..gateway.bodies import Bodies
 from ..gateway.rules.allowed_hosts import AllowedHosts
-from ..gateway.serving import Run, checked_key, local_url, new_key
+from ..gateway.serving import Run, local_url, new_key
 from ..keywords import suggest_keywords
 from ..managed import Prefix, Store
 from ..models import Message, read_messages, system
@@ -91,7 +91,7 @@ class Proxy:
         # Tracebacks may show local variables: from here on none holds a secret.
         api_key = hide(api_key)
         upstream_key = hide(os.environ.get("CTXCACHE_API_KEY", "") if upstream_key is None else upstream_key)
-        key = Secret(new_key() if api_key is None else checked_key(api_key))
+        key = Secret(new_key() if api_key is None else checks.api_key(api_key))
         self._session: Final = _open_session(upstream_key, hide(upstream))
         self._plain: Final = Plain(self._session.base_url, Secret(upstream_key.strip()), self._session.timeouts)
         self._host: Final = checks.string("host", host)

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import ClassVar, Final
@@ -11,7 +10,7 @@ from typing import ClassVar, Final
 import aiohttp
 
 from .... import checks
-from ....config import Secret, Timeouts, read_timeouts
+from ....config import Secret, Timeouts, hide, read_timeouts
 from ....errors import APIConnectionError, APIStatusError, CtxCacheError, InvalidInputError
 from ....models import ChatRequest
 from ...rules.pieces import Piece
@@ -39,8 +38,8 @@ class UpstreamEngine:
 
     Args:
         upstreams: the base URL of each server, version included: `http://model-1:8000/v1`.
-        api_key: the key for the servers, printable text; None sends none. Clients never see this key, and theirs is
-            never sent on.
+        api_key: the key for the servers, printable ASCII without spaces; None where servers want no key: chats then
+            carry the word `none` in place of a key. Clients never see this key, and theirs is never sent on.
         model_names: the servers' name of a model, by the gateway's; any other name is sent as it is.
         kind: `vllm`, `sglang`, `llama.cpp`, `ollama` or `openai`; `auto` asks each server once. By kind `cache_salt`
             keeps the cached prompts of different keys apart (vLLM, SGLang), and `thinking` is translated.
@@ -69,8 +68,8 @@ class UpstreamEngine:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        key = None if api_key is None else Secret(_key(api_key))
-        api_key = None  # tracebacks may show local variables
+        api_key = hide(api_key)  # tracebacks may show local variables
+        key = None if api_key is None else Secret(checks.api_key(api_key))
         found = checks.one_of("kind", kind, ("auto", *KINDS))
         self._probe_seconds: Final = checks.number("probe_seconds", probe_seconds, 0.001)
         self._servers: Final = tuple(
@@ -220,13 +219,6 @@ def _note(server: Server, failure: CtxCacheError | None) -> None:
         server.note(None)
     elif failures.blames_server(failure):
         server.note(failure)
-
-
-def _key(api_key: object) -> str:
-    allowed = "printable ASCII without spaces"
-    if not isinstance(api_key, str) or not re.fullmatch("[!-~]+", api_key):
-        raise InvalidInputError(f"api_key must be {allowed}", field="api_key", allowed=allowed)
-    return api_key
 
 
 def _urls(upstreams: object) -> list[str]:

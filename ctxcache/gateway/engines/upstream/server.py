@@ -40,7 +40,7 @@ class Server:
 
     Args:
         url: the base URL, up to and with the version.
-        key: the key to send, None for none.
+        key: the key to send; None where the server wants none: the session for chats needs a word, and says `none`.
         kind: one of `KINDS`; None to find out.
         timeouts: the limits of a call.
         probing: the most seconds of a probe.

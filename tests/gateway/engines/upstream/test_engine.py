@@ -44,6 +44,7 @@ async def test_a_plain_and_a_streamed_answer(relay: Any, hostile: Hostile) -> No
     )
     assert stream.chunks[-1]["usage"] == USAGE
     assert len(hostile.connections) == 1, "the connection is kept"
+    assert hostile.posts[0].headers["authorization"] == "Bearer none", "there is no key"
 
 
 async def test_what_a_server_is_sent(relay: Any, hostile: Hostile) -> None:
