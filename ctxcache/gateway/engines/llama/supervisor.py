@@ -120,6 +120,8 @@ class Supervisor:
                     return type(error).__name__
                 except OSError:
                     pass  # of this process, such as no file descriptor left
+                except Exception:
+                    _log.exception("llama.cpp cannot be asked for a sign of life")
         finally:
             ended.cancel()
 
@@ -129,8 +131,9 @@ class Supervisor:
                 await self._times.sleep(min(self._times.first_delay * 2 ** (failures - 1), self._times.max_delay))
             try:
                 server = await self._start()
-            except CtxCacheError as error:
-                _log.error("llama.cpp cannot be started again: %s", error)
+            except Exception as error:
+                foreseen = isinstance(error, CtxCacheError)
+                _log.error("llama.cpp cannot be started again: %s", error, exc_info=not foreseen)
                 failures += 1
             else:
                 self._adopt(server)
@@ -146,5 +149,8 @@ class Supervisor:
     async def _drop(self) -> None:
         self._ending = True
         if self._server is not None:
-            await self._server.aclose()  # if cancelled here, `aclose` comes again
+            try:
+                await self._server.aclose()  # if cancelled here, `aclose` comes again
+            except Exception:
+                _log.exception("llama.cpp did not end as it should")
             self._server = None

@@ -203,7 +203,10 @@ class UpstreamEngine:
             await asyncio.gather(*(self._probe(server) for server in self._servers))
 
     async def _probe(self, server: Server) -> None:
-        _note(server, await server.probe(self._prober))
+        try:
+            _note(server, await server.probe(self._prober))
+        except Exception:  # else this were the last probe of any server
+            _log.exception("the upstream %s cannot be probed", server.url)
 
     @property
     def _prober(self) -> aiohttp.ClientSession:

@@ -120,6 +120,48 @@ async def test_failed_starts_are_repeated(
     assert caplog.text.count("cannot be started again: llama.cpp cannot load small.gguf: ") == 2
 
 
+async def test_a_fault_of_our_own_ends_no_supervision(
+    supervise: Callable[..., Supervisor],
+    start_server: StartServer,
+    time: Time,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An exception that nobody foresaw, in a look, an end or a start, is logged, and a server is started anyway."""
+    failures = iter([RuntimeError("a start"), ValueError("another start")])
+
+    async def start() -> LlamaServer:
+        if len(started) == 1 and (failure := next(failures, None)):
+            raise failure
+        started.append(await start_server())
+        return started[-1]
+
+    started: list[LlamaServer] = []
+    supervisor = supervise(start, first_delay=1.0)
+    first = await supervisor.start()
+    end, looked = first.aclose, asyncio.Event()
+
+    async def answers() -> None:
+        looked.set()
+        raise LookupError("a look")
+
+    async def aclose() -> None:
+        await end()
+        raise KeyError("an end")
+
+    monkeypatch.setattr(first, "answers", answers)
+    monkeypatch.setattr(first, "aclose", aclose)
+    async with asyncio.timeout(20):
+        await looked.wait()
+    kill(first)
+    second = await next_server(supervisor, first)
+    await second.answers()
+    monkeypatch.undo()
+    assert time.waits == [1.0, 2.0, 4.0]
+    for told in ("a look", "an end", "a start", "another start"):
+        assert told in caplog.text
+
+
 async def test_the_first_start_is_the_callers(supervise: Callable[..., Supervisor], start_server: StartServer) -> None:
     """The failure of the first start is raised, and nothing is repeated."""
     with pytest.raises(APIConnectionError, match="it is broken"):

@@ -364,6 +364,26 @@ async def test_a_probe_brings_a_server_back(relay: Any, hostile: Hostile, naps: 
     assert (await api.chat(context_id)).status == 200
 
 
+async def test_a_fault_of_our_own_ends_no_probes(relay: Any, hostile: Hostile, naps: Naps, caplog: Any) -> None:
+    """An exception that nobody foresaw is logged, and the next probes find out that the server is gone."""
+    faults = iter([RuntimeError("a fault")])
+
+    def clock() -> float:
+        if fault := next(faults, None):
+            raise fault
+        return 0.0
+
+    hostile.plays(*[[refusal(500)]] * 4)
+    api = await relay(clock=clock)
+    for round_ in range(1, 5):
+        naps.wake.set()
+        await hostile.until(lambda: naps.naps == round_ + 1)  # noqa: B023  # called at once
+    assert "RuntimeError: a fault" in caplog.text
+    (context_id,) = await contexts(api, 1)
+    assert (await api.chat(context_id)).status == 503
+    assert len(hostile.posts) == 4, "the probes"
+
+
 async def test_probes_find_a_server_that_is_gone(relay: Any, hostile: Hostile, second: Hostile, naps: Naps) -> None:
     """Three probes without an answer, and no call is sent there."""
     hostile.plays(*[[refusal(500)]] * 3)
