@@ -14,7 +14,7 @@ from ...structs import struct
 from .refusals import out_of_context
 from .tokens import NARROW, count_tokens
 
-__all__ = ["SizedMessage", "measure", "tool_call_tokens", "total_memory", "total_tokens", "weigh"]
+__all__ = ["SizedMessage", "measure", "tool_call_texts", "tool_call_tokens", "total_memory", "total_tokens", "weigh"]
 
 _OBJECTS: Final = 350  # bytes of a message's own objects
 
@@ -43,10 +43,15 @@ class SizedMessage:
 
 
 def tool_call_tokens(calls: Any) -> int:
-    """Count the tokens of tool calls in OpenAI's form: names and arguments; anything else counts nothing."""
+    """Count the tokens of tool calls in OpenAI's form; anything else counts nothing."""
+    return sum([count_tokens(text) for text in tool_call_texts(calls)])
+
+
+def tool_call_texts(calls: Any) -> list[str]:
+    """Return the names and arguments of tool calls in OpenAI's form; nothing of anything else."""
     functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
     texts = [function.get(key) for function in functions if isinstance(function, dict) for key in ("name", "arguments")]
-    return sum([count_tokens(text) for text in texts if isinstance(text, str)])
+    return [text for text in texts if isinstance(text, str)]
 
 
 def measure(messages: Sequence[Message], window: int) -> tuple[SizedMessage, ...]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final, Self
 from weakref import WeakValueDictionary
@@ -18,6 +19,7 @@ from ....errors import BadRequestError, InternalServerError, InvalidInputError, 
 from ....models import Message
 from ...rules.pieces import Piece
 from ...rules.refusals import engine_failed
+from ...rules.sizes import tool_call_texts
 from ...rules.tokens import count_tokens
 from ..protocol import NewContext, Prompt
 from . import chat
@@ -173,10 +175,12 @@ class LlamaEngine:
             APIStatusError: there is no server (503).
         """
         server = await self._alive().supervisor.server()
+        texts = [[message.text, *tool_call_texts(message.extra.get("tool_calls"))] for message in messages]
         try:
-            return [self._around + await server.count_tokens(message.text) for message in messages]
+            counts = iter(await server.count_tokens(list(chain.from_iterable(texts))))
         except ConnectionError:  # an estimate lets the call begin on the next server
-            return [self._around + count_tokens(message.text) for message in messages]
+            counts = map(count_tokens, chain.from_iterable(texts))
+        return [self._around + sum(islice(counts, len(parts))) for parts in texts]
 
     async def prepare(self, context: NewContext) -> None:
         """Compute and save the tokens of a new context.

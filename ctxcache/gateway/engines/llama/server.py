@@ -8,6 +8,7 @@ import secrets
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ _log: Final = logging.getLogger("ctxcache.gateway")
 _TIMEOUTS: Final = Timeouts(head=None, idle=None)  # a long prompt takes minutes; a server that hangs is killed
 _KEPT_LOG: Final = 16 * 1024  # bytes
 _BLOCK: Final = 4096
+_TEXT_END: Final = -1  # no token of any model
 
 
 @attrs.frozen(kw_only=True)
@@ -158,13 +160,19 @@ class LlamaServer:
             return
         raise ConnectionResetError(f"llama.cpp gave no answer: {problem}")
 
-    async def count_tokens(self, text: str) -> int:
-        """Count the tokens of a text, by the model.
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of each text, by the model.
 
         Raises:
             ConnectionError: the server gave no answer.
         """
-        return len(await self._ask("/tokenize", {"content": text, "parse_special": True}, "tokens"))
+        # Numbers among the texts are tokens that llama.cpp leaves as they are.
+        content = [part for text in texts for part in (text, _TEXT_END)]
+        tokens = await self._ask("/tokenize", {"content": content, "parse_special": True}, "tokens")
+        ends = [place for place, token in enumerate(tokens) if token == _TEXT_END]
+        if len(ends) != len(texts):
+            raise ConnectionRefusedError("llama.cpp answered /tokenize in another form")
+        return [end - begin - 1 for begin, end in pairwise([-1, *ends])]
 
     async def measure_template(self) -> int:
         """Count the tokens that the model's template puts around each message.
@@ -173,11 +181,12 @@ class LlamaServer:
             ConnectionError: the server gave no answer, or the template refuses such messages.
         """
         question, answer = {"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}
-        lengths = []
-        for messages in ([question], [question, answer, question]):
-            prompt = await self._ask("/apply-template", {"messages": messages}, "prompt")
-            lengths.append(await self.count_tokens(prompt))
-        return max(0, (lengths[1] - lengths[0]) // 2 - await self.count_tokens("x"))
+        prompts = [
+            await self._ask("/apply-template", {"messages": messages}, "prompt")
+            for messages in ([question], [question, answer, question])
+        ]
+        one, three, text = await self.count_tokens([*prompts, "x"])
+        return max(0, (three - one) // 2 - text)
 
     async def _ask(self, path: str, body: Mapping[str, Any], field: str) -> Any:
         async with self.post(path, codec.encode(body)) as (status, parts):

@@ -15,7 +15,7 @@ from ctxcache.errors import APIConnectionError, InvalidInputError, SessionError
 from ctxcache.gateway import Prompt
 from ctxcache.gateway.engines.llama import LlamaEngine
 from ctxcache.gateway.engines.llama.supervisor import Supervision
-from ctxcache.models import ChatRequest, user
+from ctxcache.models import ChatRequest, Message, user
 
 from ...conftest import MODEL, Answer, Api, Start
 
@@ -223,6 +223,16 @@ async def test_tokens_of_messages(engine: MakeEngine, children: Children) -> Non
         await asyncio.sleep(0)
         os.kill(children()[0], signal.SIGKILL)
         assert await count == [1 + 2, 1, 1 + 1]
+
+
+async def test_tokens_of_tool_calls(engine: MakeEngine, tmp_path: Path) -> None:
+    """Names and arguments of tool calls count as text does, and a request's messages are counted by one call."""
+    calls = [{"function": {"name": "f", "arguments": "a b c"}}, {"function": {"name": "g", "arguments": ""}}]
+    messages = [user("a b"), Message("assistant", None, {"tool_calls": calls}), *[user("x")] * 20]
+    async with engine() as made:
+        before = len(journal(tmp_path, "tokenize"))
+        assert await made.count_tokens(MODEL, messages) == [1 + 2, 1 + 4 + 1, *[1 + 1] * 20]
+    assert len(journal(tmp_path, "tokenize")) == before + 1
 
 
 @pytest.mark.parametrize("fault", ["crash", "hang"])

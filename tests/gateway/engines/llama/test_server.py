@@ -69,10 +69,12 @@ async def test_slots_are_saved_and_restored(start_server: StartServer) -> None:
 async def test_tokens_are_counted(start_server: StartServer) -> None:
     """Texts are counted by the model, and what its template puts around a message; a lost server is an error."""
     server = await start_server()
-    assert [await server.count_tokens(text) for text in ("", "one", "one two three")] == [0, 1, 3]
+    assert await server.count_tokens(["", "one", "one two three"]) == [0, 1, 3]
     assert await server.measure_template() == 1
+    with pytest.raises(ConnectionError, match="in another form"):
+        await server.count_tokens(["texts only", "one"])
     await server.aclose()
-    for count in (server.count_tokens("x"), server.measure_template()):
+    for count in (server.count_tokens(["x"]), server.measure_template()):
         with pytest.raises(ConnectionError):
             await count
 

@@ -76,9 +76,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.allowed():
             return
         if parts.path == "/tokenize":
-            content = body["content"]
-            texts = [content] if isinstance(content, str) else content
-            self.answer(200, {"tokens": [0 for text in texts for _ in text.split()]})
+            content = body["content"]  # texts, and tokens, which stay as they are
+            self.note("tokenize")
+            known = [part for part in content if isinstance(part, str)] if "texts only" in content else content
+            tokens = [range(len(part.split())) if isinstance(part, str) else [part] for part in known]
+            self.answer(200, {"tokens": list(itertools.chain.from_iterable(tokens))})
         elif parts.path == "/apply-template":
             self.answer(200, {"prompt": " ".join(_words(body["messages"]))})
         elif parts.path.startswith("/slots/"):
