@@ -6,8 +6,8 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -137,27 +137,21 @@ class LlamaServer:
         host, _, port = self.url.rpartition("/")[2].rpartition(":")
         return host, int(port)
 
-    @asynccontextmanager
-    async def post(self, path: str, body: bytes) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
-        """Send JSON; yield the status, and the parts of the body as they come. Leaving early ends the call.
+    async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """Send JSON; return the status and the body of the answer.
 
         Raises:
             ConnectionError: the server gave no answer, or only a part.
         """
         try:
-            response = await self._http.post(
+            async with self._http.post(
                 self.url + path,
                 data=body,
                 headers={"Authorization": f"Bearer {self.key.reveal()}", "Content-Type": "application/json"},
-            )
+            ) as response:
+                return response.status, await response.read()
         except (aiohttp.ClientError, OSError) as error:
             problem = type(error).__name__
-        else:
-            try:
-                yield response.status, _parts(response)
-            finally:
-                response.close()
-            return
         raise ConnectionResetError(f"llama.cpp gave no answer: {problem}")
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -189,8 +183,7 @@ class LlamaServer:
         return max(0, (three - one) // 2 - text)
 
     async def _ask(self, path: str, body: Mapping[str, Any], field: str) -> Any:
-        async with self.post(path, codec.encode(body)) as (status, parts):
-            answer = b"".join([part async for part in parts])
+        status, answer = await self.post(path, codec.encode(body))
         if status != 200:
             raise ConnectionRefusedError(f"llama.cpp answered {path} with status {status}")
         return codec.decode_json(answer)[field]
@@ -212,8 +205,7 @@ class LlamaServer:
         return await self._slot_action(slot, "restore", name)
 
     async def _slot_action(self, slot: int, action: str, name: str) -> bool:
-        async with self.post(f"/slots/{slot}?action={action}", codec.encode({"filename": name})) as (status, parts):
-            answer = b"".join([part async for part in parts])
+        status, answer = await self.post(f"/slots/{slot}?action={action}", codec.encode({"filename": name}))
         if status != 200:
             _log.warning("llama.cpp could not %s a slot: %s", action, answer.decode("utf-8", "replace"))
         return status == 200
@@ -222,17 +214,6 @@ class LlamaServer:
         """End the process, if there still is one, and every call."""
         await _end(self._process, self._log)
         await self.session.aclose()
-
-
-async def _parts(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    try:
-        async for part in response.content.iter_any():
-            yield part
-    except (aiohttp.ClientError, OSError) as error:
-        problem = type(error).__name__
-    else:
-        return
-    raise ConnectionResetError(f"llama.cpp gave a part of an answer: {problem}")
 
 
 class _Log:

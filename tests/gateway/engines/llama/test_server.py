@@ -23,8 +23,8 @@ IsRunning = Callable[[int], bool]
 
 async def post(server: LlamaServer, path: str, body: object) -> tuple[int, Any]:
     """Send JSON; return the status and the JSON of the answer."""
-    async with server.post(path, json.dumps(body).encode()) as (status, parts):
-        return status, json.loads(b"".join([part async for part in parts]))
+    status, answer = await server.post(path, json.dumps(body).encode())
+    return status, json.loads(answer)
 
 
 def chat(text: str, slot: int = 0, **fields: object) -> dict[str, object]:
