@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .transport.transport import Transport
 
-__all__ = ["AsyncSession"]
+__all__ = ["AsyncSession", "checked_insecure", "checked_url"]
 
 T = TypeVar("T")
 _TIMEOUTS, _LIMITS, _RETRY, _HOOKS = Timeouts(), Limits(), Retry(), Hooks()
@@ -91,8 +91,8 @@ class AsyncSession:
         chat_defaults = hidden_defaults(chat_defaults)
         api_key = base_url = headers = None
         _check_key(self._key)
-        self.base_url = _url(url)
-        self._allow_insecure = _checked_insecure(self.base_url, allow_insecure)
+        self.base_url = checked_url(url)
+        self._allow_insecure = checked_insecure(self.base_url, allow_insecure)
         self._timeouts = timeouts if isinstance(timeouts, Timeouts) else read_timeouts(timeouts, _TIMEOUTS)
         self._retry = read_retry(retry, _RETRY)
         self._limits, self._hooks = _checked("limits", limits, _LIMITS), _checked("hooks", hooks, _HOOKS)
@@ -257,7 +257,12 @@ def _check_key(key: Secret) -> None:
         )
 
 
-def _url(base_url: object) -> str:
+def checked_url(base_url: object) -> str:
+    """Return a base URL without a slash at its end.
+
+    Raises:
+        InvalidInputError: for any other value; a URL with a password is not shown.
+    """
     allowed = "an http or https URL with a host and without user, query or fragment"
     if not isinstance(base_url, str):
         raise InvalidInputError.of("base_url", base_url, allowed)
@@ -286,7 +291,7 @@ def _is_base_url(text: str) -> bool:
         return False
 
 
-def _checked_insecure(base_url: str, allow_insecure: object) -> bool:
+def checked_insecure(base_url: str, allow_insecure: object) -> bool:
     """Return `allow_insecure`, checked: False refuses plain http to a public host, where others could read the key."""
     if not isinstance(allow_insecure, bool):
         raise InvalidInputError.of("allow_insecure", allow_insecure, "True or False")

@@ -9,7 +9,7 @@ from typing import Any, Final
 import aiohttp
 
 from .... import codec
-from ....client.session import AsyncSession
+from ....client.session import AsyncSession, checked_insecure, checked_url
 from ....client.stream import ChatStream
 from ....client.transport.failures import is_local
 from ....config import Limits, Secret, Timeouts
@@ -71,32 +71,23 @@ class Server:
         self.breaker: Final = Breaker(clock)
         self._finding: asyncio.Task[str | None] | None = None
         self._session: AsyncSession | None = None
-        self.url: Final = self._make_session(url).base_url
+        self.url: Final = _base_url(url, allow_insecure=key is None)
 
     def __repr__(self) -> str:
         return f"<Server {self.url} {self._kind or 'of unknown kind'}>"
-
-    def _make_session(self, url: str) -> AsyncSession:
-        try:
-            return AsyncSession(
-                _NO_KEY if self._key is None else self._key.reveal(),
-                url,
-                timeouts=self._timeouts,
-                limits=_NO_KEEPALIVE if self._kind == "llama.cpp" else _LIMITS,
-                retry=0,
-                allow_insecure=self._key is None,
-            )
-        except InvalidInputError as error:
-            wrong = error
-        raise InvalidInputError(
-            wrong.message.replace("base_url", "upstream", 1), field="upstreams", allowed=wrong.allowed
-        )
 
     @property
     def session(self) -> AsyncSession:
         """The session for chats, made at the first use and after `aclose`."""
         if self._session is None:
-            self._session = self._make_session(self.url)
+            self._session = AsyncSession(
+                _NO_KEY if self._key is None else self._key.reveal(),
+                self.url,
+                timeouts=self._timeouts,
+                limits=_NO_KEEPALIVE if self._kind == "llama.cpp" else _LIMITS,
+                retry=0,
+                allow_insecure=self._key is None,
+            )
         return self._session
 
     async def aclose(self) -> None:
@@ -197,6 +188,17 @@ class Server:
                 if len(body) > _MOST_BYTES:
                     raise ValueError(f"the answer has more than {_MOST_BYTES:,} bytes")
             return response.status, bytes(body)
+
+
+def _base_url(url: str, *, allow_insecure: bool) -> str:
+    try:
+        found = checked_url(url)
+        checked_insecure(found, allow_insecure)
+    except InvalidInputError as error:
+        wrong = error
+    else:
+        return found
+    raise InvalidInputError(wrong.message.replace("base_url", "upstream", 1), field="upstreams", allowed=wrong.allowed)
 
 
 def _problem(error: Exception) -> str:
