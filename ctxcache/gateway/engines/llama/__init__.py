@@ -9,6 +9,6 @@
 """
 
 from .engine import LlamaEngine
-from .gguf import SMALL_MODEL
+from .gguf import SMALL_MODEL, SMALL_MODEL_HINT
 
-__all__ = ["SMALL_MODEL", "LlamaEngine"]
+__all__ = ["SMALL_MODEL", "SMALL_MODEL_HINT", "LlamaEngine"]

