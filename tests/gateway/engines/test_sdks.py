@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ctxcache.gateway import Piece, Prompt, ScriptedEngine, UpstreamEngine
+from ctxcache.gateway import LlamaEngine, Piece, Prompt, ScriptedEngine, UpstreamEngine
 from ctxcache.models import FunctionCall, PromptTokensDetails, ToolCall, Usage
+from tests.gateway.engines.llama.conftest import FAKE, gguf, number
 from tests.hostile import DONE, Hostile, event, streamed
 
 MODEL = "Doubao-1.5-pro-32k"
@@ -56,14 +58,18 @@ SERVED = streamed(
 )
 
 
-@pytest.fixture(params=["scripted", "pieces", "upstream"])
-def engine(request: Any, hostile: Hostile) -> Any:
+@pytest.fixture(params=["scripted", "pieces", "upstream", "llama"])
+def engine(request: Any, hostile: Hostile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Each kind of engine; all but the scripted one call a tool."""
     hostile.plays(*[[SERVED]] * 4)
+    monkeypatch.setenv("PYTHONPATH", str(FAKE))  # of llama.cpp's process
+    model = tmp_path / "small.gguf"
+    model.write_bytes(gguf(("fake.context_length", number(4, 64))))
     return {
         "scripted": ScriptedEngine(),
         "pieces": Pieces(),
         "upstream": UpstreamEngine(hostile.url, kind="openai", warm=False),
+        "llama": LlamaEngine(model, name=MODEL),
     }[request.param]
 
 
@@ -73,6 +79,10 @@ def expect(engine: Any, text: str, arguments: str, reason: str, cached: int) -> 
         assert text.startswith("This is a scripted answer")
         assert (arguments, reason) == ("", "stop")
         assert cached > 0
+    elif isinstance(engine, LlamaEngine):  # repeats the question
+        assert text.rstrip() in ("Hi", RESULT["content"])
+        assert (json.loads(arguments), reason) == ({"a": 1}, "tool_calls")
+        assert cached >= 3
     else:
         assert (text, json.loads(arguments), reason, cached) == ("Hello", {"a": 1}, "tool_calls", 8)
 

@@ -1,8 +1,9 @@
 """Stands for the package xllamacpp in a child process: a server with slots, whose tokens are words.
 
 A journal beside the model has a line for each chat (tokens of the prompt, tokens cached) and each restored slot.
-The answer repeats the last message, word by word. A word of the question plays a fault: `crash` ends the process in
-mid-answer, `hang` stops it there, `cut` ends the answer without a finish reason.
+The answer repeats the last message, word by word, and calls the first tool of a request with tools. A word of the
+question plays a fault: `crash` ends the process in mid-answer, `hang` stops it there, `cut` ends the answer without a
+finish reason.
 """
 
 import itertools
@@ -154,6 +155,10 @@ class _Handler(BaseHTTPRequestHandler):
                 os.kill(os.getpid(), signal.SIGSTOP)
                 threading.Event().wait()  # the other threads stop a moment later
         reason = None if "cut" in words else "stop"
+        if "tools" in body:
+            reason, name = "tool_calls", body["tools"][0]["function"]["name"]
+            call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": name, "arguments": '{"a":1}'}}
+            self.event({**head, "choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]})
         self.event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
         self.event({**head, "choices": [], "usage": usage})
         self.chunk(b"data: [DONE]\n\n")
