@@ -126,7 +126,8 @@ def _add_upstream_options(parser: argparse.ArgumentParser) -> None:
         "--upstream-kind",
         choices=UPSTREAM_KINDS,
         metavar="KIND",
-        help=f"what the servers are: {', '.join(UPSTREAM_KINDS[1:])} (default: auto, which asks each server once)",
+        help=f"what the servers are: {', '.join(UPSTREAM_KINDS[1:])} (default: auto, which asks each server once; "
+        "before a router, name the kind of the servers behind)",
     )
     group.add_argument(
         "--upstream-key-file",

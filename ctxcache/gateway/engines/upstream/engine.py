@@ -42,7 +42,8 @@ class UpstreamEngine:
             carry the word `none` in place of a key. Clients never see this key, and theirs is never sent on.
         model_names: the servers' name of a model, by the gateway's; any other name is sent as it is.
         kind: `vllm`, `sglang`, `llama.cpp`, `ollama` or `openai`; `auto` asks each server once. By kind `cache_salt`
-            keeps the cached prompts of different keys apart (vLLM, SGLang), and `thinking` is translated.
+            keeps the cached prompts of different keys apart (vLLM, SGLang), and `thinking` is translated. A router
+            need not tell the kind of the servers behind: name it.
         warm: whether a create lets the server compute the context, with one token, so that the first question is fast.
         timeouts: the limits of a call to a server; a number limits the whole call.
         probe_seconds: the time between two probes of each server, and the longest wait for a probe.
