@@ -16,7 +16,7 @@ from .server import LlamaServer
 __all__ = ["generate", "warm"]
 
 # Fields that llama.cpp has beside OpenAI's, and that are not the client's to set.
-_OURS: Final = ("cache_prompt", "id_slot", "n_cmpl", "n_predict", "prompt", "return_progress")
+_RESERVED_FIELDS: Final = ("cache_prompt", "id_slot", "n_cmpl", "n_predict", "prompt", "return_progress")
 
 
 async def generate(server: LlamaServer, slot: int, prompt: Prompt) -> AsyncGenerator[Piece, None]:
@@ -27,7 +27,7 @@ async def generate(server: LlamaServer, slot: int, prompt: Prompt) -> AsyncGener
         APIStatusError: the server refused the request.
     """
     parameters = chat_parameters(prompt, "llama.cpp")
-    extra = {name: value for name, value in parameters["extra_body"].items() if name not in _OURS}
+    extra = {name: value for name, value in parameters["extra_body"].items() if name not in _RESERVED_FIELDS}
     if "repetition_penalty" in parameters:
         extra = {"repeat_penalty": parameters.pop("repetition_penalty"), **extra}
     parameters["extra_body"] = extra

@@ -36,7 +36,7 @@ _WINDOW: Final = 8192
 _MAX_SLOTS: Final = 64
 _MAX_THREADS: Final = 1024
 _CACHE_BYTES: Final = 4 * 1024**3
-_AROUND: Final = 4  # tokens of a template around a message, where it cannot be measured
+_TEMPLATE_TOKENS: Final = 4  # around a message, where they cannot be measured
 _GONE_SECONDS: Final = 2.0  # within which the end of a server that gave no answer is noticed
 _TIMES: Final = Supervision()
 
@@ -115,7 +115,7 @@ class LlamaEngine:
         self._modes: Final[dict[str, str]] = {}  # of the contexts that live
         self._loading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._running: _Running | None = None
-        self._around = _AROUND
+        self._template_tokens = _TEMPLATE_TOKENS
         self.path: Final = path
         self.models: Final = {self._settings.name: window}
 
@@ -143,7 +143,7 @@ class LlamaEngine:
         try:
             server = await supervisor.start()
             with suppress(ConnectionError):
-                self._around = await server.measure_template()
+                self._template_tokens = await server.measure_template()
         except BaseException:
             await self._end(running)
             raise
@@ -180,7 +180,7 @@ class LlamaEngine:
             counts = iter(await server.count_tokens(list(chain.from_iterable(texts))))
         except ConnectionError:  # an estimate lets the call begin on the next server
             counts = map(count_tokens, chain.from_iterable(texts))
-        return [self._around + sum(islice(counts, len(parts))) for parts in texts]
+        return [self._template_tokens + sum(islice(counts, len(parts))) for parts in texts]
 
     async def prepare(self, context: NewContext) -> None:
         """Compute and save the tokens of a new context.

@@ -19,10 +19,10 @@ __all__ = ["KINDS", "chat_parameters"]
 KINDS: Final = ("vllm", "sglang", "llama.cpp", "ollama", "openai")
 _SALTED: Final = ("vllm", "sglang")  # know `cache_salt`
 _TEMPLATED: Final = ("vllm", "sglang", "llama.cpp")  # know `chat_template_kwargs`
-_OWN: Final = frozenset(
+_NOT_PASSED_ON: Final = frozenset(
     {"context_id", "model", "messages", "stream", "stream_options", "n", "stop", "max_tokens", "extra"}
 )
-_PASSED_ON: Final = tuple(field.name for field in attrs.fields(ChatRequest) if field.name not in _OWN)
+_PASSED_ON: Final = tuple(field.name for field in attrs.fields(ChatRequest) if field.name not in _NOT_PASSED_ON)
 
 
 def chat_parameters(prompt: Prompt, kind: str) -> dict[str, Any]:

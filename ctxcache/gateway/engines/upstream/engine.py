@@ -26,7 +26,8 @@ __all__ = ["UpstreamEngine"]
 _log: Final = logging.getLogger("ctxcache.gateway")
 _TIMEOUTS: Final = Timeouts(connect=5.0)
 _PROBE_SECONDS: Final = 5.0
-_TELLING: Final = ("OutofContextError", "InvalidEndpointOrModel.NotFound")  # what warming says about the next chat, too
+# The codes of refusals that the next chat would meet, too: a create fails with them.
+_LASTING_REFUSALS: Final = ("OutofContextError", "InvalidEndpointOrModel.NotFound")
 
 
 class UpstreamEngine:
@@ -160,7 +161,7 @@ class UpstreamEngine:
             async for _ in self.generate(prompt):
                 pass
         except APIStatusError as refusal:
-            if refusal.code in _TELLING:
+            if refusal.code in _LASTING_REFUSALS:
                 raise
             # A template may want a question after the system's message; a server may be back before the first chat.
             _log.info("the context %s stays cold: %s", context.id, refusal)

@@ -26,8 +26,8 @@ _MOST_BYTES: Final = 4 * 1024 * 1024  # of an answer to a probe; a router may li
 _NO_KEY: Final = "none"
 _LIMITS: Final = Limits(connections=0)
 _NO_KEEPALIVE: Final = Limits(connections=0, keepalive=0)  # llama.cpp promises to keep a connection, and closes it
-# A path at the root of the server, and a name in its answer that no other kind has there. vLLM's path is the vaguest.
-_MARKS: Final = (
+# Kind, path at the root of the server, and a field that no other kind has in the answer. vLLM's path is the vaguest.
+_KIND_FIELDS: Final = (
     ("llama.cpp", "/props", "default_generation_settings"),
     ("sglang", "/get_server_info", "model_path"),
     ("ollama", "/api/version", "version"),
@@ -132,12 +132,12 @@ class Server:
         return self._kind or "openai"
 
     async def _find_kind(self, http: aiohttp.ClientSession) -> str | None:
-        for kind, path, mark in _MARKS:
+        for kind, path, field in _KIND_FIELDS:
             try:
                 status, body = await self._get(http, self._root + path)
             except _UNREACHABLE:
                 return None
-            if status == 200 and mark in _fields(body):
+            if status == 200 and field in _fields(body):
                 return kind
         return "openai"
 
