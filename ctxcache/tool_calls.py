@@ -23,11 +23,14 @@ another `id` in each fragment                       A fragment with another id a
 ==================================================  =========================================================
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-__all__ = ["merge_fragments", "merge_objects"]
+import attrs
+
+__all__ = ["ToolCallAddition", "ToolCallReader", "merge_fragments", "merge_objects"]
 
 _JSON_MARKS: Final = re.compile(r'\\.|["{}\[\]]', re.DOTALL)
 _ONCE: Final = frozenset({"id", "type", "index"})  # texts that are repeated, not continued
@@ -47,6 +50,43 @@ def merge_fragments(chunks: Iterable[Iterable[dict[str, Any]]]) -> tuple[dict[st
             call.add(fragment)
             in_chunk.append(call)
     return tuple(calls.by_index[index].merged(index) for index in sorted(calls.by_index))
+
+
+@attrs.frozen
+class ToolCallAddition:
+    """What a fragment adds to a call: texts to be joined, each "" where the fragment adds nothing.
+
+    Attributes:
+        index: the place of the call among the calls of the answer.
+        id: the id of the call, once.
+        name: the next text of the name.
+        arguments: the next text of the arguments.
+    """
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+class ToolCallReader:
+    """Reads fragments chunk by chunk, by the same rules, for readers that join the texts themselves."""
+
+    def __init__(self) -> None:
+        self._calls = _Calls()
+
+    def read(self, fragments: Iterable[dict[str, Any]]) -> list[ToolCallAddition]:
+        """Return what the fragments of a chunk add, in their order."""
+        additions: list[ToolCallAddition] = []
+        in_chunk: list[_Call] = []
+        for fragment in fragments:
+            call = self._calls.of(fragment, in_chunk)
+            id_, name = call.id, call.name
+            call.add(fragment)
+            in_chunk.append(call)
+            arguments = _arguments(fragment) or _object_arguments(fragment)
+            additions.append(ToolCallAddition(call.index, "" if id_ else call.id, call.name[len(name) :], arguments))
+        return additions
 
 
 class _Calls:
@@ -69,6 +109,7 @@ class _Calls:
         if call is None or call.is_followed_by(fragment, same_chunk=call in in_chunk):
             call = _Call(given)
             index = given if given is not None and given not in self.by_index else max(self.by_index, default=-1) + 1
+            call.index = index
             self.by_index[index] = call
         self._newest[given] = self._newest[None] = call
         if id_:
@@ -81,6 +122,7 @@ class _Call:
 
     def __init__(self, given: int | None) -> None:
         self.given = given  # the index in the fragments
+        self.index = 0  # the final one
         self.id = ""
         self.name = ""
         self._fragments: list[dict[str, Any]] = []
@@ -162,6 +204,12 @@ def _name(fragment: Mapping[str, Any]) -> str:
 
 def _arguments(fragment: Mapping[str, Any]) -> str:
     return _of_function(fragment, "arguments")
+
+
+def _object_arguments(fragment: Mapping[str, Any]) -> str:
+    function = fragment.get("function")
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else ""
 
 
 def _of_function(fragment: Mapping[str, Any], key: str) -> str:

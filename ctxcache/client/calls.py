@@ -321,6 +321,12 @@ class Calls:
         """Whether there is a transport to close."""
         return self._root._transport is not None
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of the first use; None before."""
+        transport = self._root._transport
+        return None if transport is None else transport.loop
+
     def transport(self) -> "Transport":
         """The session's connections, made at the first use in the event loop of that use."""
         root = self._root

@@ -1,5 +1,6 @@
 """`AsyncSession`: a key, a base URL and a pool of connections, in an event loop."""
 
+import asyncio
 import copy
 import hashlib
 import hmac
@@ -165,6 +166,11 @@ class AsyncSession:
     def closed(self) -> bool:
         """Whether `aclose` was called."""
         return self._closed if self._owner is None else self._owner.closed
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that the session belongs to, that of the first use; None before."""
+        return self._calls.loop
 
     @property
     def usage(self) -> Usage:

@@ -38,6 +38,11 @@ class ManagedCalls(ABC):
         told = "stream_options" in self._session.chat.defaults
         self._stream_defaults: ChatParameters = {} if told else {"stream_options": {"include_usage": True}}
 
+    @property
+    def session(self) -> AsyncSession:
+        """The session that makes the calls."""
+        return self._session
+
     @refusing(refuse_own_options)
     async def ask(
         self,

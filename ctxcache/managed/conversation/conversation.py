@@ -211,6 +211,11 @@ class Conversation(ManagedCalls):
     # --- state
 
     @property
+    def model(self) -> str:
+        """The model's id."""
+        return self._keeper.template.model
+
+    @property
     def transcript(self) -> tuple[TranscriptTurn, ...]:
         """The turns kept, oldest first."""
         return self._dialogue.transcript.turns

@@ -286,6 +286,11 @@ class Prefix(ManagedCalls):
     # --- the context, and the books
 
     @property
+    def model(self) -> str:
+        """The model's id."""
+        return self._model
+
+    @property
     def context(self) -> Context | None:
         """The context; None before the first use, after its expiry, and after the service reported it gone.
 

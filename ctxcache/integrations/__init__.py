@@ -1,0 +1,7 @@
+"""Adapters for frameworks, each an extra of its own. Nothing else in the package imports this folder.
+
+Floors, from the top; a file imports from lower floors only::
+
+    langchain   ChatCtxCache: a chat model of LangChain over a Prefix or a Conversation
+    sync        calls into an event loop from plain threads and from other event loops
+"""
