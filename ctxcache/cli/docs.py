@@ -27,6 +27,7 @@ TOPICS: Final = (
     "batches",
     "clusters",
     "tools",
+    "langchain",
     "web-service",
     "testing",
     "self-hosting",

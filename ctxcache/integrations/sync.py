@@ -243,9 +243,10 @@ class _Relay(Generic[T]):
         self._gate = gate
         self._make = make
         # What follows is used in the loop only.
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None]
         self._request: Future[Any] | None = None
         self._asked = asyncio.Event()
+        gate.call_soon(self._begin)
 
     def next(self) -> "Future[Any]":
         """Return a future of the next item, or of `_END`."""
@@ -258,18 +259,18 @@ class _Relay(Generic[T]):
         with suppress(SessionError):  # the end of the loop has closed the generator
             self._gate.call_soon(self._close)
 
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._pump())
+        self._task.add_done_callback(self._ended)
+
     def _ask(self, request: "Future[Any]") -> None:
         self._request = request
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._pump())
-            self._task.add_done_callback(self._ended)
-        elif self._task.done():
-            self._ended(self._task)
         self._asked.set()
+        if self._task.done():
+            self._ended(self._task)
 
     def _close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        self._task.cancel()
 
     async def _pump(self) -> None:
         async with aclosing(self._make()) as items:

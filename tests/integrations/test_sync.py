@@ -176,11 +176,11 @@ async def forever():
     try:
         await asyncio.Event().wait()
     finally:
-        print("ended")
+        os.write(1, b"ended\\n")
 try:
     BackgroundLoop().run(forever())
 except KeyboardInterrupt:
-    print("interrupted")
+    os.write(1, b"interrupted\\n")
 """
     assert sorted(run(program)) == ["ended", "interrupted"]
 

@@ -195,3 +195,13 @@ async def test_no_default_makes_a_turn_repeatable(hostile, session_for, options)
     with pytest.raises(OutcomeUnknownError):
         await Conversation(session, **START).ask("?", **options)
     assert len(hostile.posts) == 2
+
+
+@pytest.mark.parametrize("kind", [Prefix, Conversation])
+async def test_the_session_of_the_calls(session, kind):
+    """The session that makes the calls can be asked for: the given one, or one of its options with the defaults."""
+    assert kind(session, **START).session is session
+    with_defaults = kind(session, **START, chat_defaults={"top_p": 0.5})
+    assert with_defaults.session is not session
+    async with session:
+        assert with_defaults.session.loop is session.loop

@@ -15,9 +15,10 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
-from ...client.resources.parameters import ChatParameters
+from ...client.resources.parameters import ChatParameters, hidden_defaults
 from ...client.session import AsyncSession
 from ...config import DEFAULT_BASE_URL, UNSET, hide
 from ...errors import InvalidInputError
@@ -68,6 +69,7 @@ class ChatCtxCache(BaseChatModel):
         stop: a string, or up to 4; generation stops before the first match.
         timeout: seconds for a whole call.
         max_retries: retries after the first attempt, where a repeat is harmless.
+        streaming: whether `invoke` and its like stream, for the callbacks that get each token.
         chat_defaults: further parameters of every call, see `ChatParameters`; no `extra_headers`, which traces show.
 
     Raises:
@@ -90,6 +92,7 @@ class ChatCtxCache(BaseChatModel):
     stop: str | list[str] | None = None
     timeout: float | None = None
     max_retries: int | None = None
+    streaming: bool = False
     chat_defaults: dict[str, Any] | None = Field(default=None, repr=False)
 
     _home: Home = PrivateAttr()
@@ -97,6 +100,8 @@ class ChatCtxCache(BaseChatModel):
     def __init__(self, **arguments: Any) -> None:
         if isinstance(arguments.get("api_key"), str):
             arguments["api_key"] = SecretStr(arguments["api_key"])  # tracebacks may show local variables
+        if arguments.get("chat_defaults") is not None:
+            arguments["chat_defaults"] = hidden_defaults(arguments["chat_defaults"])
         names = type(self).model_fields
         for name in arguments:
             if name not in names:
@@ -156,14 +161,15 @@ class ChatCtxCache(BaseChatModel):
             "temperature": self.temperature,
             "top_p": self.top_p,
             "max_tokens": self.max_tokens,
-            "stop": self.stop,
+            "stop": self.stop or None,
             "timeouts": self.timeout,
             "retry": self.max_retries,
             **(self.chat_defaults or {}),
         }
+        call |= {"stop": stop or None}
         call.pop("stream", None)  # LangChain's wish for `_stream`
-        options: Any = own | {name: value for name, value in {**call, "stop": stop}.items() if value is not None}
-        chosen: ChatParameters = {name: value for name, value in options.items() if value is not None}  # type: ignore[assignment]
+        options: Any = {name: value for given in (own, call) for name, value in given.items() if value is not None}
+        chosen: ChatParameters = options
         return chosen
 
     def _one_reply(self, options: ChatParameters) -> ChatParameters:
@@ -305,7 +311,7 @@ class ChatCtxCache(BaseChatModel):
         format_ = {"kwargs": {"method": method}, "schema": schema}
         model = self.bind(response_format=response_format, ls_structured_output_format=format_, **kwargs)
         parser: Any = JsonOutputParser()
-        if isinstance(schema, type) and issubclass(schema, BaseModel):
+        if isinstance(schema, type) and is_basemodel_subclass(schema):
             parser = PydanticOutputParser(pydantic_object=schema)
         if not include_raw:
             return model | parser

@@ -44,7 +44,7 @@ class Home:
         Raises:
             SessionError: the loop has ended.
         """
-        loop = self.asked.session.loop or (None if blocking else _running_loop())
+        loop = self.asked.session.loop or (None if blocking else asyncio.get_running_loop())
         if self._owns_session or loop is None or self._background.is_loop(loop):
             return self._background
         if not loop.is_running():
@@ -75,10 +75,3 @@ def _closing(session: AsyncSession) -> Callable[[], Awaitable[None]]:
             await session.aclose()
 
     return close
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ctxcache import AsyncSession, Prefix, SessionError, system
+from ctxcache import AsyncSession, InvalidInputError, Prefix, SessionError, system
 from ctxcache.gateway import Gateway
 
 pytest.importorskip("langchain_core")
@@ -83,6 +83,16 @@ async def test_a_given_prefix_first_used_by_a_call_that_blocks() -> None:
         assert len(threads()) == 1
         model.close()
         assert session.closed
+
+
+async def test_a_call_that_never_reached_the_session() -> None:
+    """A session that no call has used is not the model's to close."""
+    session = AsyncSession("sk-nobody", "http://127.0.0.1:1/v1")
+    model = ChatCtxCache(prefix=prefix_over(session))
+    with pytest.raises(InvalidInputError, match="max_tokens"):
+        await asyncio.to_thread(lambda: model.invoke("Hello", max_tokens=-1))
+    model.close()
+    assert not session.closed
 
 
 def test_a_loop_that_has_ended() -> None:

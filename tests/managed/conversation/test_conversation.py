@@ -29,7 +29,7 @@ async def test_created_on_first_use(hostile, new, events):
     """The first turn creates the context; each turn sends the newest question only."""
     hostile.plays(made(), says("Hi"), says("Fine"))
     conversation = new()
-    assert (conversation.context, conversation.expires_at) == (None, None)
+    assert (conversation.context, conversation.expires_at, conversation.model) == (None, None, "m")
     assert (await conversation.ask("Hello")).text == "Hi"
     assert (await conversation.ask("And?")).text == "Fine"
     assert told(hostile) == [("create", "s:Be brief."), ("ctx-1", "u:Hello"), ("ctx-1", "u:And?")]

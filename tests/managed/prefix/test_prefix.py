@@ -22,7 +22,7 @@ from ..service import TEXT
 
 async def test_the_first_use_creates_the_context(prefix, service):
     """Nothing is sent before it; then one create in mode common_prefix, and the chat on it."""
-    assert (service.creates, prefix.context, prefix.expires_at) == ([], None, None)
+    assert (service.creates, prefix.context, prefix.expires_at, prefix.model) == ([], None, None, MODEL)
     reply = await prefix.ask("How long is the warranty?")
     assert reply.text == TEXT
     assert service.creates == [
