@@ -10,7 +10,7 @@ Invariants:
   soon as nothing more will be read.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..fold import Fold
 from ..models import ChatCompletion, ChatCompletionChunk, Usage
-from ..response_head import NO_HEAD
+from ..response_head import NO_HEAD, ResponseHead
 from ..sse import RawEvent, SSEDecoder
 from .call import Call
 from .calls import Calls
@@ -326,38 +326,17 @@ class ChatStream(StreamedAnswer):
         return self._fold.usage
 
     @property
-    def request_id(self) -> str | None:
-        """The service's id of the request (`X-Request-Id`)."""
-        return self._ids.get("request_id")
-
-    @property
-    def log_id(self) -> str | None:
-        """The service's log id (`X-Tt-Logid`)."""
-        return self._ids.get("log_id")
-
-    @property
-    def client_request_id(self) -> str | None:
-        """Our id of the call (`X-Client-Request-Id`)."""
-        return self._ids.get("client_request_id")
-
-    @property
     def context_id(self) -> str | None:
         """The context that the chat runs on."""
         return None if self._call is None or self._exchange is None else self._call.request.context_id
 
     @property
-    def headers(self) -> Mapping[str, str] | None:
-        """The headers of the response: names in any case."""
-        return None if self._exchange is None else self._exchange.head
-
-    @property
-    def status(self) -> int | None:
-        """The HTTP status."""
-        return None if self._exchange is None else self._exchange.status
-
-    @property
     def _ids(self) -> dict[str, str | None]:
         return {} if self._exchange is None else self._exchange.ids
+
+    @property
+    def _head(self) -> ResponseHead | None:
+        return None if self._exchange is None else self._exchange.head
 
     def completion(self) -> ChatCompletion:
         """Return the whole answer, folded from the chunks; nothing is sent again.
@@ -371,5 +350,5 @@ class ChatStream(StreamedAnswer):
 
     def partial(self) -> ChatCompletion:
         """Return the completion so far, folded; an unfinished choice has `finish_reason` None."""
-        head = NO_HEAD if self._exchange is None else self._exchange.head
-        return self._fold.completion(**self._ids, context_id=self.context_id, head=head)
+        head = self._head
+        return self._fold.completion(**self._ids, context_id=self.context_id, head=NO_HEAD if head is None else head)

@@ -13,7 +13,7 @@ import asyncio
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Final, Self
 
@@ -21,6 +21,7 @@ from .. import checks
 from ..errors import CtxCacheError, SessionError
 from ..keywords import suggest_keywords
 from ..models import ChatCompletion, ChatCompletionChunk
+from ..response_head import ResponseHead
 from ..sse import encode_data
 
 __all__ = ["StreamedAnswer"]
@@ -57,6 +58,41 @@ class StreamedAnswer(ABC):
     @abstractmethod
     def completion(self) -> ChatCompletion:
         """Return the whole answer, folded from the chunks; nothing is sent again."""
+
+    @property
+    @abstractmethod
+    def _ids(self) -> Mapping[str, str | None]:
+        """The ids of the answer; none until the stream is opened."""
+
+    @property
+    @abstractmethod
+    def _head(self) -> ResponseHead | None:
+        """The head of the answer; None until the stream is opened."""
+
+    @property
+    def request_id(self) -> str | None:
+        """The service's id of the request (`X-Request-Id`); None until the stream is opened."""
+        return self._ids.get("request_id")
+
+    @property
+    def log_id(self) -> str | None:
+        """The service's log id (`X-Tt-Logid`)."""
+        return self._ids.get("log_id")
+
+    @property
+    def client_request_id(self) -> str | None:
+        """Our id of the call (`X-Client-Request-Id`)."""
+        return self._ids.get("client_request_id")
+
+    @property
+    def headers(self) -> Mapping[str, str] | None:
+        """The headers of the response: names in any case; None until the stream is opened."""
+        return self._head
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status; None until the stream is opened."""
+        return None if self._head is None else self._head.status
 
     async def finish(self) -> ChatCompletion:
         """Read the rest, and return the whole answer, folded from the chunks; nothing is sent again.

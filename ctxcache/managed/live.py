@@ -6,10 +6,9 @@ too soon rather than called a little too late.
 """
 
 from collections.abc import Callable
-from math import isfinite
 from typing import Final
 
-from ..errors import InvalidInputError
+from .. import checks
 from ..log import one_line
 from ..models import DEFAULT_TTL, Context, Usage
 from .costs import Ledger
@@ -36,9 +35,7 @@ def check_margin(margin: object) -> float:
     Raises:
         InvalidInputError: for anything but a finite number from 0 up.
     """
-    if isinstance(margin, int | float) and not isinstance(margin, bool) and isfinite(margin) and margin >= 0:
-        return float(margin)
-    raise InvalidInputError.of("margin", margin, "a number of seconds from 0 up")
+    return float(checks.number("margin", margin, 0, allowed="a number of seconds from 0 up"))
 
 
 class LiveContext:

@@ -17,6 +17,7 @@ from ..client.stream import ChatStream
 from ..client.streamed_answer import StreamedAnswer
 from ..errors import CtxCacheError, SessionError, StreamInterruptedError
 from ..models import ChatCompletion, ChatCompletionChunk, Usage
+from ..response_head import ResponseHead
 
 __all__ = ["ManagedStream", "StreamOwner"]
 
@@ -273,34 +274,17 @@ class ManagedStream(StreamedAnswer):
         return None if self._stream is None else self._stream.usage
 
     @property
-    def request_id(self) -> str | None:
-        """The service's id of the request (`X-Request-Id`); None until the stream is opened."""
-        return None if self._stream is None else self._stream.request_id
-
-    @property
-    def log_id(self) -> str | None:
-        """The service's log id (`X-Tt-Logid`)."""
-        return None if self._stream is None else self._stream.log_id
-
-    @property
-    def client_request_id(self) -> str | None:
-        """Our id of the call (`X-Client-Request-Id`)."""
-        return None if self._stream is None else self._stream.client_request_id
-
-    @property
     def context_id(self) -> str | None:
         """The context that the chat runs on; None until the stream is opened."""
         return None if self._stream is None else self._stream.context_id
 
     @property
-    def headers(self) -> Mapping[str, str] | None:
-        """The headers of the response: names in any case; None until the stream is opened."""
-        return None if self._stream is None else self._stream.headers
+    def _ids(self) -> Mapping[str, str | None]:
+        return {} if self._stream is None else self._stream._ids
 
     @property
-    def status(self) -> int | None:
-        """The HTTP status; None until the stream is opened."""
-        return None if self._stream is None else self._stream.status
+    def _head(self) -> ResponseHead | None:
+        return None if self._stream is None else self._stream._head
 
     def completion(self) -> ChatCompletion:
         """Return the whole answer, folded from the chunks; nothing is sent again.

@@ -17,6 +17,7 @@ from itertools import takewhile
 
 import attrs
 
+from ... import checks
 from ...errors import InvalidInputError
 from ...models import Message, ToolCall, assistant
 
@@ -40,6 +41,10 @@ class TranscriptTurn:
     tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), repr=False)
 
 
+def _checked_keep_turns(value: object) -> int:
+    return checks.whole("keep_turns", value, 1)
+
+
 @attrs.frozen(kw_only=True)
 class Transcript:
     """A conversation so far. Immutable: changes return a new transcript.
@@ -56,16 +61,13 @@ class Transcript:
 
     messages: tuple[Message, ...] = attrs.field(repr=False)
     turns: tuple[TranscriptTurn, ...] = attrs.field(default=(), repr=False)
-    keep_turns: int = 200
+    keep_turns: int = attrs.field(default=200, converter=_checked_keep_turns)
 
     def __attrs_post_init__(self) -> None:
-        kept = self.keep_turns
-        if not isinstance(kept, int) or isinstance(kept, bool) or kept < 1:
-            raise InvalidInputError.of("keep_turns", kept, "a whole number from 1 up")
         if all(message.role == "assistant" for message in self.messages):
             allowed = "at least one message that is not the assistant's (the service creates no context without one)"
             raise InvalidInputError.of("messages", [message.role for message in self.messages], allowed)
-        first = len(self.turns) - kept
+        first = len(self.turns) - self.keep_turns
         while first > 0 and self.turns[first].question[0].role == "tool":
             first -= 1
         if first > 0:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from ... import checks
 from ...config import Retry
 from ...errors import CtxCacheError, InvalidInputError
 from .answers import Answer, Answers
@@ -70,8 +71,6 @@ class Map(Generic[QuestionT]):
     ) -> None:
         if not isinstance(questions, Iterable | AsyncIterable) or isinstance(questions, str | bytes | Mapping):
             raise InvalidInputError.of("questions", type(questions), "an iterable or async iterable of questions")
-        if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
-            raise InvalidInputError.of("concurrency", concurrency, "a whole number from 1 up")
         if retry is not None and not isinstance(retry, Retry):
             raise InvalidInputError.of("retry", retry, "a Retry, or None for the default one")
         policy = Retry() if retry is None else retry
@@ -79,7 +78,7 @@ class Map(Generic[QuestionT]):
             ask,
             Source(questions),
             Answers(ordered=ordered),
-            concurrency=concurrency,
+            concurrency=checks.whole("concurrency", concurrency, 1),
             policy=policy,
             repeatable=repeatable,
             on_retry=on_retry,
