@@ -18,7 +18,7 @@ from ...config import Retry
 from ...errors import APIConnectionError, APIStatusError, CtxCacheError, OutcomeUnknownError, StreamInterruptedError
 from ...retry import next_delay
 
-__all__ = ["Outage", "State", "answers"]
+__all__ = ["Outage", "State", "proves_connection"]
 
 
 class State(Enum):
@@ -29,7 +29,7 @@ class State(Enum):
     GIVEN_UP = "given up"
 
 
-def answers(error: CtxCacheError) -> bool:
+def proves_connection(error: CtxCacheError) -> bool:
     """Whether an error proves that a connection was made."""
     if isinstance(error, APIConnectionError):
         return error.sent
@@ -93,16 +93,16 @@ class Outage:
         self.resume_at = now + min(left, pause or 0.0)  # the last probe comes when the time is up
         return True
 
-    def ended(self, *, probe: bool, answered: bool) -> bool:
+    def ended(self, *, probe: bool, connected: bool) -> bool:
         """Note the end of any other call; return whether that ends the outage.
 
         Args:
             probe: what `start` returned.
-            answered: whether the service answered, if with an error.
+            connected: whether the call proved that a connection can be made.
         """
         if not probe or self.state is State.UP:
             return False
         self._probing = False
-        if answered:
+        if connected:
             self.state, self.resume_at = State.UP, float("-inf")
-        return answered
+        return connected

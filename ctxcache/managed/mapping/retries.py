@@ -21,7 +21,7 @@ from ...errors import CtxCacheError, RateLimitError
 from ...log import log
 from ...retry import may_repeat, next_delay, unreachable
 from .limiter import Call, Limiter
-from .outage import Outage, State, answers
+from .outage import Outage, State, proves_connection
 from .source import Job
 
 __all__ = ["Attempt", "Retries"]
@@ -106,7 +106,7 @@ class Retries:
     def succeeded(self, attempt: Attempt) -> None:
         """Note an answer."""
         self._limiter.succeeded(attempt.call, self._clock())
-        self._connected(probe=attempt.probe, answered=True)
+        self._connected(probe=attempt.probe, connected=True)
 
     def failed(self, job: Job[Any], failure: CtxCacheError, attempt: Attempt) -> float | None:
         """Note a failure; return the seconds that the question waits on its own, or None if it has failed for good.
@@ -114,12 +114,12 @@ class Retries:
         After a wait call `waited`.
         """
         if isinstance(failure, RateLimitError):
-            self._connected(probe=attempt.probe, answered=True)
+            self._connected(probe=attempt.probe, connected=True)
             return 0.0 if self._refused(job, failure, attempt.call) else None
         self._limiter.failed()
         if unreachable(failure):
             return 0.0 if self._unreachable(job, failure, probe=attempt.probe) else None
-        self._connected(probe=attempt.probe, answered=answers(failure))
+        self._connected(probe=attempt.probe, connected=proves_connection(failure))
         return self._delay(job, failure, attempt.call.at)
 
     def waited(self) -> None:
@@ -155,9 +155,9 @@ class Retries:
         self._tell(job, failure, max(outage.resume_at - now, 0.0), again=again)
         return again
 
-    def _connected(self, *, probe: bool, answered: bool) -> None:
+    def _connected(self, *, probe: bool, connected: bool) -> None:
         """Note the end of a call that needed no connection, or had one."""
-        if self._outage.ended(probe=probe, answered=answered):
+        if self._outage.ended(probe=probe, connected=connected):
             log.warning("map: connected again after %.1f s", self._clock() - self._outage.since)
 
     def _delay(self, job: Job[Any], failure: CtxCacheError, began: float) -> float | None:

@@ -48,7 +48,7 @@ __all__ = ["Prefix"]
 
 _STORE: Final = ("get", "put", "touch", "forget", "lease", "release")
 
-_PAUSES: Final = ("pause", "paused")  # stores of before have no such methods
+_PAUSES: Final = ("pause", "paused")  # stores written for older releases have no such methods
 
 _TIMING: Final = Timing()
 _CONCURRENCY: Final = 64  # calls of a map at once

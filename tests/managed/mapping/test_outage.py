@@ -25,7 +25,7 @@ from ctxcache import (
 from ctxcache.client.hooks import Hooks, RetryEvent
 from ctxcache.gateway import Gateway
 from ctxcache.managed.mapping import Map
-from ctxcache.managed.mapping.outage import Outage, State, answers
+from ctxcache.managed.mapping.outage import Outage, State, proves_connection
 from ctxcache.retry import unreachable
 
 from .asking import Time, collect, completion, settle
@@ -51,7 +51,7 @@ DOWN = APIConnectionError("refused")
 )
 def test_kinds_of_errors(error: CtxCacheError, is_unreachable: bool, is_answer: bool) -> None:
     """An outage is an error before anything was sent that another attempt may help; any answer ends one."""
-    assert (unreachable(error), answers(error)) == (is_unreachable, is_answer)
+    assert (unreachable(error), proves_connection(error)) == (is_unreachable, is_answer)
 
 
 def test_one_probe_at_a_time() -> None:
@@ -75,7 +75,7 @@ def test_calls_from_before_change_nothing() -> None:
     one = Outage(Retry(first_delay=1))
     one.failed(DOWN, 1000, 0, probe=False)
     assert one.failed(DOWN, 1000.5, 0, probe=False)
-    assert not one.ended(probe=False, answered=True)
+    assert not one.ended(probe=False, connected=True)
     assert (one.state, one.resume_at) == (State.AWAY, 1001)
 
 
@@ -84,10 +84,10 @@ def test_an_answer_ends_it() -> None:
     one = Outage(Retry(first_delay=1))
     one.failed(DOWN, 1000, 0, probe=False)
     assert one.start()
-    assert not one.ended(probe=True, answered=False)
+    assert not one.ended(probe=True, connected=False)
     assert one.may_start(1001)
     assert one.start()
-    assert one.ended(probe=True, answered=True)
+    assert one.ended(probe=True, connected=True)
     assert one.state is State.UP
     assert one.may_start(1001)
     assert not one.start()
@@ -108,7 +108,7 @@ def test_given_up_after_max_elapsed() -> None:
     assert one.start()
     assert one.may_start(1010)
     assert not one.failed(DOWN, 1010, 0, probe=True)
-    assert one.ended(probe=True, answered=True)
+    assert one.ended(probe=True, connected=True)
     assert one.state is State.UP
 
 

@@ -255,7 +255,7 @@ async def test_the_store_is_looked_at_rarely(make, shop, clock):
     assert len(looks) == 2
 
 
-# --- stores that fail, or are of before
+# --- stores that fail, or were written for older releases
 
 
 async def test_a_store_that_always_says_wait(make, clock, nap):
@@ -305,14 +305,14 @@ async def test_no_duration(make, clock, told, until, found):
 
 
 class Old:
-    """A store written before there were pauses."""
+    """A store written for a release without pauses."""
 
     def __init__(self, store):
         for name in "get put touch forget lease release aclose".split():
             setattr(self, name, getattr(store, name))
 
 
-async def test_a_store_of_before(make, service, shop, told):
+async def test_a_store_for_an_older_release(make, service, shop, told):
     """It works, says nothing, and shares no pauses."""
     one, two = make("one", Old(shop)), make("two", Old(shop))
     await refuse(service, one)

@@ -110,7 +110,7 @@ async def test_a_pause_with_an_absurd_end_is_over(path: Path, store: SQLiteStore
 
 
 async def test_a_clock_set_back_delays_nobody(path: Path, quiet_loop: None) -> None:
-    """The lease of before ends in a future that nobody meant."""
+    """A lease taken before ends far in the future, which nobody meant."""
     now = 2e9
     store = SQLiteStore(path, clock=lambda: now)
     assert await store.lease("k", "a holder", 30)
