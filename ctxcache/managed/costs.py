@@ -191,10 +191,9 @@ class Ledger:
         """
         self.creates += 1
         account = self._account(context_id)
-        if account.ttl is None:
-            account.settled = 0  # by uses entered before the create: those hours are counted from the create on
+        if account.ttl is None:  # uses entered before the create settled hours that are counted from the create on
+            account.hour, account.settled = int(at // _HOUR), 0
         account.ttl = min(ttl, _LONGEST_TTL)
-        account.hour = int(at // _HOUR)
         account.use(at, 0 if usage is None else usage.prompt_tokens)
         if usage is not None:
             self._of_creates += usage

@@ -218,6 +218,14 @@ def test_uses_entered_before_their_create() -> None:
     assert storage(ledger, 100 * HOUR) == 5
 
 
+def test_an_id_that_is_given_twice() -> None:
+    """To the books that is one context, which lived on: no hour that was counted is lost."""
+    ledger = Ledger()
+    for hour in (0, 2):
+        ledger.created("ctx-1", usage(UNIT), hour * HOUR, HOUR)
+    assert storage(ledger, 100 * HOUR) == 3
+
+
 def test_as_many_open_accounts_as_one_wants() -> None:
     """A context of books without a bound is billed for every use, however many others came between."""
     ledger = Ledger(open_accounts=math.inf)
