@@ -46,6 +46,7 @@ TESTS = {
     "gateway/listener.py": "gateway/test_(listener|connections_bound)",
     "gateway/serving.py": "gateway/test_server",
     "integrations/langchain/chat.py": "integrations/langchain/test_(chat|standard)",
+    "integrations/pydantic_ai_requests.py": "integrations/test_pydantic_ai",
     "keywords.py": "(test_keywords|client/test_arguments)",
     "managed/conversation/dialogue.py": "managed/conversation/test_(dialogue|conversation)",
     "models/plain.py": "(models/test_plain|models/test_answers)",

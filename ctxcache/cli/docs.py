@@ -32,6 +32,7 @@ TOPICS: Final = (
     "testing",
     "self-hosting",
     "proxy",
+    "pydantic-ai",
     "errors",
     "parameters",
     "from-openai",

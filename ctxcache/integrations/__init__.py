@@ -2,6 +2,8 @@
 
 Floors, from the top; a file imports from lower floors only::
 
-    langchain   ChatCtxCache: a chat model of LangChain over a Prefix or a Conversation
-    sync        calls into an event loop from plain threads and from other event loops
+    langchain             ChatCtxCache: a chat model of LangChain over a Prefix or a Conversation
+    pydantic_ai           CtxCacheModel: a model of Pydantic AI, likewise
+    pydantic_ai_requests  its requests as questions
+    sync                  calls into an event loop from plain threads and from other event loops
 """
