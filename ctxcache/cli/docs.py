@@ -33,6 +33,7 @@ TOPICS: Final = (
     "self-hosting",
     "proxy",
     "pydantic-ai",
+    "litellm",
     "errors",
     "parameters",
     "from-openai",

@@ -1,6 +1,5 @@
 """Requests of Pydantic AI as questions: messages, settings, tools and output in the form of the chat endpoint."""
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from pydantic_ai.settings import ToolOrOutput
 from pydantic_ai.tools import ToolDefinition
 
 from ..models import Message, read_messages
+from .history import is_end
 
 __all__ = ["following", "new_turn", "options"]
 
@@ -80,7 +80,12 @@ def new_turn(
         raise UserError("system_prompt must be left out (the Conversation has its own messages)")
     if not turn:
         raise UserError("the last message must be a new turn, got an answer of the model")
-    _check_history(_messages(messages[:first]), kept)
+    history = _messages(messages[:first])
+    if history and not is_end(read_messages(history), kept):
+        raise UserError(
+            "message_history must be left out, or be the end of the Conversation's own messages, "
+            f"got {len(history)} messages that are not"
+        )
     return read_messages(turn)
 
 
@@ -152,32 +157,6 @@ def _content(items: Iterable[UserContent]) -> list[dict[str, Any]]:
         elif item.kind != "cache-point":  # the context is the cache
             raise UserError(f"a user's content must be text or images, got {type(item).__name__}")
     return parts
-
-
-def _check_history(history: list[dict[str, Any]], kept: tuple[Message, ...]) -> None:
-    """Refuse a history that the conversation does not have."""
-    asked = [_compared(message) for message in read_messages(history)] if history else []
-    if asked and asked != [_compared(message) for message in kept][-len(asked) :]:
-        raise UserError(
-            "message_history must be left out, or be the end of the Conversation's own messages, "
-            f"got {len(asked)} messages that are not"
-        )
-
-
-def _compared(message: Message) -> tuple[Any, ...]:
-    calls = []
-    for call in message.extra.get("tool_calls") or ():
-        function = call.get("function") or {}
-        calls.append((call.get("id"), function.get("name"), _arguments(function.get("arguments") or "{}")))
-    return message.role, message.content or None, message.extra.get("tool_call_id"), calls
-
-
-def _arguments(text: str) -> Any:
-    try:
-        read = json.loads(text)
-    except (ValueError, RecursionError):
-        return {"INVALID_JSON": text}  # as Pydantic AI sends such arguments
-    return read if isinstance(read, dict) else {"INVALID_JSON": text}
 
 
 # --- settings and tools

@@ -1,5 +1,6 @@
 """A gateway whose engine answers as a test dictates, and contexts on it."""
 
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 
 from ctxcache import AsyncSession, Conversation, Prefix, Retry, system
 from ctxcache.gateway import Gateway, Piece, Prompt
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else importing LiteLLM asks the network for prices
 
 MODEL = "Doubao-1.5-pro-32k"
 MANUAL = "The warranty lasts two years. " * 60
