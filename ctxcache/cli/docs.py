@@ -32,6 +32,7 @@ TOPICS: Final = (
     "testing",
     "self-hosting",
     "proxy",
+    "recipes",
     "pydantic-ai",
     "litellm",
     "errors",
