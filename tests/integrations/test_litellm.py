@@ -105,7 +105,8 @@ async def test_astreaming(over_prefix: CtxCacheLLM, engine: Scripted) -> None:
     chunks = await read()
     pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
     assert pieces == ["one ", "two ", "three"]
-    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
+    assert [reason for reason in reasons if reason] == ["stop"]
     assert chunks[-1].usage.prompt_tokens_details.cached_tokens > 100
     whole = litellm.stream_chunk_builder(chunks)
     assert whole.choices[0].message.content == "one two three"
