@@ -6,6 +6,7 @@ imports from lower floors only)::
     cli/        the `ctxcache` command
     proxy/      OpenAI's chat endpoint in front of contexts
     cluster/    a prefix in the workers of Dask and Ray
+    testing/    a gateway for tests of services, and pytest's fixtures
     managed/    contexts that look after themselves     gateway/    a local server with both endpoints
     client/     a call, from the session to the socket
     ---- pure ----

@@ -35,11 +35,12 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "type": ("type",),
     "param": ("param", "field"),
     "status": ("status", "statuscode"),
+    "retry_after": ("retryafter",),
 }
 
 
 def read_error(body: bytes) -> dict[str, Any]:
-    """Return an error's code, message, type, param and status as text, "" where missing, and the whole as `body`."""
+    """Return an error's code, message, type, param, status and retry_after as text, "" where missing; and `body`."""
     try:
         parsed = codec.decode_json(body) if body else ""
     except ProtocolError as error:

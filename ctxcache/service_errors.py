@@ -162,7 +162,12 @@ def error_inside(body: bytes) -> APIStatusError:
     """Build the error of a body that came with status 200, in place of an answer."""
     details = read_error(body)
     numeric = next((int(d) for d in (details["code"], details["status"]) if re.fullmatch(r"[45]\d\d", d)), None)
-    return _make(numeric, details)
+    return _make(numeric, details, _seconds(details["retry_after"]))
+
+
+def _seconds(text: str) -> float | None:
+    """Read the pause that an error event names; None if that is no number of seconds."""
+    return float(text) if re.fullmatch(r"\d{1,9}(\.\d+)?", text) else None
 
 
 def _make(status: int | None, details: dict[str, Any], retry_after: float | None = None) -> APIStatusError:

@@ -44,6 +44,12 @@ def blocks(topic: str) -> list[Block]:
     return [Block(*block) for block in found]
 
 
+def _file_name(text: str) -> str:
+    """The name that the first line of a block gives to its file, "" if none."""
+    named = re.match(r"# (\w+\.py)\n", text)
+    return named[1] if named else ""
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as probe:
@@ -73,7 +79,7 @@ class Reader:
         if block.language == "sh":
             command = ["bash", "-euc", text]
         else:
-            file = self._folder / f"{'test_' if 'def test_' in text else ''}block_{number}.py"
+            file = self._folder / (_file_name(text) or f"{'test_' if 'def test_' in text else ''}block_{number}.py")
             file.write_text(text, "utf-8")
             testing = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
             strict = ["-W", "error"] if self._strict and "import ray" not in text else []  # Ray warns of itself
@@ -89,7 +95,8 @@ class Reader:
 
     def _environment(self) -> dict[str, str]:
         scripts = str(Path(sys.executable).parent)
-        return {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+        path = f"{scripts}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "PYTEST_PLUGINS": "ctxcache_pytest"}  # also without its entry point
 
     def _port(self, found: re.Match[str]) -> str:
         return self._ports.setdefault(found[0], str(free_port()))

@@ -43,7 +43,8 @@ examples:
   ctxcache serve --engine openai --upstream http://127.0.0.1:8001/v1
   ctxcache serve --engine openai --upstream http://gpu-1:8000/v1 \\
     --upstream http://gpu-2:8000/v1 --model chat=Qwen/Qwen3-8B --window 32768
-  ctxcache serve --engine llama --model Qwen3-8B-Q4_K_M.gguf"""
+  ctxcache serve --engine llama --model Qwen3-8B-Q4_K_M.gguf
+  ctxcache serve --fault chat:rate_limit=7,nth=3 --fault delay=0.5"""
 
 UPSTREAM_KEY: Final = "CTXCACHE_UPSTREAM_KEY"
 _UNITS: Final = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -66,6 +67,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_allow_host(group)
     _add_answer_options(parser)
     add_limit_options(parser)
+    group = parser.add_argument_group("faults, for tests of clients")
+    group.add_argument(
+        "--fault",
+        action="append",
+        metavar="[create:|chat:]KIND[=VALUE][,OPTION=VALUE…]",
+        help="let calls fail: chat:fail=503,times=2 (kinds and options: `ctxcache docs testing`); repeatable",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log each request to stderr; no content, no key")
 
 
@@ -266,6 +274,7 @@ async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
         models=models,
         limits=read_limits(args.limit or ()),
         allowed_hosts=args.allow_host,
+        faults=args.fault or (),
     )
     with stop_signals() as stop:
         async with gateway:

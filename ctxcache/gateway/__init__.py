@@ -7,6 +7,7 @@
     listener    the sockets: accepts connections, and cuts them         │
     connection  aiohttp's side of one connection                        │
     app         every request: ids, route, key, log                     │ asyncio and
+    faults/     what goes wrong on cue, for tests of clients            │
     endpoints   create, chat, models                                    │ aiohttp
     streaming   a streamed answer on its way to the client              │ live here
     bodies      request bodies within limits, JSON responses            │
@@ -23,6 +24,7 @@ and `streaming` or `endpoints` sends that. The table stores the turn before the 
 """
 
 from .engines import Engine, LlamaEngine, ManagedEngine, NewContext, Piece, Prompt, ScriptedEngine, UpstreamEngine
+from .faults import Fault, FaultControls, SetFault
 from .limits import GatewayLimits
 from .rules.tokens import count_tokens
 from .server import MODELS, WINDOW, Gateway
@@ -31,6 +33,8 @@ __all__ = [
     "MODELS",
     "WINDOW",
     "Engine",
+    "Fault",
+    "FaultControls",
     "Gateway",
     "GatewayLimits",
     "LlamaEngine",
@@ -39,6 +43,7 @@ __all__ = [
     "Piece",
     "Prompt",
     "ScriptedEngine",
+    "SetFault",
     "UpstreamEngine",
     "count_tokens",
 ]

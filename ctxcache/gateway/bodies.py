@@ -7,7 +7,6 @@ a default window. Everything else lets go after five.
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -22,6 +21,7 @@ from ..errors import APIStatusError, InvalidInputError, ProtocolError
 from ..models import ChatRequest, ContextRequest
 from .rules import refusals
 from .rules.json_items import count_items
+from .rules.raised import pause_headers, status_of
 from .rules.sizes import SizedMessage
 
 __all__ = [
@@ -74,9 +74,7 @@ def json_response(body: bytes, headers: Headers, status: int = 200) -> web.Respo
 def refuse(error: APIStatusError, headers: Headers) -> web.Response:
     """Make the response of an error: the service's envelope, under the error's status."""
     body = codec.encode(refusals.envelope(error, headers["X-Request-Id"]))
-    if error.retry_after is not None:
-        headers = {**headers, "Retry-After": str(math.ceil(error.retry_after))}
-    return json_response(body, headers, error.status or 500)
+    return json_response(body, {**headers, **pause_headers(error)}, status_of(error))
 
 
 class Reservation:

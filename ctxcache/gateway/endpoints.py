@@ -3,7 +3,7 @@
 import asyncio
 import operator
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
@@ -20,7 +20,25 @@ from .rules.sizes import SizedMessage
 from .rules.table import AcceptedChat, ContextTable, ServedContext
 from .streaming import StreamedAnswer
 
-__all__ = ["Endpoints"]
+__all__ = ["Endpoints", "Handling"]
+
+
+@attrs.frozen(kw_only=True)
+class Handling:
+    """How one call is handled: as it should be, or spoiled on purpose (`faults/`).
+
+    Attributes:
+        received: called with the request that was read, before any rule is asked; may refuse.
+        generation: makes the `Generation` of a chat, with the arguments of that class.
+        stream: makes the response of a stream, with the arguments of aiohttp's class.
+    """
+
+    received: Callable[[ContextRequest | ChatRequest], Awaitable[None]] | None = None
+    generation: Callable[..., Generation] = Generation
+    stream: Callable[..., web.StreamResponse] = web.StreamResponse
+
+
+_AS_IT_SHOULD_BE: Final = Handling()
 
 
 class Endpoints:
@@ -69,11 +87,15 @@ class Endpoints:
         """List the models."""
         return json_response(answers.models(self._table.models), headers)
 
-    async def create(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
+    async def create(
+        self, request: web.BaseRequest, headers: Headers, handling: Handling = _AS_IT_SHOULD_BE
+    ) -> web.StreamResponse:
         """Create a context."""
         with self._interruptible():
             with self._bodies.reserve() as reservation:
                 received = await self._bodies.read(ContextRequest, request, reservation)
+                if handling.received is not None:
+                    await handling.received(received.request)
                 created = self._table.create(received.request, await self._counted(received))
             try:
                 await self._prepare(created)
@@ -107,17 +129,21 @@ class Endpoints:
                 )
             )
 
-    async def chat(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
+    async def chat(
+        self, request: web.BaseRequest, headers: Headers, handling: Handling = _AS_IT_SHOULD_BE
+    ) -> web.StreamResponse:
         """Chat on a context, answered whole or in a stream."""
         with self._bodies.reserve() as reservation:
             with self._interruptible():
                 received = await self._bodies.read(ChatRequest, request, reservation)
+                if handling.received is not None:
+                    await handling.received(received.request)
                 chat = self._table.begin(received.request, await self._counted(received))
-            async with Generation(self._engine, chat, self._chunks_per_write, self._client) as generation:
+            async with handling.generation(self._engine, chat, self._chunks_per_write, self._client) as generation:
                 self._generations.add(generation)
                 try:
                     if chat.request.stream is True:
-                        return await self._stream(request, headers, chat, generation)
+                        return await self._stream(request, headers, chat, generation, handling.stream)
                     return await self._complete(headers, chat, generation)
                 finally:
                     self._generations.discard(generation)
@@ -154,7 +180,12 @@ class Endpoints:
         return json_response(body, headers)
 
     async def _stream(
-        self, request: web.BaseRequest, headers: Headers, chat: AcceptedChat, generation: Generation
+        self,
+        request: web.BaseRequest,
+        headers: Headers,
+        chat: AcceptedChat,
+        generation: Generation,
+        make_response: Callable[..., web.StreamResponse],
     ) -> web.StreamResponse:
         answer = StreamedAnswer(
             request,
@@ -164,6 +195,7 @@ class Endpoints:
             answer_id=_answer_id(),
             created=int(self._clock()),
             chunks_per_write=self._chunks_per_write,
+            make_response=make_response,
         )
         return await answer.send()
 

@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import socket
+import struct
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, Self
 from weakref import WeakSet
@@ -60,7 +61,7 @@ class Listener:
         self._transports: Final[WeakSet[asyncio.Transport]] = WeakSet()  # the event loop holds the open ones
         self._tasks: Final[set[asyncio.Task[None]]] = set()  # that accept, and that hand over
         self._accepting: Final[list[asyncio.Task[None]]] = []
-        self._stopped = self._closed = False
+        self._stopped = self._closed = self._refusing = False
         for listening in sockets:
             try:
                 self._loop.add_reader(listening, self._accept_waiting, listening)
@@ -86,6 +87,32 @@ class Listener:
         port: int = min(self._sockets, key=lambda listening: listening.family).getsockname()[1]
         return port
 
+    def refuse(self, refusing: bool) -> None:
+        """Refuse connections as a port without a listener does, and cut those that are open; or accept again.
+
+        Meanwhile the port stays taken. An event loop that cannot watch sockets resets connections after the accept.
+        """
+        if self._stopped or refusing == self._refusing:
+            return
+        self._refusing = refusing
+        for number, listening in enumerate(self._sockets):
+            if self._accepting:
+                continue
+            if not refusing:
+                listening.listen(_BACKLOG)
+                self._watch(listening)
+                continue
+            self._loop.remove_reader(listening)
+            address = listening.getsockname()
+            listening.close()
+            self._sockets[number] = _bind(listening.family, address)
+        if refusing:
+            self._cut()
+
+    def _cut(self) -> None:
+        for transport in tuple(self._transports):
+            transport.abort()  # close() would wait until the client has read everything
+
     async def stop(self) -> None:
         """Stop listening; connections that were accepted go on."""
         if self._stopped:
@@ -109,8 +136,7 @@ class Listener:
         try:
             await self.stop()
         finally:
-            for transport in tuple(self._transports):
-                transport.abort()  # close() would wait until the client has read everything
+            self._cut()
 
     def _accept_waiting(self, listening: socket.socket) -> None:
         """Accept the waiting connections, called by an event loop that watches the socket."""
@@ -131,6 +157,10 @@ class Listener:
 
     def _take(self, accepted: socket.socket) -> None:
         """Hand a connection over, or turn it away."""
+        if self._refusing:
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # the close is a reset
+            accepted.close()
+            return
         refusal = self._turn_away()
         if refusal is None:
             try:
@@ -147,7 +177,7 @@ class Listener:
         accepted.close()
 
     def _watch(self, listening: socket.socket) -> None:
-        if not self._stopped:
+        if listening in self._sockets and not (self._stopped or self._refusing):
             self._loop.add_reader(listening, self._accept_waiting, listening)
 
     async def _accept_each(self, listening: socket.socket) -> None:
@@ -177,7 +207,7 @@ class Listener:
             self._give_up(accepted, error)
             protocol.connection_lost(error)
             return
-        if self._closed:
+        if self._closed or self._refusing:
             transport.abort()
         else:
             self._transports.add(transport)
@@ -213,6 +243,16 @@ def listen(addresses: Iterable[tuple[int, Any]]) -> list[socket.socket]:
 
 
 def _listen_on(family: int, address: Any) -> socket.socket:
+    listening = _bind(family, address)
+    try:
+        listening.listen(_BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _bind(family: int, address: Any) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         # Windows means something else by the option.
@@ -220,7 +260,6 @@ def _listen_on(family: int, address: Any) -> socket.socket:
         if family == socket.AF_INET6:  # IPv4 has a socket of its own
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind(address)
-        listening.listen(_BACKLOG)
         listening.setblocking(False)
     except OSError:
         listening.close()

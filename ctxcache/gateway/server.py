@@ -1,10 +1,11 @@
 """The Gateway object: settings, start and end."""
 
+import asyncio
 import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, Self
 
@@ -17,6 +18,10 @@ from .app import App
 from .bodies import Bodies
 from .endpoints import Endpoints
 from .engines import Engine, ScriptedEngine
+from .faults import Fault, FaultControls
+from .faults.endpoints import FaultyEndpoints
+from .faults.plan import Plan
+from .faults.record import RecordedCall
 from .limits import GatewayLimits
 from .rules.allowed_hosts import AllowedHosts
 from .rules.quota import Quota
@@ -34,12 +39,13 @@ _LIMITS: Final = GatewayLimits()
 _LEAVE_SECONDS: Final = 2.0  # for engines that do not stop at once when they are cancelled
 
 
-class Gateway:
+class Gateway(FaultControls):
     """Both endpoints of the Context API on this machine, for tests, demos and load: `async with Gateway() as gateway`.
 
     Contexts live in memory and end with the gateway. Answers come from an engine; the built-in engine is scripted and
     no language model. The gateway serves `POST /v1/context/create`, `POST /v1/context/chat/completions`,
-    `GET /v1/models` and, without a key, `GET /healthz`.
+    `GET /v1/models` and, without a key, `GET /healthz`. For tests of clients, faults are set and healed while the
+    gateway runs: `gateway.fail(503, times=2)`; see `FaultControls`.
 
     Args:
         host: the address to listen on; "" listens on all.
@@ -55,11 +61,14 @@ class Gateway:
         limits: the bounds on connections, requests, contexts and time.
         allowed_hosts: the names, without port, that clients may call the gateway by (their `Host`), beside `host` and
             the names of this machine; ["*"] allows all. None: no other name if `host` is a loopback address, else all.
+        faults: the faults set from the start, each a `Fault` or a line as for `ctxcache serve --fault`.
 
     Raises:
         InvalidInputError: for an argument out of range.
     """
 
+    _contexts: ContextTable
+    _faults: Plan
     _run: Run | None = None  # the last; on the class: a failed constructor leaves a repr that works
 
     @suggest_keywords
@@ -76,7 +85,10 @@ class Gateway:
         chunks_per_write: int = 64,
         limits: GatewayLimits = _LIMITS,
         allowed_hosts: Iterable[str] | None = None,
+        faults: Iterable[Fault | str] = (),
         _leave_seconds: float = _LEAVE_SECONDS,
+        _sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        _watch: Callable[[RecordedCall], object] | None = None,
     ) -> None:
         api_key = hide(api_key)  # tracebacks may show local variables
         key = Secret(new_key() if api_key is None else checks.api_key(api_key))
@@ -89,17 +101,14 @@ class Gateway:
         self._limits: Final = checks.instance("limits", limits, GatewayLimits, "GatewayLimits")
         windows = _windows(models)
         largest = max(windows.values(), default=0)
-        self._contexts: Final = ContextTable(windows, clock, randbelow, _quota(limits, largest), forget)
+        self._contexts = ContextTable(windows, clock, randbelow, _quota(limits, largest), forget)
         self._bodies: Final = _bodies(limits, largest, self._contexts, self._engine)
-        self._endpoints: Final = Endpoints(
-            self._contexts,
-            self._engine,
-            clock,
-            self._bodies,
-            checks.whole("chunks_per_write", chunks_per_write, 1, _MAX_CHUNKS),
-            _client_name(key),
-        )
-        self._app: Final = App(self._endpoints, key, clock, AllowedHosts.of(self._host, allowed_hosts))
+        chunks = checks.whole("chunks_per_write", chunks_per_write, 1, _MAX_CHUNKS)
+        client = _client_name(key)
+        self._endpoints: Final = Endpoints(self._contexts, self._engine, clock, self._bodies, chunks, client)
+        self._faults = Plan(self._set_unreachable, faults)
+        endpoints = FaultyEndpoints(self._endpoints, self._faults, self._contexts, clock, _sleep, _watch)
+        self._app: Final = App(endpoints, key, clock, AllowedHosts.of(self._host, allowed_hosts))
 
     def __repr__(self) -> str:
         return f"Gateway({repr(self.base_url) if self._run and self._run.listening else 'not running'})"
@@ -136,6 +145,7 @@ class Gateway:
             raise SessionError("the gateway is running already")
         run = self._run = Run("the gateway", self._app, self._limits, self._leave_seconds)
         self._port = await run.start(self._host, self._port, partial(self._call_engine, "start"), self._end)
+        run.refuse(self._faults.has_outage)
 
     async def aclose(self, *, grace: float | None = None) -> None:
         """Stop, and leave no task and no socket. May be repeated: a second call cuts a grace short.
@@ -177,9 +187,9 @@ class Gateway:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def expire(self, context_id: str) -> bool:
-        """Expire a context now, as its ttl would: the next call on it is refused. False for an unknown context."""
-        return self._contexts.expire(context_id)
+    def _set_unreachable(self, unreachable: bool) -> None:
+        if self._run is not None:
+            self._run.refuse(unreachable)
 
     def messages(self, context_id: str) -> tuple[Message, ...] | None:
         """Return a context's messages, oldest first; None for an unknown context. No use: the idle timer runs on."""

@@ -91,6 +91,11 @@ class Run:
         self._connections.start()
         return listener.port
 
+    def refuse(self, refusing: bool) -> None:
+        """Refuse connections, and cut those that are open; or accept again. No effect before the start."""
+        if self._listener is not None:
+            self._listener.refuse(refusing)
+
     async def drain(self, seconds: float) -> None:
         """Stop listening; close idle connections at once, the others when their answers are sent.
 

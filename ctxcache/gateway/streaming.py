@@ -5,6 +5,7 @@ A later error is sent as an event, and the stream ends without `[DONE]`.
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ class StreamedAnswer:
         answer_id: `id` of every chunk.
         created: `created` of every chunk, Unix seconds.
         chunks_per_write: the most chunks in one write to the socket.
+        make_response: makes the HTTP response.
     """
 
     def __init__(
@@ -46,12 +48,13 @@ class StreamedAnswer:
         answer_id: str,
         created: int,
         chunks_per_write: int,
+        make_response: Callable[..., web.StreamResponse] = web.StreamResponse,
     ) -> None:
         options = chat.request.stream_options
         self._with_usage: Final = options is not UNSET and options.get("include_usage") is True
         self._request: Final = request
         self._request_id: Final = headers["X-Request-Id"]
-        self._response: Final = web.StreamResponse(headers={**headers, **_HEADERS})
+        self._response: Final = make_response(headers={**headers, **_HEADERS})
         if request.version < HttpVersion11:
             self._response.force_close()  # without chunks, the end of the connection is the end of the answer
         self._chat: Final = chat
@@ -80,7 +83,7 @@ class StreamedAnswer:
 
     def _envelope(self, error: Exception) -> dict[str, Any]:
         if isinstance(error, APIStatusError):
-            return refusals.envelope(error, self._request_id)
+            return refusals.event_envelope(error, self._request_id)
         _log.error("a stream failed: %s", self._request_id, exc_info=error)
         return refusals.envelope(refusals.engine_failed(), self._request_id)
 

@@ -22,7 +22,8 @@ import pytest
 
 from ctxcache import AsyncSession, Retry, user
 from ctxcache.cli import main
-from ctxcache.gateway import Gateway, Prompt
+from ctxcache.gateway import Prompt
+from ctxcache.testing import RecordingGateway
 
 from ..hostile import Hostile
 
@@ -83,26 +84,17 @@ class LoopThread:
 class Service:
     """A gateway in another thread."""
 
-    def __init__(self, gateway: Gateway, thread: LoopThread) -> None:
+    def __init__(self, gateway: RecordingGateway) -> None:
         self.url = gateway.base_url
         self._gateway = gateway
-        self._thread = thread
 
     def expire(self, context_id: str) -> None:
         """Let a context expire now."""
+        assert self._gateway.expire(context_id)
 
-        async def expire() -> None:
-            assert self._gateway.expire(context_id)
-
-        self._thread.run(expire())
-
-    def messages(self, context_id: str) -> list[tuple[str, str]]:
+    def messages(self, context_id: str) -> list[tuple[str, Any]]:
         """The messages a context holds: role and content."""
-
-        async def look() -> Any:
-            return self._gateway.messages(context_id)
-
-        return [(message.role, message.content) for message in self._thread.run(look())]
+        return [(message.role, message.content) for message in self._gateway.messages(context_id) or ()]
 
     def until_free(self, context_id: str) -> None:
         """Ask on a context until the service no longer refuses because of another call."""
@@ -112,7 +104,7 @@ class Service:
             async with asyncio.timeout(PATIENCE), AsyncSession(KEY, self.url, retry=impatient) as session:
                 await session.chat.create(context_id=context_id, model=MODEL, messages=[user("Free?")])
 
-        self._thread.run(ask())
+        asyncio.run(ask())
 
 
 @pytest.fixture(scope="session")
@@ -124,18 +116,16 @@ def thread() -> Iterator[LoopThread]:
 
 
 @pytest.fixture(scope="session")
-def _gateway(thread: LoopThread) -> Iterator[Gateway]:
-    gateway = Gateway(engine=CuedEngine(), api_key=KEY)
-    thread.run(gateway.start())
-    yield gateway
-    thread.run(gateway.aclose())
+def _gateway() -> Iterator[RecordingGateway]:
+    with RecordingGateway(engine=CuedEngine(), api_key=KEY) as gateway:
+        yield gateway
 
 
 @pytest.fixture
-def service(_gateway: Gateway, thread: LoopThread, monkeypatch: pytest.MonkeyPatch) -> Service:
+def service(_gateway: RecordingGateway, monkeypatch: pytest.MonkeyPatch) -> Service:
     """A gateway, and the environment that leads the command to it."""
     _lead_to(_gateway.base_url, monkeypatch)
-    return Service(_gateway, thread)
+    return Service(_gateway)
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_stops_with_a_stream_open(stream_under_way: Callable[..., Any]) -> None:
     _, err = client.communicate(timeout=20)
     assert client.returncode == 1
     assert err.startswith(
-        "ctxcache: 429 ServerOverloaded: The gateway is shutting down, and the answer was not complete."
+        "ctxcache: 503 ServerOverloaded: The gateway is shutting down, and the answer was not complete."
     )
 
 
@@ -250,3 +250,21 @@ def test_exports_come_at_once(spawn: Spawn) -> None:
     exports = exports_of(server)
     assert set(exports) == {"CTXCACHE_BASE_URL", "CTXCACHE_API_KEY"}
     assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+/v1", exports["CTXCACHE_BASE_URL"])
+
+
+def test_faults_on_cue(spawn: Spawn, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--fault` lets calls fail: the second chat, not the first; a create is not concerned."""
+    quick = ("--pieces-per-second", "0", "--first-token-delay", "0")
+    server = spawn("serve", "--port", "0", *quick, "--fault", "chat:fail=403,nth=2", "--fault", "reply=Two years.")
+    exports = exports_of(server)
+    told = [ask(run, monkeypatch, exports) for _ in range(3)]
+    assert [answer.code for answer in told] == [0, 1, 0]
+    assert "Two years." in told[0].out
+    assert "403" in told[1].err
+
+
+def test_a_wrong_fault(run: Run) -> None:
+    """A fault that cannot be read is bad usage, whose message says what is allowed."""
+    refused = run("serve", "--port", "0", "--fault", "chat:fail=200")
+    assert refused.code == 2
+    assert "fault fail: status must be a whole number in [400, 599], got 200" in refused.err

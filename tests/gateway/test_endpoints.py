@@ -384,7 +384,7 @@ async def test_an_engine_may_refuse_in_the_services_words(start: Any, dictated: 
         "TooManyRequests",
     )
     dictated.say(RateLimitError("No status."))
-    assert (await api.chat((await api.create())["id"])).status == 500
+    assert (await api.chat((await api.create())["id"])).status == 429
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------

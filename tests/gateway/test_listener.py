@@ -330,3 +330,44 @@ def test_a_port_in_use_leaves_no_socket_open() -> None:
         assert refused.value.errno == errno.EADDRINUSE
         (listening,) = listen([(socket.AF_INET, free)])
         listening.close()
+
+
+async def test_refusing_and_accepting_again() -> None:
+    """A listener that refuses keeps its port, cuts what is open, and accepts again when told to."""
+    protocols = Protocols()
+    listener = Listener(listen([LOCAL]), protocols)
+    port = listener.port
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    await protocols.come()
+    for _ in range(2):
+        listener.refuse(True)
+    await asyncio.wait_for(protocols.all[0].lost.wait(), 5)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+    assert listener.port == port
+    listener.refuse(False)
+    _, again = await asyncio.open_connection("127.0.0.1", port)
+    await protocols.come(2)
+    await listener.aclose()
+    listener.refuse(True)
+    for opened in (writer, again):
+        opened.close()
+
+
+def test_refusing_on_any_loop() -> None:
+    """An event loop that cannot watch sockets resets each connection after the accept, until told otherwise."""
+
+    async def serve() -> None:
+        protocols = Protocols()
+        listener = Listener(listen([LOCAL]), protocols)
+        listener.refuse(True)
+        with contextlib.closing(connect(listener)) as client, pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(asyncio.to_thread(client.recv, 1), 5)
+        assert protocols.all == []
+        listener.refuse(False)
+        with contextlib.closing(connect(listener)):
+            await protocols.come()
+            await listener.aclose()
+
+    with asyncio.Runner(loop_factory=NoReaders) as runner:
+        runner.run(serve())

@@ -20,6 +20,7 @@ from ...errors import (
     QuotaExceededError,
     RateLimitError,
 )
+from .raised import code_of, pause_of, status_of, usual_status
 
 __all__ = [
     "bad_field",
@@ -31,6 +32,7 @@ __all__ = [
     "context_not_found",
     "engine_failed",
     "envelope",
+    "event_envelope",
     "full",
     "memory_full",
     "method_not_allowed",
@@ -64,9 +66,20 @@ _TYPES: Final = {
 
 def envelope(error: APIStatusError, request_id: str) -> dict[str, Any]:
     """Return the JSON of an error in the service's form: `message` ends in the request's id (observed)."""
-    kind = error.type or _TYPES.get(error.status or 500, "InternalServerError")
-    message = f"{error.message} Request id: {request_id}"
-    return {"error": {"code": error.code, "message": message, "param": error.param, "type": kind}}
+    kind = error.type or _TYPES.get(status_of(error), "InternalServerError")
+    told = error.message.encode("utf-8", "replace").decode()  # JSON carries no lone surrogates
+    message = f"{told} Request id: {request_id}"
+    return {"error": {"code": code_of(error), "message": message, "param": error.param, "type": kind}}
+
+
+def event_envelope(error: APIStatusError, request_id: str) -> dict[str, Any]:
+    """Return the same for an event of a stream, which has no status line: an unusual status and a pause go in, too."""
+    found = envelope(error, request_id)
+    if (status := status_of(error)) != usual_status(error):
+        found["error"]["status"] = status
+    if (pause := pause_of(error)) is not None:
+        found["error"]["retry_after"] = pause
+    return found
 
 
 # --- the request ------------------------------------------------------------------------------------------------------

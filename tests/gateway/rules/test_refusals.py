@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ctxcache import codec, service_errors
-from ctxcache.errors import APIStatusError, InvalidInputError
+from ctxcache.errors import APIStatusError, InvalidInputError, RateLimitError
 from ctxcache.gateway.rules import refusals
 
 REFUSALS: list[Callable[[], APIStatusError]] = [
@@ -74,3 +74,23 @@ def test_a_long_name_is_shortened() -> None:
     """A message shows at most 80 characters of a name."""
     assert f"'{'x' * 79}…'" in refusals.model_not_found("x" * 81).message
     assert f"'{'x' * 80}'" in refusals.context_not_found("x" * 80).message
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "more"),
+    [
+        (429, None, {}),
+        (None, None, {}),
+        (503, 7.5, {"status": 503, "retry_after": 7.5}),
+        (429, 0, {"retry_after": 0}),
+        (429, float("nan"), {}),
+    ],
+)
+def test_an_event_says_what_a_status_line_would(status: Any, retry_after: Any, more: dict[str, Any]) -> None:
+    """The event of an error has an unusual status and the pause beside the envelope, and the client reads both."""
+    error = RateLimitError("slow", status=status, retry_after=retry_after)
+    found = refusals.event_envelope(error, "id")
+    assert found["error"] == {**refusals.envelope(error, "id")["error"], **more}
+    read = service_errors.error_inside(codec.encode(found))
+    assert (type(read), read.status) == (RateLimitError, status or 429)
+    assert read.retry_after == more.get("retry_after")

@@ -1,8 +1,6 @@
 """`outage`: where no connection can be made, the questions wait, and one of them tries."""
 
-import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -193,22 +191,18 @@ async def test_hopeless_errors_fail_at_once(time: Time, timed: Callable[..., Map
     assert time.slept == []
 
 
-async def test_a_server_that_starts_late(quiet_loop: None, key: str, log_lines: Callable[[str], list[str]]) -> None:
+async def test_a_server_that_starts_late(quiet_loop: None, log_lines: Callable[[str], list[str]]) -> None:
     """The create of the context waits as the questions do: a line at the begin, one at the end, all are answered."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    async with AsyncExitStack() as servers:
-        gateway = Gateway(api_key=key, port=port)
+    async with Gateway(faults="outage") as gateway:
         lost: list[RetryEvent] = []
 
-        async def begin(event: RetryEvent) -> None:
+        def begin(event: RetryEvent) -> None:
             lost.append(event)
             if len(lost) == 12:
-                await servers.enter_async_context(gateway)
+                gateway.heal()
 
-        quick = Retry(first_delay=0.01, max_delay=0.05)
-        async with AsyncSession(key, gateway_url(port), retry=quick, hooks=Hooks(on_retry=begin)) as session:
+        quick, hooks = Retry(first_delay=0.01, max_delay=0.05), Hooks(on_retry=begin)
+        async with AsyncSession(gateway.api_key, gateway.base_url, retry=quick, hooks=hooks) as session:
             prefix = Prefix(session, model="Doubao-1.5-pro-32k", messages=[system("Be brief")])
             answered = await collect(prefix.map(f"Question {number}?" for number in range(100)))
         assert [answer.ok for answer in answered] == [True] * 100
@@ -217,32 +211,25 @@ async def test_a_server_that_starts_late(quiet_loop: None, key: str, log_lines: 
         assert last.startswith("map: connected again after ")
 
 
-def gateway_url(port: int) -> str:
-    """The base URL of a gateway on a port."""
-    return f"http://127.0.0.1:{port}/v1"
-
-
-async def test_a_server_that_restarts(quiet_loop: None, key: str) -> None:
-    """Questions over a server that is stopped, and started again on the same port, are all answered."""
-    async with AsyncExitStack() as servers:
-        first = await servers.enter_async_context(Gateway(api_key=key))
-        second = Gateway(api_key=key, port=first.port)
+async def test_a_server_that_restarts(quiet_loop: None) -> None:
+    """Questions over a server that goes, and comes back on the same port, are all answered."""
+    async with Gateway() as gateway:
         lost: list[RetryEvent] = []
 
-        async def restart(event: RetryEvent) -> None:
+        def restart(event: RetryEvent) -> None:
             if isinstance(event.error, APIConnectionError) and not event.error.sent:
                 lost.append(event)
                 if len(lost) == 3:
-                    await servers.enter_async_context(second)
+                    gateway.heal()
 
-        quick = Retry(first_delay=0.01, max_delay=0.05)
-        async with AsyncSession(key, first.base_url, retry=quick, hooks=Hooks(on_retry=restart)) as session:
+        quick, hooks = Retry(first_delay=0.01, max_delay=0.05), Hooks(on_retry=restart)
+        async with AsyncSession(gateway.api_key, gateway.base_url, retry=quick, hooks=hooks) as session:
             prefix = Prefix(session, model="Doubao-1.5-pro-32k", messages=[system("Be brief")])
             count = 0
             async for answer in prefix.map(f"Question {number}?" for number in range(300)):
                 assert answer.ok
                 count += 1
                 if count == 20:
-                    await first.aclose()
+                    gateway.outage()
         assert count == 300
         assert len(lost) >= 3
