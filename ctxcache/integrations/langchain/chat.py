@@ -4,18 +4,14 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from datetime import timedelta
-from operator import itemgetter
 from typing import Any, Final, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
-from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
-from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from ...client.resources.parameters import ChatParameters, hidden_defaults
@@ -28,11 +24,10 @@ from ...models import Message
 from .answers import StreamedAnswer, to_result
 from .home import Home
 from .messages import to_messages
+from .tools import response_format, to_choice, to_tools, with_raw
 from .turns import new_turn
 
 __all__ = ["ChatCtxCache"]
-
-_CHOICES: Final = ("none", "auto", "required")
 
 _store: Final = MemoryStore()  # models of the same settings share a context, as many are made anew for each request
 
@@ -277,9 +272,8 @@ class ChatCtxCache(BaseChatModel):
             tool_choice: `auto`, `none`, `required` (also `any` and True), the name of a tool, or OpenAI's mapping.
             **kwargs: further parameters of each call; `strict` goes into the tools.
         """
-        strict = kwargs.pop("strict", None)
-        bound = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
-        choice = _choice(tool_choice, [str(tool["function"]["name"]) for tool in bound])
+        bound = to_tools(tools, strict=kwargs.pop("strict", None))
+        choice = to_choice(tool_choice, bound)
         return self.bind(tools=bound, **({} if choice is None else {"tool_choice": choice}), **kwargs)
 
     def with_structured_output(
@@ -301,24 +295,10 @@ class ChatCtxCache(BaseChatModel):
         """
         if method == "function_calling":
             return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
-        wanted = convert_to_json_schema(schema)
-        response_format: dict[str, Any] = {"type": "json_object"}
-        if method == "json_schema":
-            named = {"name": wanted.get("title", "answer"), "schema": wanted}
-            response_format = {"type": "json_schema", "json_schema": named}
-        elif method != "json_mode":
-            raise InvalidInputError.of("method", method, "'function_calling', 'json_schema' or 'json_mode'")
-        format_ = {"kwargs": {"method": method}, "schema": schema}
-        model = self.bind(response_format=response_format, ls_structured_output_format=format_, **kwargs)
-        parser: Any = JsonOutputParser()
-        if isinstance(schema, type) and is_basemodel_subclass(schema):
-            parser = PydanticOutputParser(pydantic_object=schema)
-        if not include_raw:
-            return model | parser
-        parsed: Any = RunnablePassthrough.assign(
-            parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
-        ).with_fallbacks([RunnablePassthrough.assign(parsed=lambda _: None)], exception_key="parsing_error")
-        return RunnableMap(raw=model) | parsed
+        form, parser = response_format(schema, method)
+        asked = {"kwargs": {"method": method}, "schema": schema}  # for traces
+        model = self.bind(response_format=form, ls_structured_output_format=asked, **kwargs)
+        return with_raw(model, parser) if include_raw else model | parser
 
     # --- what LangChain shows and keeps
 
@@ -370,16 +350,3 @@ def _read_messages(messages: Any) -> tuple[Message, ...]:
     if isinstance(problem, InvalidInputError):
         raise problem
     raise InvalidInputError.of("messages", str(problem), "a list of messages in a form that LangChain takes")
-
-
-def _choice(choice: dict[str, Any] | str | bool | None, names: list[str]) -> dict[str, Any] | str | None:
-    """Return the `tool_choice` to send; None for none."""
-    if choice is None or choice is False:
-        return None
-    if choice is True or choice == "any":
-        return "required"
-    if isinstance(choice, str) and choice not in _CHOICES:
-        if choice not in names:
-            raise InvalidInputError.of("tool_choice", choice, f"one of {', '.join((*_CHOICES, 'any', *names))}")
-        return {"type": "function", "function": {"name": choice}}
-    return choice
