@@ -1,7 +1,7 @@
 """A `Conversation` behind a chat model: each turn is asked once, whatever lists and retries its callers bring."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -147,10 +147,10 @@ async def test_a_cached_answer_is_no_turn(served: Served, conversation: Conversa
 
 
 @pytest.fixture
-def doubtful(hostile: Hostile, session: AsyncSession) -> Conversation:
+def doubtful(hostile: Hostile, session_for: Callable[..., AsyncSession]) -> Conversation:
     """A conversation with the hostile server, which makes contexts."""
     hostile.plays([answer(CONTEXT)])
-    return Conversation(session, model="m", messages=[system("Be brief.")])
+    return Conversation(session_for(), model="m", messages=[system("Be brief.")])
 
 
 def retrying(model: ChatCtxCache) -> Any:
