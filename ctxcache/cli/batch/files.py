@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Final
@@ -23,6 +24,8 @@ __all__ = [
 _WAY_OUT: Final = "undo the change, give another --out, or start over with --fresh"
 _OTHER_FILES: Final = 64  # libraries, streams, the questions, the merged file
 _BUSY: Final = "another process writes to it"
+_LOOKS: Final = 100
+_LOOK_SECONDS: Final = 0.001
 
 
 def refuse(name: str, problem: str) -> InvalidInputError:
@@ -120,7 +123,15 @@ def _lock(name: str, file: int) -> None:
     except ImportError:  # Windows
         return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for _ in range(_LOOKS):
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # fails if a process writes
+            fcntl.flock(file, fcntl.LOCK_UN)  # else `is_locked` looks, for a moment
+            time.sleep(_LOOK_SECONDS)
+        else:
+            raise BlockingIOError
         # Between open and lock another process may have set the file aside.
         replaced = not os.path.samestat(os.fstat(file), os.stat(name))
     except OSError as error:

@@ -112,6 +112,29 @@ def test_lock(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         os.close(open_locked(str(out)))
 
 
+@pytest.mark.parametrize("looks", [1, 5, 10_000])
+def test_a_look_stops_no_start(out: Path, monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
+    """Other processes that look at the lock refuse no start, unless the looks have no end."""
+    lock: Callable[..., Any] = fcntl.flock
+    tries = 0
+
+    def look_first(file: int, operation: int) -> None:
+        nonlocal tries
+        if operation & fcntl.LOCK_EX:
+            tries += 1
+            lock(look, fcntl.LOCK_SH if tries <= looks else fcntl.LOCK_UN)
+        lock(file, operation)
+
+    with out.open("wb") as look:
+        monkeypatch.setattr(fcntl, "flock", look_first)
+        if looks < 100:
+            os.close(open_locked(str(out)))
+        else:
+            with pytest.raises(InvalidInputError, match="another process writes to it"):
+                open_locked(str(out))
+    assert tries == min(looks + 1, 100)
+
+
 def test_no_file(out: Path) -> None:
     """A place that cannot be a file is refused."""
     for name, reason in ((os.devnull, "not a regular file"), ("no/such/folder", "No such file or directory")):
