@@ -6,9 +6,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
+from multiprocessing import get_context
 from statistics import median
 from typing import Any, Final
 
@@ -27,18 +30,52 @@ _MESSAGES: Final = (system("The manual."),)
 Ask = Callable[[int], float]  # asks so many questions; gives the CPU seconds of all processes
 
 
-async def _map(load: str, url: str, count: int) -> None:
-    async with AsyncSession(KEY, url) as session:
-        prefix = Prefix(session, model=load, messages=_MESSAGES)
-        async for answer in prefix.map([PROMPT] * count, concurrency=_AT_ONCE * _WORKERS):
+class _Mapper:
+    """Asks by `Prefix.map`, in a process of its own that keeps session and context, as a worker of Dask does."""
+
+    def __init__(self, load: str, url: str) -> None:
+        self._runner = asyncio.Runner()
+        self._session = AsyncSession(KEY, url)
+        self._prefix = Prefix(self._session, model=load, messages=_MESSAGES)
+
+    async def _ask(self, count: int) -> None:
+        async for answer in self._prefix.map([PROMPT] * count, concurrency=_AT_ONCE * _WORKERS):
             if answer.error is not None:
                 raise answer.error
 
+    def ask(self, count: int) -> float:
+        """Ask so many questions; return the CPU seconds."""
+        before = cpu_seconds()
+        self._runner.run(self._ask(count))
+        return cpu_seconds() - before
 
-def _by_map(load: str, url: str, count: int) -> float:
-    before = cpu_seconds()
-    asyncio.run(_map(load, url, count))
-    return cpu_seconds() - before
+    def close(self) -> None:
+        """End the session."""
+        self._runner.run(self._session.aclose())
+        self._runner.close()
+
+
+_mappers: list[_Mapper] = []  # in the process of the map: the one that is there
+
+
+def _open_mapper(load: str, url: str) -> None:
+    _mappers.append(_Mapper(load, url))
+
+
+def _map(count: int) -> float:
+    return _mappers[0].ask(count)
+
+
+def _close_mapper() -> None:
+    _mappers.pop().close()
+
+
+@contextmanager
+def _mapping(load: str, url: str) -> Iterator[Ask]:
+    """Yield a way to ask by `Prefix.map`."""
+    with ProcessPoolExecutor(1, get_context("spawn"), _open_mapper, (load, url)) as process:
+        yield lambda count: process.submit(_map, count).result()
+        process.submit(_close_mapper).result()
 
 
 def _by_dask(client: Any, asker: PrefixAsker, count: int) -> float:
@@ -74,10 +111,14 @@ def main() -> None:
     """Measure the job that stdin names; without Dask, `Prefix.map` alone."""
     job = json.loads(sys.stdin.read())
     load, url = job["load"], f"http://127.0.0.1:{job['port']}/v1"
-    ways: dict[str, Ask] = {"map": partial(_by_map, load, url)}
+    with _mapping(load, url) as ask:
+        figures = _measure(load, url, job["questions"], ask)
+    print(json.dumps(figures))
+
+
+def _measure(load: str, url: str, questions: int, ask: Ask) -> dict[str, float]:
     if find_spec("distributed") is None:
-        print(json.dumps(_measured(ways, job["questions"])))
-        return
+        return _measured({"map": ask}, questions)
     from distributed import Client, LocalCluster
 
     os.environ["CTXCACHE_API_KEY"] = KEY
@@ -88,8 +129,7 @@ def main() -> None:
     ):
         store = f"sqlite://{folder}/contexts.db"
         asker = PrefixAsker(model=load, messages=_MESSAGES, store=store, base_url=url, concurrency=_AT_ONCE)
-        figures = _measured({**ways, "dask": partial(_by_dask, client, asker)}, job["questions"])
-    print(json.dumps(figures))
+        return _measured({"map": ask, "dask": partial(_by_dask, client, asker)}, questions)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ SCENARIO = Scenario(
     "cluster",
     "Clusters: Prefix.map in the workers of Dask",
     "Questions a second of CPU: two worker processes of Dask with `PrefixAsker`, scheduler and driver included, beside "
-    "one process with `Prefix.map`, in turn within one run, 128 calls at once. The workers share a context through an "
-    "SQLite file.",
+    "one process with `Prefix.map`, in turn within one run, 128 calls at once. Both keep sessions and connections from "
+    "stretch to stretch. The workers share a context through an SQLite file.",
     (OURS,),
     cases,
     measure,
