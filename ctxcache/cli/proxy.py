@@ -4,20 +4,23 @@ import argparse
 import asyncio
 import json
 import os
-import shlex
 from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..config import DEFAULT_BASE_URL, UNSET
 from ..errors import InvalidInputError
 from .inputs import port, read_text, seconds, whole_number
-from .serve import add_allow_host, add_limit_options, fast_loop, read_limits, stop_signals
+from .serve import (
+    add_allow_host,
+    add_limit_options,
+    close_after,
+    fast_loop,
+    print_exports,
+    read_limits,
+    stop_signals,
+)
 from .service import read_key
 from .terminal import Terminal
-
-if TYPE_CHECKING:
-    from ..proxy import Proxy
 
 __all__ = ["add_options", "run"]
 
@@ -149,11 +152,8 @@ async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
                 allowed_hosts=args.allow_host,
             )
             await stack.enter_async_context(proxy)
-            _print_exports(proxy, args, terminal)
-            await stop.wait()
-            if args.grace:
-                terminal.note(f"stopping; answers under way have {args.grace:g} s to end")
-            await proxy.aclose(grace=args.grace)
+            print_exports("OPENAI", proxy, args, terminal, f"in front of {proxy.upstream}")
+            await close_after(stop, proxy, args, terminal)
     terminal.note("stopped")
 
 
@@ -176,11 +176,3 @@ def _read_prefixes(name: str) -> list[Any]:
     if not isinstance(prefixes, list):
         raise InvalidInputError(f"{name}: must be {allowed}", field="prefixes", allowed=allowed)
     return prefixes
-
-
-def _print_exports(proxy: "Proxy", args: argparse.Namespace, terminal: Terminal) -> None:
-    key = shlex.quote(proxy.api_key)
-    if args.key_file is not None:
-        key = f'"$(cat {shlex.quote(str(Path(args.key_file).absolute()))})"'
-    terminal.out.write(f"export OPENAI_BASE_URL={proxy.base_url}\nexport OPENAI_API_KEY={key}\n")
-    terminal.note(f"listening on {args.host} port {proxy.port}, before {proxy.upstream}; Ctrl-C stops")

@@ -22,8 +22,19 @@ from .terminal import Terminal
 
 if TYPE_CHECKING:
     from ..gateway import Engine, Gateway, GatewayLimits
+    from ..proxy import Proxy
 
-__all__ = ["add_allow_host", "add_limit_options", "add_options", "fast_loop", "read_limits", "run", "stop_signals"]
+__all__ = [
+    "add_allow_host",
+    "add_limit_options",
+    "add_options",
+    "close_after",
+    "fast_loop",
+    "print_exports",
+    "read_limits",
+    "run",
+    "stop_signals",
+]
 
 SUMMARY: Final = "run a local gateway with both endpoints"
 DESCRIPTION: Final = """\
@@ -278,11 +289,8 @@ async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
     )
     with stop_signals() as stop:
         async with gateway:
-            _print_exports(gateway, args, terminal, told)
-            await stop.wait()
-            if args.grace:
-                terminal.note(f"stopping; answers under way have {args.grace:g} s to end")
-            await gateway.aclose(grace=args.grace)
+            print_exports("CTXCACHE", gateway, args, terminal, told)
+            await close_after(stop, gateway, args, terminal)
     terminal.note("stopped")
 
 
@@ -367,12 +375,25 @@ def _refuse_options_of_others(args: argparse.Namespace) -> None:
         raise InvalidInputError("--model ID=NAME needs --engine openai or llama", field="model")
 
 
-def _print_exports(gateway: "Gateway", args: argparse.Namespace, terminal: Terminal, told: str) -> None:
-    key = shlex.quote(gateway.api_key)
+def print_exports(
+    client: str, server: "Gateway | Proxy", args: argparse.Namespace, terminal: Terminal, told: str
+) -> None:
+    """Print two lines for the shell of a client, whose variables begin with a name, and a phrase for the terminal."""
+    key = shlex.quote(server.api_key)
     if args.key_file is not None:
         key = f'"$(cat {shlex.quote(str(Path(args.key_file).absolute()))})"'
-    terminal.out.write(f"export CTXCACHE_BASE_URL={gateway.base_url}\nexport CTXCACHE_API_KEY={key}\n")
-    terminal.note(f"listening on {args.host} port {gateway.port}; {told}; Ctrl-C stops")
+    terminal.out.write(f"export {client}_BASE_URL={server.base_url}\nexport {client}_API_KEY={key}\n")
+    terminal.note(f"listening on {args.host} port {server.port}; {told}; Ctrl-C stops")
+
+
+async def close_after(
+    stop: asyncio.Event, server: "Gateway | Proxy", args: argparse.Namespace, terminal: Terminal
+) -> None:
+    """Wait for the event, then close a server, with the grace of the options."""
+    await stop.wait()
+    if args.grace:
+        terminal.note(f"stopping; answers under way have {args.grace:g} s to end")
+    await server.aclose(grace=args.grace)
 
 
 @contextmanager
