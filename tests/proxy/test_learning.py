@@ -21,6 +21,7 @@ def test_short_beginnings_are_not_counted() -> None:
     learner = Learner(2, 10)
     learned = [learner.learn([(b"short", 39), (b"long", 40)], NEW) for _ in range(3)]
     assert learned == [set(), {b"long"}, {b"long"}]
+    assert [learner.learn([(b"short", 39)], NEW) for _ in range(3)] == [set()] * 3
 
 
 def test_counts_are_bounded() -> None:

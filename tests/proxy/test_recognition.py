@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ctxcache import InvalidInputError, assistant, codec, system, user
 from ctxcache.proxy import recognition
 from ctxcache.proxy.learning import Learner
-from ctxcache.proxy.recognition import Chat, Registry, read_chat, unmark
+from ctxcache.proxy.recognition import Chat, Registry, read_body, read_chat, unmark
 
 MARK = {"type": "ephemeral"}
 NO_REGISTRY = Registry()
@@ -150,6 +150,35 @@ def test_what_cannot_be_sent(body: dict[str, Any]) -> None:
     """A body that is no chat of this package is refused with an error of the family."""
     with pytest.raises(InvalidInputError):
         read_chat(body, (), NO_REGISTRY)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_body(marked: bool) -> None:
+    """A body without marks goes on byte for byte; of another only the marks are gone."""
+    plain = {"model": "m", "messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}], "x": 1.0}
+    body = copy.deepcopy(plain)
+    if marked:
+        body["messages"][0]["cache_control"] = MARK
+    sent = json.dumps(body, indent=3).encode()
+    left, chat = read_body(sent, body, NO_REGISTRY)
+    assert json.loads(left) == plain
+    assert (left == sent) is not marked
+    assert chat is not None
+    assert [beginning.length for beginning in chat.beginnings] == ([1] if marked else [])
+
+
+def test_body_that_cannot_be_sent() -> None:
+    """A body that is no chat of this package goes on without marks, for a service that can read more."""
+    body = {"messages": [{"role": "odd", "cache_control": MARK}], "context_id": 5}
+    left, chat = read_body(json.dumps(body).encode(), body, NO_REGISTRY)
+    assert (json.loads(left), chat) == ({"messages": [{"role": "odd"}], "context_id": 5}, None)
+
+
+def test_a_chat_without_a_learner_stays() -> None:
+    """Where nothing is learned, a chat has the beginnings that were named."""
+    body = {"model": "m", "messages": [{"role": "user", "content": text} for text in "abc"]}
+    chat = read_chat(body, [1], NO_REGISTRY)
+    assert NO_REGISTRY.learn(chat) is chat
 
 
 def test_null_is_left_out() -> None:
