@@ -41,10 +41,10 @@ class PrefixAsker:
 
     Args:
         model: the model's id.
-        messages: what every question follows, as in `Prefix`.
+        messages: stand before every question, as in `Prefix`.
         ttl: idle seconds after which the service drops the context, in [3600, 604800], or a timedelta.
         store: how workers share the context: `sqlite:///PATH` for the processes of one machine, `redis://HOST:PORT` or
-            `rediss://` for many machines. A URL with a password belongs into the worker's environment,
+            `rediss://` for many machines. A URL with a password belongs in the worker's environment,
             `CTXCACHE_STORE`, which is read for None. Without a store each worker creates a context of its own.
         base_url: the gateway's URL. Default: the worker's environment, `CTXCACHE_BASE_URL`, as in `AsyncSession`.
         concurrency: upper limit of concurrent calls in each worker; the actual number follows the service's rate limit.
@@ -125,7 +125,7 @@ class PrefixAsker:
 
 
 def _check_names(chat: dict[str, object]) -> None:
-    """Refuse what is no parameter of a chat; `chat` is emptied first, since tracebacks may show local variables."""
+    """Refuse names that no parameter has; `chat` is emptied first, since tracebacks may show local variables."""
     names = (*_OWN, *ChatParameters.__annotations__)
     unknown = [name for name in chat if name not in names]
     if unknown:
@@ -153,7 +153,7 @@ def _check_headers(headers: object) -> None:
 
 
 def _check(settings: Settings) -> None:
-    """Refuse in the driver what each worker would refuse. Nothing is sent."""
+    """Refuse wrong settings in the driver, as each worker would. Nothing is sent."""
     session = AsyncSession("none", settings.base_url or DEFAULT_BASE_URL)
     prefix = Prefix(session, model=settings.model, messages=settings.messages, ttl=settings.ttl)
     prefix.map((), concurrency=settings.concurrency, **settings.chat)

@@ -1,4 +1,4 @@
-"""What a worker keeps between batches: a `Line` for each process, event loop and asker.
+"""The lines that a worker keeps between batches: one for each process, event loop and asker.
 
 A line ends with the event loop: `asyncio.run` and its like, Dask's workers among them, cancel all tasks at the end, and
 the line's task closes the session. Ray leaves its event loop running in a thread until the process ends: the lines

@@ -1,7 +1,7 @@
 """A call without a context: passed on to the upstream, and the answer passed back, byte for byte.
 
 The status, the body and the headers that mean something to a client are the upstream's own. A stream goes on read by
-read. A body that breaks off does not end like a whole one: a stream ends with an error event, any other is a 502.
+read. A body that breaks off never looks whole: a stream ends with an error event, any other answer is a 502.
 Compressed bodies, which are not asked for, are passed back decoded.
 """
 

@@ -54,7 +54,7 @@ class HeldPrefix:
             self.users -= 1
 
     def tell_created(self, context_id: str) -> bool:
-        """Whether the context of a chat is the present one, was created here, and no chat was told so before."""
+        """Whether to tell a chat that its context was created: here, and no chat was told before."""
         context = self.prefix.context
         if context is None or context.id != context_id or context_id == self._told_id:
             return False

@@ -131,7 +131,7 @@ def _keys(model: str, messages: Sequence[Message], lengths: set[int]) -> dict[in
 def unmark(messages: Any) -> tuple[Any, list[int]]:
     """Return messages as JSON without their marks, and the lengths of the marked beginnings.
 
-    What is no message, or no mark of the known type, stays as is.
+    Anything that is no message, or no mark of the known type, stays as is.
 
     >>> unmark([{"role": "system", "content": "Be kind.", "cache_control": {"type": "ephemeral"}}, {"role": "user"}])
     ([{'role': 'system', 'content': 'Be kind.'}, {'role': 'user'}], [1])

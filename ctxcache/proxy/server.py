@@ -37,11 +37,11 @@ _NAMES: Final = {"api_key": "upstream_key", "base_url": "upstream"}  # as `Async
 
 
 class Proxy:
-    """OpenAI's chat endpoint in front, context caching behind: `async with Proxy(session_key, base_url) as proxy`.
+    """OpenAI's chat endpoint in front, context caching behind: `async with Proxy(upstream_key, upstream) as proxy`.
 
     Clients of OpenAI's API need another base URL and key, and nothing else. The proxy serves
     `POST /v1/chat/completions`, `GET /v1/models` and, without a key, `GET /healthz`. A chat whose beginning is marked
-    with `cache_control`, or registered, goes over a context, which is created, renewed and shared as that of a
+    with `cache_control`, registered or learned goes over a context, which is created, renewed and shared as that of a
     `Prefix`. Every other chat goes on as sent, to the upstream's own `/chat/completions`. The response header
     `X-Ctxcache` says which: `created; ID`, `hit; ID` or `plain`.
 
@@ -56,7 +56,7 @@ class Proxy:
         store: shares contexts with other processes; you close it.
         ttl: idle time of a context: seconds in [3600, 604800] or a timedelta; default: the service's.
         max_contexts: the most live contexts of marked and learned beginnings, from 0 up; further chats go without.
-            Registered ones do not count.
+            Registered beginnings do not count.
         learn: how many chats must begin alike before that beginning gets a context, from 2 up; None learns nothing.
         learn_tokens: the least tokens of a learned beginning, by a rough count.
         clock: the wall clock, Unix seconds.

@@ -64,7 +64,7 @@ async def test_the_store_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     "url", [f"redis://:{SECRET}@host", f"rediss://host/0?password={SECRET}", f"unix://u:{SECRET}@/run/redis.sock"]
 )
 def test_passwords_are_refused(url: str) -> None:
-    """An argument is pickled: a password belongs into the environment. The error does not show it."""
+    """An argument is pickled: a password belongs in the environment. The error does not show it."""
     with pytest.raises(InvalidInputError, match="set CTXCACHE_STORE in the environment of the workers") as caught:
         check_store_url(url)
     assert SECRET not in repr(caught.value)
