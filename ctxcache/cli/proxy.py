@@ -10,7 +10,8 @@ from typing import Any, Final
 from ..config import DEFAULT_BASE_URL, UNSET
 from ..errors import InvalidInputError
 from .inputs import port, read_text, seconds, whole_number
-from .serve import (
+from .service import read_key
+from .serving import (
     add_allow_host,
     add_limit_options,
     close_after,
@@ -19,7 +20,6 @@ from .serve import (
     read_limits,
     stop_signals,
 )
-from .service import read_key
 from .terminal import Terminal
 
 __all__ = ["add_options", "run"]

@@ -2,39 +2,28 @@
 
 import argparse
 import asyncio
-import math
 import os
-import shlex
-import signal
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
-from .. import checks
 from ..errors import InvalidInputError
 from .inputs import non_negative, port, whole_number
 from .service import read_key
+from .serving import (
+    add_allow_host,
+    add_limit_options,
+    close_after,
+    fast_loop,
+    print_exports,
+    read_limits,
+    size,
+    stop_signals,
+)
 from .terminal import Terminal
 
 if TYPE_CHECKING:
-    from ..gateway import Engine, Gateway, GatewayLimits
-    from ..proxy import Proxy
+    from ..gateway import Engine
 
-__all__ = [
-    "add_allow_host",
-    "add_limit_options",
-    "add_options",
-    "close_after",
-    "fast_loop",
-    "print_exports",
-    "read_limits",
-    "run",
-    "stop_signals",
-]
+__all__ = ["add_options", "run"]
 
 SUMMARY: Final = "run a local gateway with both endpoints"
 DESCRIPTION: Final = """\
@@ -58,7 +47,6 @@ examples:
   ctxcache serve --fault chat:rate_limit=7,nth=3 --fault delay=0.5"""
 
 UPSTREAM_KEY: Final = "CTXCACHE_UPSTREAM_KEY"
-_UNITS: Final = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 UPSTREAM_KINDS: Final = ("auto", "vllm", "sglang", "llama.cpp", "ollama", "openai")
 
 
@@ -86,17 +74,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="let calls fail: chat:fail=503,times=2 (kinds and options: `ctxcache docs testing`); repeatable",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log each request to stderr; no content, no key")
-
-
-def add_allow_host(group: argparse._ArgumentGroup) -> None:
-    """Add the option for host names."""
-    group.add_argument(
-        "--allow-host",
-        action="append",
-        metavar="NAME",
-        help="name that clients may call this server by, beside those of this machine; '*': any; repeatable "
-        "(default: no other on a loopback address, else any)",
-    )
 
 
 def _add_answer_options(parser: argparse.ArgumentParser) -> None:
@@ -168,7 +145,7 @@ def _add_llama_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--cache-bytes",
-        type=_size,
+        type=size,
         metavar="N",
         help="most bytes of computed contexts on the disk, also as KiB, MiB, GiB; beyond, those used longest ago are "
         "computed again (default: 4GiB)",
@@ -205,71 +182,11 @@ def _model(text: str) -> tuple[str, str]:
     return name, theirs or name
 
 
-def add_limit_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the bounds on clients, and for the end."""
-    group = parser.add_argument_group("limits")
-    group.add_argument(
-        "--grace",
-        type=non_negative,
-        default=30.0,
-        metavar="SECONDS",
-        help="time for answers under way to end after a signal; then they end with an error (default: 30)",
-    )
-    group.add_argument(
-        "--limit",
-        action="append",
-        type=_limit,
-        metavar="NAME=N",
-        help="bound on clients, by the names in `ctxcache docs self-hosting`; bytes also as KiB, MiB, GiB; repeatable",
-    )
-
-
-def _limit(text: str) -> tuple[str, float]:
-    """Read `NAME=N`: a limit, and a number, with a unit if the limit is one of bytes."""
-    name, _, value = text.partition("=")
-    try:
-        return name, _bytes(value) if name.endswith("_bytes") else float(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a name and a number: connections=500") from None
-
-
-def _size(text: str) -> int:
-    """Read a number of bytes."""
-    try:
-        return _bytes(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes: 500MiB") from None
-
-
-def _bytes(text: str) -> int:
-    """Read a number of bytes, with or without a unit.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    digits = text.rstrip("KMGiB")
-    unit = _UNITS.get(text[len(digits) :])
-    number = float(digits)
-    if unit is None or not 0 <= number < math.inf:
-        raise ValueError(text)
-    return int(number * unit)
-
-
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Serve until a signal arrives."""
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
         runner.run(_serve(args, terminal))
     return 0
-
-
-def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's event loop where that is installed (extra `fast`); None is asyncio's."""
-    try:
-        uvloop = import_module("uvloop")
-    except ImportError:
-        return None
-    made: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return made
 
 
 async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
@@ -333,16 +250,6 @@ async def _upstream(args: argparse.Namespace) -> "tuple[Engine, dict[str, int], 
     return engine, models, f"answers from {', '.join(args.upstream)}; models: {', '.join(models)}"
 
 
-def read_limits(given: Iterable[tuple[str, float]]) -> "GatewayLimits":
-    """Return the limits with these names and values."""
-    from ..gateway import GatewayLimits
-
-    names = [field.name for field in attrs.fields(GatewayLimits)]
-    for name, _ in given:
-        checks.one_of("--limit: name", name, names)
-    return GatewayLimits(**dict(given))  # type: ignore[arg-type]  # checked there
-
-
 async def _llama(args: argparse.Namespace) -> "tuple[Engine, dict[str, int], str]":
     """Return the engine for a model on this machine, the model, and a phrase for the terminal."""
     from ..gateway.engines.llama import SMALL_MODEL_HINT, LlamaEngine
@@ -373,47 +280,3 @@ def _refuse_options_of_others(args: argparse.Namespace) -> None:
                 raise InvalidInputError(f"--{name} needs --engine {engines}", field=option)
     if args.engine == "scripted" and any(name != theirs for name, theirs in args.model or ()):
         raise InvalidInputError("--model ID=NAME needs --engine openai or llama", field="model")
-
-
-def print_exports(
-    client: str, server: "Gateway | Proxy", args: argparse.Namespace, terminal: Terminal, told: str
-) -> None:
-    """Print two lines for the shell of a client, whose variables begin with a name, and a phrase for the terminal."""
-    key = shlex.quote(server.api_key)
-    if args.key_file is not None:
-        key = f'"$(cat {shlex.quote(str(Path(args.key_file).absolute()))})"'
-    terminal.out.write(f"export {client}_BASE_URL={server.base_url}\nexport {client}_API_KEY={key}\n")
-    terminal.note(f"listening on {args.host} port {server.port}; {told}; Ctrl-C stops")
-
-
-async def close_after(
-    stop: asyncio.Event, server: "Gateway | Proxy", args: argparse.Namespace, terminal: Terminal
-) -> None:
-    """Wait for the event, then close a server, with the grace of the options."""
-    await stop.wait()
-    if args.grace:
-        terminal.note(f"stopping; answers under way have {args.grace:g} s to end")
-    await server.aclose(grace=args.grace)
-
-
-@contextmanager
-def stop_signals() -> Iterator[asyncio.Event]:
-    """Yield an event that SIGINT or SIGTERM sets; a second signal has its usual effect."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-
-    def handle(*_: object) -> None:
-        restore()
-        loop.call_soon_threadsafe(stop.set)
-
-    for number in usual:
-        signal.signal(number, handle)
-    try:
-        yield stop
-    finally:
-        restore()
