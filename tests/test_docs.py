@@ -23,12 +23,14 @@ from ctxcache import Cost
 from ctxcache.cli.docs import TOPICS, page
 
 from .gateway.engines.llama import conftest as llama
+from .managed.redis_server import BINARY, NO_BINARY, redis_server
 
 PAGES = {path.stem: path for path in (Path(ctxcache.__file__).parent / "docs").glob("*.md")}
 README = Path(__file__).parents[1] / "README.md"
 COST = Cost(calls=100, input=0.9, cached=1.6, output=0.4, storage=0.1, without=8.4, break_even_calls=14)
 PATIENCE = 60
 OTHERS = ("from-openai", "pydantic-ai", "litellm", "recipes")  # pages with names of other packages
+REDIS = "redis://127.0.0.1:6379"  # as pages have it
 
 
 class Block(NamedTuple):
@@ -63,8 +65,9 @@ class Reader:
     A service goes on running while the blocks after it are run; its port is replaced by a free one.
     """
 
-    def __init__(self, folder: Path, *, strict: bool = True) -> None:
+    def __init__(self, folder: Path, redis_url: str, *, strict: bool = True) -> None:
         self._folder = folder
+        self._redis_url = redis_url
         self._strict = strict  # a warning is an error
         self._ports: dict[str, str] = {}
         self._services: list[subprocess.Popen[str]] = []
@@ -75,7 +78,8 @@ class Reader:
         if block.language == "text":
             self._compare(block.text)
             return
-        text = re.sub(r"(?<=port=|port )\d{4}\b|(?<=127\.0\.0\.1:)\d{4}\b", self._port, block.text)
+        text = block.text.replace(REDIS, self._redis_url)
+        text = re.sub(r"(?<=port=|port )\d{4}\b|(?<=127\.0\.0\.1:)\d{4}\b", self._port, text)
         if block.language == "sh":
             command = ["bash", "-euc", text]
         else:
@@ -142,6 +146,15 @@ def is_there(block: Block) -> bool:
 
 
 @pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    """The URL of a server, in place of the usual one."""
+    if BINARY is None:
+        pytest.skip(NO_BINARY)
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
 def gateway() -> Iterator[dict[str, str]]:
     """A gateway in a process of its own; the two variables by which blocks find it."""
     serve = [sys.executable, "-m", "ctxcache", "serve", "--port", "0", "--pieces-per-second", "0"]
@@ -155,7 +168,9 @@ def gateway() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("topic", PAGES)
-def test_every_block_runs(topic: str, gateway: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_block_runs(
+    topic: str, gateway: dict[str, str], request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every block of a page runs as it stands, and prints what the page says."""
     text = "".join(block.text for block in blocks(topic))
     if "uvicorn" in text:
@@ -170,7 +185,8 @@ def test_every_block_runs(topic: str, gateway: dict[str, str], tmp_path: Path, m
         if re.search(rf"^\s*(?:from|import) (?:\w+\.)*{package}\b", text, re.MULTILINE):
             pytest.importorskip(package)
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else importing LiteLLM asks the network for prices
-    reader = Reader(tmp_path, strict=topic != "recipes")
+    redis = request.getfixturevalue("redis_url") if REDIS in text else ""
+    reader = Reader(tmp_path, redis, strict=topic != "recipes")
     for name, value in gateway.items():
         monkeypatch.setenv(name, value)
     try:

@@ -28,10 +28,11 @@ __all__ = ["add_options", "run"]
 SUMMARY: Final = "run a local gateway with both endpoints"
 DESCRIPTION: Final = """\
 Run a gateway on this machine: both endpoints of the Context API over real
-HTTP, with contexts in memory. By default the answers are scripted; no language
-model writes them. With --engine openai they come from servers of OpenAI's API
-(vLLM, SGLang, llama.cpp, Ollama, …), whose prompt caches then serve contexts;
-with --engine llama from a model on this machine, run by llama.cpp.
+HTTP, with contexts in memory or, with --state, in a file or Redis. By default
+the answers are scripted; no language model writes them. With --engine openai
+they come from servers of OpenAI's API (vLLM, SGLang, llama.cpp, Ollama, …),
+whose prompt caches then serve contexts; with --engine llama from a model on
+this machine, run by llama.cpp.
 
 Two lines for the client's shell go to stdout; paste them there. Ctrl-C or
 SIGTERM stops the gateway with exit code 0: no new requests, and answers under
@@ -65,6 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     keys.add_argument("--key-file", metavar="FILE", help="file with the key, which is then not printed")
     add_allow_host(group)
     _add_answer_options(parser)
+    _add_state_option(parser)
     add_limit_options(parser)
     group = parser.add_argument_group("faults, for tests of clients")
     group.add_argument(
@@ -182,6 +184,18 @@ def _model(text: str) -> tuple[str, str]:
     return name, theirs or name
 
 
+def _add_state_option(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("contexts")
+    group.add_argument(
+        "--state",
+        default=os.environ.get("CTXCACHE_STATE") or "memory",
+        metavar="FILE|URL",
+        help="file that keeps contexts and turns, made on first use, or redis://… for several gateways; after a "
+        "restart, even a crash, they are there again (default: CTXCACHE_STATE, else memory, where they end with "
+        "the gateway)",
+    )
+
+
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Serve until a signal arrives."""
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
@@ -202,6 +216,7 @@ async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
         models=models,
         limits=read_limits(args.limit or ()),
         allowed_hosts=args.allow_host,
+        state=None if args.state == "memory" else args.state,
         faults=args.fault or (),
     )
     with stop_signals() as stop:

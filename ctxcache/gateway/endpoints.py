@@ -13,11 +13,12 @@ from aiohttp import web
 from ..models import ChatRequest, ContextRequest
 from ..wire import CHAT_PATH, CREATE_PATH
 from .bodies import Bodies, Headers, Received, Routes, json_response
+from .contexts import Contexts
 from .engines import Engine, NewContext
 from .generation import Generation
 from .rules import answers, refusals
+from .rules.served import AcceptedChat, ServedContext
 from .rules.sizes import SizedMessage
-from .rules.table import AcceptedChat, ContextTable, ServedContext
 from .streaming import StreamedAnswer
 
 __all__ = ["Endpoints", "Handling"]
@@ -45,7 +46,7 @@ class Endpoints:
     """Create, chat and the list of models. Each method answers one HTTP request.
 
     Args:
-        table: the contexts and their rules.
+        contexts: the contexts and their rules.
         engine: writes the replies.
         clock: the wall clock, Unix seconds.
         bodies: reads request bodies.
@@ -58,14 +59,14 @@ class Endpoints:
 
     def __init__(
         self,
-        table: ContextTable,
+        contexts: Contexts,
         engine: Engine,
         clock: Callable[[], float],
         bodies: Bodies,
         chunks_per_write: int,
         client: str = "",
     ) -> None:
-        self._table: Final = table
+        self._contexts: Final = contexts
         self._engine: Final = engine
         self._clock: Final = clock
         self._bodies: Final = bodies
@@ -85,7 +86,7 @@ class Endpoints:
 
     async def models(self, request: web.BaseRequest, headers: Headers) -> web.StreamResponse:
         """List the models."""
-        return json_response(answers.models(self._table.models), headers)
+        return json_response(answers.models(self._contexts.table.models), headers)
 
     async def create(
         self, request: web.BaseRequest, headers: Headers, handling: Handling = _AS_IT_SHOULD_BE
@@ -96,11 +97,13 @@ class Endpoints:
                 received = await self._bodies.read(ContextRequest, request, reservation)
                 if handling.received is not None:
                     await handling.received(received.request)
-                created = self._table.create(received.request, await self._counted(received))
+                messages = await self._counted(received)
+                created = self._contexts.table.create(received.request, messages)
             try:
                 await self._prepare(created)
+                await self._contexts.keep(created, messages)
             except BaseException:
-                self._table.expire(created.id)  # no client knows the id
+                self._contexts.expire(created.id)  # no client knows the id
                 raise
         return json_response(answers.context(created), headers)
 
@@ -138,7 +141,7 @@ class Endpoints:
                 received = await self._bodies.read(ChatRequest, request, reservation)
                 if handling.received is not None:
                     await handling.received(received.request)
-                chat = self._table.begin(received.request, await self._counted(received))
+                chat = await self._contexts.begin(received.request, await self._counted(received))
             async with handling.generation(self._engine, chat, self._chunks_per_write, self._client) as generation:
                 self._generations.add(generation)
                 try:
@@ -147,7 +150,7 @@ class Endpoints:
                     return await self._complete(headers, chat, generation)
                 finally:
                     self._generations.discard(generation)
-                    chat.abandon()  # before the wait for the engine's end; no effect on a completed chat
+                    self._contexts.abandon(chat)  # before the wait for the engine's end; no effect on a completed chat
 
     def interrupt(self) -> None:
         """End every request under way because the gateway shuts down: with an event in a stream, else a 503."""
@@ -175,7 +178,7 @@ class Endpoints:
     async def _complete(self, headers: Headers, chat: AcceptedChat, generation: Generation) -> web.StreamResponse:
         while not generation.done:
             await generation.take()
-        usage = generation.usage(chat.complete())
+        usage = generation.usage(await self._contexts.complete(chat))
         body = answers.completion(_answer_id(), int(self._clock()), chat.context.model, chat.replies, usage)
         return json_response(body, headers)
 
@@ -192,6 +195,7 @@ class Endpoints:
             headers,
             chat,
             generation,
+            self._contexts,
             answer_id=_answer_id(),
             created=int(self._clock()),
             chunks_per_write=self._chunks_per_write,

@@ -22,7 +22,7 @@ from ..models import CompletionTokensDetails, Usage
 from .engines import Engine, Piece, Prompt
 from .rules.pieces import Fragment
 from .rules.refusals import engine_failed
-from .rules.table import AcceptedChat
+from .rules.served import AcceptedChat
 
 __all__ = ["Generation"]
 

@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import hmac
+import os
 import secrets
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
@@ -16,6 +18,7 @@ from ..keywords import suggest_keywords
 from ..models import Message
 from .app import App
 from .bodies import Bodies
+from .contexts import Contexts
 from .endpoints import Endpoints
 from .engines import Engine, ScriptedEngine
 from .faults import Fault, FaultControls
@@ -27,6 +30,7 @@ from .rules.allowed_hosts import AllowedHosts
 from .rules.quota import Quota
 from .rules.table import ContextTable
 from .serving import Run, local_url, new_key
+from .state import RedisState, SharedState, SQLiteState, State
 
 __all__ = ["MODELS", "WINDOW", "Gateway"]
 
@@ -36,16 +40,17 @@ WINDOW: Final = 32 * 1024
 _MAX_CHUNKS: Final = 4096  # bounds the memory of one stream
 _MAX_WINDOW: Final = 1_000_000_000
 _LIMITS: Final = GatewayLimits()
+_REDIS: Final = ("redis://", "rediss://", "unix://")
 _LEAVE_SECONDS: Final = 2.0  # for engines that do not stop at once when they are cancelled
 
 
 class Gateway(FaultControls):
     """Both endpoints of the Context API on this machine, for tests, demos and load: `async with Gateway() as gateway`.
 
-    Contexts live in memory and end with the gateway. Answers come from an engine; the built-in engine is scripted and
-    no language model. The gateway serves `POST /v1/context/create`, `POST /v1/context/chat/completions`,
-    `GET /v1/models` and, without a key, `GET /healthz`. For tests of clients, faults are set and healed while the
-    gateway runs: `gateway.fail(503, times=2)`; see `FaultControls`.
+    Contexts live in memory and end with the gateway, unless `state` names a file. Answers come from an engine; the
+    built-in engine is scripted and no language model. The gateway serves `POST /v1/context/create`,
+    `POST /v1/context/chat/completions`, `GET /v1/models` and, without a key, `GET /healthz`. For tests of clients,
+    faults are set and healed while the gateway runs: `gateway.fail(503, times=2)`; see `FaultControls`.
 
     Args:
         host: the address to listen on; "" listens on all.
@@ -61,13 +66,15 @@ class Gateway(FaultControls):
         limits: the bounds on connections, requests, contexts and time.
         allowed_hosts: the names, without port, that clients may call the gateway by (their `Host`), beside `host` and
             the names of this machine; ["*"] allows all. None: no other name if `host` is a loopback address, else all.
+        state: where contexts outlive the process: the path of a file (`SQLiteState`), the URL of a Redis or Valkey
+            server that several gateways may share (`RedisState`: `redis://…`), or a state. None: memory alone.
         faults: the faults set from the start, each a `Fault` or a line as for `ctxcache serve --fault`.
 
     Raises:
         InvalidInputError: for an argument out of range.
     """
 
-    _contexts: ContextTable
+    _contexts: Contexts
     _faults: Plan
     _run: Run | None = None  # the last; on the class: a failed constructor leaves a repr that works
 
@@ -85,6 +92,7 @@ class Gateway(FaultControls):
         chunks_per_write: int = 64,
         limits: GatewayLimits = _LIMITS,
         allowed_hosts: Iterable[str] | None = None,
+        state: State | str | os.PathLike[str] | None = None,
         faults: Iterable[Fault | str] = (),
         _leave_seconds: float = _LEAVE_SECONDS,
         _sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -97,12 +105,14 @@ class Gateway(FaultControls):
         self._api_key: Final = key
         self._leave_seconds: Final = _leave_seconds
         self._engine: Final = ScriptedEngine() if engine is None else engine
-        forget = getattr(self._engine, "forget", _nothing_to_forget)
         self._limits: Final = checks.instance("limits", limits, GatewayLimits, "GatewayLimits")
         windows = _windows(models)
         largest = max(windows.values(), default=0)
-        self._contexts = ContextTable(windows, clock, randbelow, _quota(limits, largest), forget)
-        self._bodies: Final = _bodies(limits, largest, self._contexts, self._engine)
+        kept = _state(state, clock, limits)
+        ended = partial(_tell_end, self._engine, kept)
+        table = ContextTable(windows, clock, randbelow, _quota(limits, largest, kept), ended)
+        self._contexts = Contexts(table, kept, limits.memory_bytes)
+        self._bodies: Final = _bodies(limits, largest, table, self._engine)
         chunks = checks.whole("chunks_per_write", chunks_per_write, 1, _MAX_CHUNKS)
         client = _client_name(key)
         self._endpoints: Final = Endpoints(self._contexts, self._engine, clock, self._bodies, chunks, client)
@@ -144,7 +154,7 @@ class Gateway(FaultControls):
         if self._run is not None and not self._run.ended:
             raise SessionError("the gateway is running already")
         run = self._run = Run("the gateway", self._app, self._limits, self._leave_seconds)
-        self._port = await run.start(self._host, self._port, partial(self._call_engine, "start"), self._end)
+        self._port = await run.start(self._host, self._port, self._begin, self._end)
         run.refuse(self._faults.has_outage)
 
     async def aclose(self, *, grace: float | None = None) -> None:
@@ -170,9 +180,16 @@ class Gateway(FaultControls):
         finally:
             await run.aclose()
 
+    async def _begin(self) -> None:
+        await self._contexts.start()
+        await self._call_engine("start")
+
     async def _end(self) -> None:
         self._bodies.close()
-        await self._call_engine("aclose")
+        try:
+            await self._contexts.aclose()
+        finally:
+            await self._call_engine("aclose")
 
     async def _call_engine(self, method: str) -> None:
         """Call an optional method of the engine."""
@@ -193,14 +210,15 @@ class Gateway(FaultControls):
 
     def messages(self, context_id: str) -> tuple[Message, ...] | None:
         """Return a context's messages, oldest first; None for an unknown context. No use: the idle timer runs on."""
-        context = self._contexts.get(context_id)
+        context = self._contexts.table.get(context_id)
         return None if context is None else context.window.messages()
 
 
-def _quota(limits: GatewayLimits, window: int) -> Quota:
+def _quota(limits: GatewayLimits, window: int, state: State | None) -> Quota:
+    shared = isinstance(state, SharedState)  # which has bounds of its own; memory holds copies
     return Quota(
-        max_contexts=limits.contexts,
-        max_memory=limits.memory_bytes,
+        max_contexts=sys.maxsize if shared else limits.contexts,
+        max_memory=sys.maxsize if shared else limits.memory_bytes,
         max_context_memory=limits.context_bytes_for(window),
     )
 
@@ -219,8 +237,18 @@ def _client_name(key: Secret) -> str:
     return hmac.new(key.reveal().encode(), b"ctxcache client", hashlib.sha256).hexdigest()
 
 
-def _nothing_to_forget(context_id: str) -> None:
-    """Stand for the `forget` that an engine lacks."""
+def _tell_end(engine: Engine, state: State | None, context_id: str) -> None:
+    """Tell engine and state that a context has ended; a shared state knows that by itself."""
+    if hasattr(engine, "forget"):
+        engine.forget(context_id)
+    if state is not None and not isinstance(state, SharedState):
+        state.forget(context_id)
+
+
+def _state(value: Any, clock: Callable[[], float], limits: GatewayLimits) -> State | None:
+    if isinstance(value, str) and value.startswith(_REDIS):
+        return RedisState(value, contexts=limits.contexts, memory_bytes=limits.memory_bytes, clock=clock)
+    return SQLiteState(value, clock=clock) if isinstance(value, str | os.PathLike) else value
 
 
 def _windows(models: Any) -> dict[str, int]:

@@ -14,9 +14,10 @@ from aiohttp import HttpVersion11, web
 from ..config import UNSET
 from ..errors import APIStatusError
 from .bodies import Headers
+from .contexts import Contexts
 from .generation import Generation
 from .rules import answers, refusals
-from .rules.table import AcceptedChat
+from .rules.served import AcceptedChat
 
 __all__ = ["StreamedAnswer"]
 
@@ -30,8 +31,9 @@ class StreamedAnswer:
     Args:
         request: the HTTP request to answer.
         headers: the headers that identify the request; the stream's own are added.
-        chat: the accepted chat, completed here.
+        chat: the accepted chat.
         generation: the engine's output.
+        contexts: keeps the turn.
         answer_id: `id` of every chunk.
         created: `created` of every chunk, Unix seconds.
         chunks_per_write: the most chunks in one write to the socket.
@@ -44,6 +46,7 @@ class StreamedAnswer:
         headers: Headers,
         chat: AcceptedChat,
         generation: Generation,
+        contexts: Contexts,
         *,
         answer_id: str,
         created: int,
@@ -59,6 +62,7 @@ class StreamedAnswer:
             self._response.force_close()  # without chunks, the end of the connection is the end of the answer
         self._chat: Final = chat
         self._generation: Final = generation
+        self._contexts: Final = contexts
         self._chunks: Final = answers.Chunks(
             answer_id, created, chat.context.model, chat.replies, usage=self._with_usage
         )
@@ -96,7 +100,7 @@ class StreamedAnswer:
                 await response.write(data)
             events = encode(await generation.take())
         # The turn is stored and the context free before the client learns that the answer is complete.
-        usage = generation.usage(self._chat.complete())
+        usage = generation.usage(await self._contexts.complete(self._chat))
         *writes, last = self._join([*events, *([self._chunks.usage(usage)] if self._with_usage else []), answers.DONE])
         for data in writes:
             await response.write(data)

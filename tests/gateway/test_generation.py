@@ -9,7 +9,8 @@ import pytest
 from ctxcache.errors import BadRequestError, InternalServerError, RateLimitError
 from ctxcache.gateway import Piece
 from ctxcache.gateway.generation import Generation
-from ctxcache.gateway.rules.table import AcceptedChat, ContextTable
+from ctxcache.gateway.rules.served import AcceptedChat
+from ctxcache.gateway.rules.table import ContextTable
 from ctxcache.models import ChatRequest, ContextRequest, TruncationStrategy, user
 
 

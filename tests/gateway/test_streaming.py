@@ -16,6 +16,7 @@ from aiohttp.test_utils import make_mocked_request
 from ctxcache import codec
 from ctxcache.errors import RateLimitError
 from ctxcache.gateway import MODELS, Piece, ScriptedEngine
+from ctxcache.gateway.contexts import Contexts
 from ctxcache.gateway.generation import Generation
 from ctxcache.gateway.rules.table import ContextTable
 from ctxcache.gateway.streaming import StreamedAnswer
@@ -324,7 +325,14 @@ async def test_a_write_that_fails_is_a_client_that_left(clock: Any, dictated: An
     request: Any = make_mocked_request("POST", "/", writer=writer)
     async with asyncio.timeout(5), Generation(dictated, chat, ahead=10) as generation:
         answer = StreamedAnswer(
-            request, {"X-Request-Id": "r"}, chat, generation, answer_id="a", created=0, chunks_per_write=1
+            request,
+            {"X-Request-Id": "r"},
+            chat,
+            generation,
+            Contexts(table),
+            answer_id="a",
+            created=0,
+            chunks_per_write=1,
         )
         dictated.say("zero")
         sending = asyncio.create_task(answer.send())

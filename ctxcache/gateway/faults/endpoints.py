@@ -10,8 +10,8 @@ from aiohttp import web
 from ...errors import APIStatusError
 from ...wire import CHAT_PATH, CREATE_PATH
 from ..bodies import Headers, Routes
+from ..contexts import Contexts
 from ..endpoints import Endpoints
-from ..rules.table import ContextTable
 from .plan import Plan
 from .record import RecordedCall
 from .spoiled import CutError, SpoiledCall
@@ -25,7 +25,7 @@ class FaultyEndpoints:
     Args:
         endpoints: the endpoints as they should be.
         plan: the faults that are set.
-        table: the contexts.
+        contexts: the contexts.
         now: tells seconds, for the faults that count a minute.
         sleep: waits seconds.
         watch: called with the record of each call when the call begins; None keeps no record.
@@ -35,14 +35,14 @@ class FaultyEndpoints:
         self,
         endpoints: Endpoints,
         plan: Plan,
-        table: ContextTable,
+        contexts: Contexts,
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]],
         watch: Callable[[RecordedCall], object] | None = None,
     ) -> None:
         self._endpoints: Final = endpoints
         self._plan: Final = plan
-        self._table: Final = table
+        self._contexts: Final = contexts
         self._now: Final = now
         self._sleep: Final = sleep
         self._watch: Final = watch
@@ -82,7 +82,7 @@ class FaultyEndpoints:
         record = RecordedCall(number=self._count, endpoint=endpoint, began=time.monotonic(), faults=kinds)
         if self._watch is not None:
             self._watch(record)
-        call = SpoiledCall(request, headers, settings, record, self._table, self._now, self._sleep)
+        call = SpoiledCall(request, headers, settings, record, self._contexts, self._now, self._sleep)
         try:
             return call.spoil(await handle(request, headers, call.handling))
         except CutError:

@@ -13,6 +13,7 @@ from ... import codec
 from ...errors import APIStatusError, RateLimitError
 from ...models import ChatRequest, ContextRequest, Usage
 from ..bodies import Headers, json_response
+from ..contexts import Contexts
 from ..endpoints import Handling
 from ..engines import Engine, Piece, Prompt
 from ..generation import Generation
@@ -21,7 +22,7 @@ from ..rules.answers import DONE
 from ..rules.pieces import Fragment
 from ..rules.raised import code_of, pause_of, status_of
 from ..rules.reply import Reply
-from ..rules.table import AcceptedChat, ContextTable
+from ..rules.served import AcceptedChat
 from . import spoiling
 from .plan import Limiter, Setting
 from .record import RecordedCall
@@ -44,7 +45,7 @@ class SpoiledCall:
         headers: the headers that identify the request.
         settings: the faults that strike the call, in the order set.
         record: takes note of the call.
-        table: the contexts.
+        contexts: the contexts.
         now: tells seconds.
         sleep: waits seconds.
 
@@ -65,7 +66,7 @@ class SpoiledCall:
         headers: Headers,
         settings: Sequence[Setting],
         record: RecordedCall,
-        table: ContextTable,
+        contexts: Contexts,
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]],
     ) -> None:
@@ -74,7 +75,7 @@ class SpoiledCall:
         self._settings: Final = settings
         self._faults: Final = {setting.fault.kind: setting.fault for setting in reversed(settings)}  # the first of each
         self.record: Final = record
-        self._table: Final = table
+        self._contexts: Final = contexts
         self._now: Final = now
         self._sleep: Final = sleep
         self._entered: Final[list[Limiter]] = []
@@ -92,7 +93,7 @@ class SpoiledCall:
         self.record.request = request
         if isinstance(request, ChatRequest):
             self.record.context_id = request.context_id
-            context = self._table.get(request.context_id)
+            context = self._contexts.table.get(request.context_id)
             self.record.mode = "" if context is None else context.mode
         for setting in self._settings:
             if setting.fault.kind == "delay":
@@ -103,7 +104,7 @@ class SpoiledCall:
             if setting.fault.kind == "outage":
                 self.cut_connection()
             if setting.fault.kind == "expire" and isinstance(request, ChatRequest):
-                self._table.expire(request.context_id)
+                self._contexts.expire(request.context_id)
         if (
             self.ending is not None
             and isinstance(request, ContextRequest)

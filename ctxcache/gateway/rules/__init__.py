@@ -3,7 +3,9 @@
 ::
 
     answers     the JSON of the answers
-    table       all contexts of a gateway: ids, ttl, busy sessions, stored turns
+    table       all contexts of a gateway: ids, ttl, busy sessions
+    served      a context in memory, and an accepted chat: what is stored of a turn
+    records     a context as a state keeps it
     window      the context window and the strategies that truncate
     reply       one reply: stop strings, the token limit
     sizes       the tokens and the memory of messages

@@ -8,7 +8,7 @@ from ...config import UNSET
 from ...models import TruncationStrategy, Usage
 from .pieces import Fragment
 from .reply import Reply
-from .table import ServedContext
+from .served import ServedContext
 
 __all__ = ["DONE", "Chunks", "completion", "context", "error_event", "models"]
 

@@ -39,12 +39,15 @@ __all__ = [
     "model_not_found",
     "no_connection",
     "not_json",
+    "not_kept",
     "out_of_context",
     "overloaded",
     "path_not_found",
+    "perhaps_kept",
     "shutting_down",
     "slow_head",
     "too_large",
+    "unreachable",
     "wrong_host",
 ]
 
@@ -209,6 +212,24 @@ def context_full(memory: int, most: int) -> APIStatusError:
 
 def _over_quota(message: str, param: str = "") -> APIStatusError:
     return QuotaExceededError(message, status=429, code="QuotaExceeded", param=param)
+
+
+def not_kept(problem: str) -> APIStatusError:
+    """Refuse what the state could not keep; no context and no turn is stored."""
+    message = f"The context or turn cannot be kept, and is not stored: {problem}."
+    return RateLimitError(message, status=503, code="ServerOverloaded", retry_after=1)
+
+
+def unreachable(problem: str) -> APIStatusError:
+    """Refuse a call because the state of the contexts cannot be used; nothing ran."""
+    message = f"The state that keeps the contexts cannot be used: {problem}."
+    return RateLimitError(message, status=503, code="ServerOverloaded", retry_after=1)
+
+
+def perhaps_kept() -> APIStatusError:
+    """Report that the state did not say whether a turn is kept."""
+    message = "The state that keeps the contexts cannot be reached; whether the turn is stored is unknown."
+    return InternalServerError(message, status=500, code="InternalServiceError")
 
 
 def engine_failed() -> APIStatusError:

@@ -7,6 +7,8 @@ restarts when the call ends, answered or not.
 A session context takes one call at a time: it is busy from the call's acceptance until `AcceptedChat.complete` or
 `AcceptedChat.abandon`. Only `complete` stores a turn. A common prefix never changes and takes any number of calls.
 
+A `ContextRecord` is a context as a state keeps it beyond the process; `ContextTable.restore` takes one back.
+
 Expired contexts are found through a heap of due times with one entry per context. A restarted timer does not move the
 entry; an entry that comes up too early is put back. Cost: O(log n) per context and ttl, and nothing is scanned. Each
 call removes a limited number, so that many contexts that expire together do not hold up one call; an expired context is
@@ -21,24 +23,21 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-import attrs
-
 from ...config import Unset
 from ...models import (
     DEFAULT_TTL,
     ChatRequest,
     ContextRequest,
-    Message,
-    PromptTokensDetails,
-    Usage,
 )
 from .quota import Quota
+from .records import ContextRecord
 from .refusals import bad_request, busy, context_not_found, model_not_found
 from .reply import Reply
+from .served import AcceptedChat, ServedContext
 from .sizes import SizedMessage, measure, total_memory, total_tokens, weigh
-from .window import DEFAULT_STRATEGY, Plan, Window
+from .window import DEFAULT_STRATEGY, Window
 
-__all__ = ["MAX_REPLIES", "AcceptedChat", "ContextTable", "ServedContext"]
+__all__ = ["MAX_REPLIES", "ContextTable"]
 
 MAX_REPLIES: Final = 128  # the documents give `n` no bound; this is OpenAI's
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -46,98 +45,6 @@ _SUFFIXES: Final = len(_DIGITS) ** 5
 _REMOVED_AT_ONCE: Final = 10_000  # some milliseconds
 
 T = TypeVar("T")
-
-
-@attrs.define(eq=False, kw_only=True)
-class ServedContext:
-    """One context.
-
-    Attributes:
-        id, model, mode, ttl: as created; ttl in seconds.
-        window: the messages held.
-        deadline: when the idle timer ends, Unix seconds by the clock of `ContextTable`.
-        running: the number of calls under way.
-        live: whether the context is still in the table.
-    """
-
-    id: str
-    model: str
-    mode: str
-    ttl: int
-    window: Window
-    deadline: float
-    running: int = 0
-    live: bool = True
-
-    @property
-    def usage(self) -> Usage:
-        """The usage of the create (API reference: nothing completed, nothing cached)."""
-        return _usage(self.window.initial_tokens, 0, 0)
-
-
-@attrs.define(eq=False, kw_only=True)
-class AcceptedChat:
-    """An accepted chat, which holds the context until `complete` or `abandon`.
-
-    Attributes:
-        request: the chat request.
-        context: the context of the call.
-        sized: the request's messages with their sizes.
-        held: the context's messages that the engine sees.
-        plan: how the call fits the window.
-        max_tokens: the most tokens of a reply: what the request allows, within the room of the window.
-        stops: the stop strings.
-        replies: `n` replies, to be fed.
-    """
-
-    request: ChatRequest
-    context: ServedContext
-    sized: Sequence[SizedMessage]
-    held: tuple[Message, ...]
-    plan: Plan
-    max_tokens: int
-    stops: tuple[str, ...]
-    replies: tuple[Reply, ...]
-    _clock: Callable[[], float]
-    _quota: Quota
-    _reserved: int  # bytes of memory
-    _open: bool = attrs.field(default=True, init=False)
-
-    @property
-    def question(self) -> tuple[Message, ...]:
-        """The request's messages."""
-        return self.request.messages
-
-    def complete(self) -> Usage:
-        """End the call with every reply ended: a session stores the turn, with the first of `n` replies as answer.
-
-        Returns:
-            The usage by the gateway's own count, as if every token of the context had been cached.
-        """
-        rolled = False
-        if self.context.mode == "session" and self.plan.room:  # without room there was no reply
-            rolled = self._store()
-        self.abandon()
-        prompt = self.plan.kept + total_tokens(self.sized)
-        completion = sum(reply.tokens for reply in self.replies)
-        return _usage(prompt, completion, 0 if rolled else self.plan.kept)
-
-    def _store(self) -> bool:
-        window, reply = self.context.window, self.replies[0]
-        before = window.memory
-        answer = SizedMessage.of(reply.message, None if reply.reasoning else reply.tokens)  # reasoning is not stored
-        rolled = window.store([*self.sized, answer])
-        if self.context.live:
-            self._quota.memory += window.memory - before
-        return rolled
-
-    def abandon(self) -> None:
-        """Free the context and store nothing. No effect after `complete`."""
-        if self._open:
-            self._open = False
-            self._quota.memory -= self._reserved
-            self.context.running -= 1
-            _start_timer(self.context, self._clock())
 
 
 class ContextTable:
@@ -171,6 +78,11 @@ class ContextTable:
         self._due: list[tuple[float, str]] = []
         self._second = ""
         self._given: set[str] = set()  # ids given in that second
+
+    @property
+    def memory(self) -> int:
+        """The bytes of memory that all messages take."""
+        return self._quota.memory
 
     def measure(self, request: ContextRequest | ChatRequest) -> tuple[SizedMessage, ...]:
         """Measure a request's messages for `create` or `begin`. May run in a thread.
@@ -213,6 +125,32 @@ class ContextTable:
         heapq.heappush(self._due, (context.deadline, context.id))
         return context
 
+    def restore(self, record: ContextRecord) -> bool:
+        """Take back a context from a state; False for a model that is not served, or serves smaller windows now.
+
+        No quota refuses: the context was accepted before. Of a context that is in the table the timer is set.
+        """
+        if record.id in self._live:
+            self._live[record.id].deadline = max(self._live[record.id].deadline, record.deadline)
+            return True
+        size = self.models.get(record.model, 0)
+        if total_tokens(record.initial) >= size:
+            return False
+        window = Window(size, record.strategy, record.initial, record.history, record.stored)
+        context = ServedContext(
+            id=record.id,
+            model=record.model,
+            mode=record.mode,
+            ttl=record.ttl,
+            window=window,
+            deadline=record.deadline,
+        )
+        self._quota.contexts += 1
+        self._quota.memory += window.memory
+        self._live[context.id] = context
+        heapq.heappush(self._due, (context.deadline, context.id))
+        return True
+
     def begin(self, request: ChatRequest, sized: Sequence[SizedMessage] | None = None) -> AcceptedChat:
         """Accept a chat, or refuse it.
 
@@ -235,7 +173,7 @@ class ContextTable:
         replies = _or(request.n, 1)
         if replies > MAX_REPLIES:
             raise bad_request("n", f"The parameter n must be a whole number in [1, {MAX_REPLIES}], got {replies}.")
-        if context.mode == "session" and context.running:
+        if context.mode == "session" and (context.running or context.elsewhere):
             raise busy()
         if sized is None:
             sized = self.measure(request)
@@ -267,13 +205,32 @@ class ContextTable:
 
     def expire(self, context_id: str) -> bool:
         """Remove a context now, as the ttl would; False if unknown. A running call still gets an answer."""
+        if not self.drop(context_id):
+            return False
+        self._on_end(context_id)
+        return True
+
+    def drop(self, context_id: str) -> bool:
+        """Remove a context that a state still has; False if unknown."""
         context = self._live.pop(context_id, None)
         if context is None:
             return False
         context.live = False
         self._quota.remove_context(context.window.memory)
-        self._on_end(context_id)
         return True
+
+    def catch_up(
+        self, context: ServedContext, messages: Sequence[SizedMessage], first: int, stored: int, deadline: float
+    ) -> None:
+        """Take over what other gateways have stored in a session: see `Window.catch_up`; `deadline` ends the timer."""
+        before = context.window.memory
+        context.window.catch_up(messages, first, stored)
+        self._quota.memory += context.window.memory - before
+        context.deadline = max(context.deadline, deadline)
+
+    def next_deadline(self, context: ServedContext) -> float:
+        """Return when the idle timer ends if the context is used now."""
+        return max(context.deadline, self._clock() + context.ttl)
 
     def _find(self, context_id: str, now: float) -> ServedContext | None:
         context = self._live.get(context_id)
@@ -318,11 +275,6 @@ def _or(value: T | Unset, default: T) -> T:
     return default if isinstance(value, Unset) else value
 
 
-def _start_timer(context: ServedContext, now: float) -> None:
-    # Never backwards, even if the wall clock is set back: the heap's entry must not be due after the context.
-    context.deadline = max(context.deadline, now + context.ttl)
-
-
 def _suffix(number: int) -> str:
     characters = ""
     for _ in range(5):
@@ -334,12 +286,3 @@ def _suffix(number: int) -> str:
 def _stops(request: ChatRequest) -> tuple[str, ...]:
     stop = _or(request.stop, ())
     return (stop,) if isinstance(stop, str) else tuple(stop)
-
-
-def _usage(prompt: int, completion: int, cached: int) -> Usage:
-    return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        total_tokens=prompt + completion,
-        prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
-    )

@@ -21,6 +21,7 @@ are the vendor documentation's; the sizes of blocks and the dropping of whole me
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
 import attrs
@@ -63,12 +64,20 @@ class Window:
         history: the messages of completed turns not yet dropped.
         history_tokens: the tokens of `history`.
         memory: the bytes of memory that all messages take.
+        stored: how many messages of turns were ever stored, those dropped since included.
     """
 
-    __slots__ = ("history", "history_tokens", "initial", "initial_tokens", "memory", "size", "strategy")
+    __slots__ = ("history", "history_tokens", "initial", "initial_tokens", "memory", "size", "stored", "strategy")
 
-    def __init__(self, size: int, strategy: TruncationStrategy | None, messages: Sequence[SizedMessage]) -> None:
-        """Begin with the messages of the create."""
+    def __init__(
+        self,
+        size: int,
+        strategy: TruncationStrategy | None,
+        messages: Sequence[SizedMessage],
+        history: Sequence[SizedMessage] = (),
+        stored: int | None = None,
+    ) -> None:
+        """Begin with the messages of the create, and of the turns completed since."""
         self.size = size
         self.strategy = strategy
         if strategy is not None:
@@ -77,9 +86,10 @@ class Window:
                 self.size = min(size, strategy.max_window_tokens)
         self.initial: Final = tuple([sized.message for sized in messages])
         self.initial_tokens: Final = total_tokens(messages)
-        self.history: Final[list[SizedMessage]] = []
-        self.history_tokens = 0
-        self.memory = total_memory(messages)
+        self.history: Final = list(history)
+        self.history_tokens = total_tokens(history)
+        self.memory = total_memory(messages) + total_memory(history)
+        self.stored = len(history) if stored is None else stored
         self._check_room(self.initial_tokens)
 
     @property
@@ -104,21 +114,42 @@ class Window:
         dropped, tokens = self._oldest(self._to_drop(excess, self.history_tokens))
         return Plan(dropped, self.tokens - tokens, self.size - self.initial_tokens - new)
 
-    def store(self, turn: Sequence[SizedMessage]) -> bool:
-        """Store a completed turn and drop the excess; return whether the window rolled.
+    def dropped_by(self, turn: Sequence[SizedMessage]) -> int:
+        """Return how many of the oldest messages go when a completed turn is stored, without changing the window.
 
         No less is dropped than was planned: the turn is the question and at least one token.
         """
-        before = self.history_tokens
-        self.history.extend(turn)
-        self.history_tokens += total_tokens(turn)
-        self.memory += total_memory(turn)
+        tokens = total_tokens(turn)
         if self._history_limit is not None:
-            self._drop(self._oldest(self.history_tokens - self._history_limit)[0])
-            return False
-        dropped, _ = self._oldest(self._to_drop(self.tokens - self.size, before))
+            excess = self.history_tokens + tokens - self._history_limit
+        else:
+            excess = self._to_drop(self.tokens + tokens - self.size, self.history_tokens)
+        return self._oldest(excess, turn)[0]
+
+    def store(self, turn: Sequence[SizedMessage]) -> bool:
+        """Store a completed turn and drop the excess; return whether the window rolled."""
+        dropped = self.dropped_by(turn)
+        self._add(turn)
+        self.stored += len(turn)
         self._drop(dropped)
-        return dropped > 0
+        return dropped > 0 and self._history_limit is None
+
+    def catch_up(self, messages: Sequence[SizedMessage], first: int, stored: int) -> None:
+        """Take over turns that were stored elsewhere.
+
+        Args:
+            messages: the messages stored since those of the history, as far as they are not dropped.
+            first: the number of the oldest message that is not dropped, among all that were ever stored.
+            stored: how many were ever stored.
+        """
+        self._add(messages)
+        self.stored = stored
+        self._drop(len(self.history) - (stored - first))
+
+    def _add(self, messages: Sequence[SizedMessage]) -> None:
+        self.history.extend(messages)
+        self.history_tokens += total_tokens(messages)
+        self.memory += total_memory(messages)
 
     @property
     def _stops_at_end(self) -> bool:
@@ -140,15 +171,17 @@ class Window:
         block = self.strategy.rolling_window_tokens if self.strategy else UNSET
         return min(most, max(excess, self.size // _BLOCKS if block is UNSET else block))
 
-    def _oldest(self, tokens: int) -> tuple[int, int]:
-        """Return how many of the oldest messages have at least `tokens` tokens, and how many tokens exactly."""
+    def _oldest(self, tokens: int, turn: Sequence[SizedMessage] = ()) -> tuple[int, int]:
+        """Return how many of the oldest messages have at least `tokens` tokens, and how many tokens exactly.
+
+        The messages are those of the history and of a turn to come.
+        """
         count = total = 0
-        while total < tokens:
-            total += self.history[count].tokens
-            count += 1
-        # The results of tools go with their call, without which a model refuses them.
-        while 0 < count < len(self.history) and self.history[count].message.role == "tool":
-            total += self.history[count].tokens
+        for sized in chain(self.history, turn):
+            # The results of tools go with their call, without which a model refuses them.
+            if total >= tokens and not (count and sized.message.role == "tool"):
+                break
+            total += sized.tokens
             count += 1
         return count, total
 

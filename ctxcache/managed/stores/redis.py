@@ -8,15 +8,12 @@ runs atomically.
 import asyncio
 import math
 import warnings
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 from ...errors import InvalidInputError, SessionError
 from ...keywords import suggest_keywords
+from ...redis_client import connect
 from .protocol import LONGEST_LEASE, LONGEST_PAUSE, ClosingStore, StoredContext
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
 __all__ = ["RedisStore"]
 
@@ -89,7 +86,7 @@ class RedisStore(ClosingStore):
         if not isinstance(prefix, str):
             raise InvalidInputError.of("prefix", prefix, "a string")
         self._prefix = prefix
-        self._client = _connect(url, _step_seconds)
+        self._client = connect(url, _CONNECTIONS, _step_seconds, _OPERATION_SECONDS)
         self._pool = self._client.connection_pool
         self._loop: asyncio.AbstractEventLoop | None = None
         self._under_way = 0
@@ -185,47 +182,3 @@ def _read(context_id: bytes | None = None, ttl: bytes | None = None, left: int =
 def _milliseconds(seconds: float) -> int:
     # Rounded down: better gone early than late. 0 or less: gone at once.
     return max(0, int(seconds * 1000))
-
-
-def _connect(url: object, step_seconds: float) -> "Redis":
-    """Make a client of the URL; nothing connects yet."""
-    try:
-        from redis import exceptions
-        from redis.asyncio import BlockingConnectionPool, Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-    except ImportError:
-        raise _refusal('the package redis (extra ctxcache[redis]) is not installed: pip install "redis>=5"') from None
-    try:
-        pool = BlockingConnectionPool.from_url(
-            _checked(url),
-            max_connections=_CONNECTIONS,
-            timeout=_OPERATION_SECONDS,
-            socket_connect_timeout=step_seconds,
-            socket_timeout=step_seconds,
-            # Once more, on a new connection: every operation may be repeated.
-            retry=Retry(NoBackoff(), 1),
-            retry_on_error=[exceptions.ConnectionError, exceptions.TimeoutError],
-        )
-    except (ValueError, TypeError):
-        pool = None  # the error's text may contain part of the password
-    if pool is None:
-        raise _refusal(
-            "it must be redis://, rediss:// or unix://, with special characters in the password percent-encoded"
-        )
-    pool.connection_kwargs["decode_responses"] = False  # even if the URL says otherwise
-    return Redis(connection_pool=pool)
-
-
-def _checked(url: object) -> str:
-    if not isinstance(url, str):
-        raise TypeError
-    parts = urlsplit(url)
-    rest = parts.path + parts.fragment + (parts.query if parts.scheme != "unix" else "")
-    if "@" in rest:  # an unescaped `/`, `#` or `?` would make part of the password look like the host
-        raise ValueError
-    return url
-
-
-def _refusal(reason: str) -> InvalidInputError:
-    return InvalidInputError(f"url: {reason}", field="url", allowed="a URL that redis-py understands")

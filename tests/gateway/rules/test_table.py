@@ -11,7 +11,8 @@ import pytest
 
 from ctxcache.errors import APIStatusError
 from ctxcache.gateway.rules.quota import Quota
-from ctxcache.gateway.rules.table import MAX_REPLIES, AcceptedChat, ContextTable, ServedContext
+from ctxcache.gateway.rules.served import AcceptedChat, ServedContext
+from ctxcache.gateway.rules.table import MAX_REPLIES, ContextTable
 from ctxcache.models import ChatRequest, ContextRequest, assistant, system, user
 
 HOUR = 3600

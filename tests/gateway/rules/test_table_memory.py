@@ -9,7 +9,8 @@ import pytest
 from ctxcache.errors import QuotaExceededError
 from ctxcache.gateway.rules import sizes
 from ctxcache.gateway.rules.quota import Quota
-from ctxcache.gateway.rules.table import AcceptedChat, ContextTable, ServedContext
+from ctxcache.gateway.rules.served import AcceptedChat, ServedContext
+from ctxcache.gateway.rules.table import ContextTable
 from ctxcache.models import ChatRequest, ContextRequest, Message, system, user
 
 HOUR = 3600
