@@ -35,6 +35,7 @@ _FRAMING: Final = 512 * 1024  # bytes around a body or not yet parsed, and as ma
 _FRAMING_A_BYTE: Final = 8  # a chunk of one byte has six
 _PROGRESS: Final = 4096  # bytes that a client takes within `write_seconds`
 _CHECKS: Final = 4  # of each connection within the shortest limit
+_IDLE_SECONDS: Final = 1.0  # for idle connections when the gateway ends
 _SILENCE: Final = 10.0  # seconds between two log lines
 
 
@@ -90,14 +91,18 @@ class Connections:
         return self.app.refuse_early(refusals.no_connection(self._most))
 
     async def drain(self, seconds: float) -> None:
-        """Close idle connections at once, the others when their answers are sent; return after so many seconds."""
+        """Close each connection when its answer is sent; return when none is left, or after so many seconds.
+
+        Idle connections stay for a moment: a request may be on its way that a client cannot know to have been lost.
+        """
         self._finishing = True
-        for connection in tuple(self.open):
-            connection.finish()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self.open:
-                    self._all_closed.clear()
+        end = self.time() + seconds
+        while self.open and (left := end - self.time()) > 0:
+            for connection in tuple(self.open):
+                connection.finish(self.time() - _IDLE_SECONDS)
+            self._all_closed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, _IDLE_SECONDS / 4)):
                     await self._all_closed.wait()
 
     def forget(self, connection: "Connection") -> None:
@@ -119,7 +124,7 @@ class Connections:
             response = await self.app.handle(request)
         finally:
             connection.end()
-        if self._finishing:
+        if self._finishing and not response.prepared:  # a head that was sent has promised to keep the connection
             response.force_close()
         return response
 
@@ -146,6 +151,7 @@ class Connection(web.RequestHandler):
     __transport: asyncio.Transport | None = None
     __content: StreamReader | None = None  # of the last request
     __busy = False  # with that request
+    __idle_since = 0.0
     __framed = 0  # bytes received since that request began
     __silent_since: float | None = None  # until the first bytes come; aiohttp's limit begins after the first request
     __head_since: float | None = None
@@ -170,7 +176,7 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport, and begin to wait for a request."""
         self.__transport = cast(asyncio.Transport, transport)
-        self.__silent_since = self.__connections.time()
+        self.__silent_since = self.__idle_since = self.__connections.time()
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -211,10 +217,11 @@ class Connection(web.RequestHandler):
     def end(self) -> None:
         """Mark the request as handled; the answer may still be on its way."""
         self.__busy = False
+        self.__idle_since = self.__connections.time()
 
-    def finish(self) -> None:
-        """Close the connection, after the answer under way."""
-        if not self.__busy:
+    def finish(self, before: float) -> None:
+        """Close the connection if no request has come since a time of the event loop."""
+        if not self.__busy and self.__idle_since <= before:
             self.force_close()
 
     def cut_if_slow(self, now: float) -> None:

@@ -128,7 +128,19 @@ class Listener:
                 await asyncio.wait(self._tasks)
         finally:
             for listening in self._sockets:
+                if not self._closed:
+                    self._accept_rest(listening)
                 listening.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _accept_rest(self, listening: socket.socket) -> None:
+        """Accept what waits: to clients these are connections like any other, and may carry a request already."""
+        with contextlib.suppress(OSError):
+            while True:
+                accepted, _ = listening.accept()
+                accepted.setblocking(False)
+                self._take(accepted)
 
     async def aclose(self) -> None:
         """Stop listening and cut every connection. No client is waited for, no accepted connection is left open."""
