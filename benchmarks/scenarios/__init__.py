@@ -21,6 +21,7 @@ NAMES: Final = (
     "imports",
     "cancel_storm",
     "relay",
+    "state",
     "growth",
 )
 

@@ -67,7 +67,17 @@ class Window:
         stored: how many messages of turns were ever stored, those dropped since included.
     """
 
-    __slots__ = ("history", "history_tokens", "initial", "initial_tokens", "memory", "size", "stored", "strategy")
+    __slots__ = (
+        "_messages",
+        "history",
+        "history_tokens",
+        "initial",
+        "initial_tokens",
+        "memory",
+        "size",
+        "stored",
+        "strategy",
+    )
 
     def __init__(
         self,
@@ -87,6 +97,7 @@ class Window:
         self.initial: Final = tuple([sized.message for sized in messages])
         self.initial_tokens: Final = total_tokens(messages)
         self.history: Final = list(history)
+        self._messages: Final = [sized.message for sized in history]  # a chat copies these, and looks at none
         self.history_tokens = total_tokens(history)
         self.memory = total_memory(messages) + total_memory(history)
         self.stored = len(history) if stored is None else stored
@@ -99,7 +110,7 @@ class Window:
 
     def messages(self, dropped: int = 0) -> tuple[Message, ...]:
         """Return the messages held, without the `dropped` oldest of the history."""
-        return (*self.initial, *[sized.message for sized in self.history[dropped:]])
+        return (*self.initial, *self._messages[dropped:])
 
     def plan(self, new: int) -> Plan:
         """Fit in a question of `new` tokens, without changing the window.
@@ -148,6 +159,7 @@ class Window:
 
     def _add(self, messages: Sequence[SizedMessage]) -> None:
         self.history.extend(messages)
+        self._messages.extend([sized.message for sized in messages])
         self.history_tokens += total_tokens(messages)
         self.memory += total_memory(messages)
 
@@ -188,7 +200,7 @@ class Window:
     def _drop(self, count: int) -> None:
         self.history_tokens -= total_tokens(self.history[:count])
         self.memory -= total_memory(self.history[:count])
-        del self.history[:count]
+        del self.history[:count], self._messages[:count]
 
 
 def _filled_in(strategy: TruncationStrategy) -> TruncationStrategy:

@@ -10,6 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from ... import checks
@@ -29,6 +30,7 @@ _STEP_SECONDS: Final = 2.0  # to connect, or to answer
 _WAIT_SECONDS: Final = 5.0  # for a connection
 _LEASE_SECONDS: Final = 5.0
 _RENEWALS: Final = 3  # within a lease
+_FEW: Final = 200  # messages, decoded in 3 ms; more of them in a thread
 _RETRY_SECONDS: Final = 0.2
 _TOUCH_SECONDS: Final = 1.0
 _PREFIX: Final = "ctxcache-gateway:"
@@ -129,14 +131,8 @@ class RedisState:
         if found is None:
             return None
         settings, deadline, stored, initial, history = found
-        return ContextRecord(
-            id=context_id,
-            **decode_settings(settings),
-            initial=[_decode(message) for message in initial],
-            history=[_decode(message) for message in history],
-            deadline=float(deadline),
-            stored=int(stored),
-        )
+        read = partial(_read, context_id, settings, float(deadline), int(stored), initial, history)
+        return read() if len(initial) + len(history) <= _FEW else await asyncio.to_thread(read)
 
     def forget(self, context_id: str) -> None:
         """Drop a context, soon."""
@@ -267,6 +263,19 @@ class RedisState:
         if script not in self._scripts:
             self._scripts[script] = self._client.register_script(script)
         return await self._scripts[script](args=(self._prefix, context_id, repr(self._clock()), *values))
+
+
+def _read(
+    context_id: str, settings: bytes, deadline: float, stored: int, initial: list[bytes], history: list[bytes]
+) -> ContextRecord:
+    return ContextRecord(
+        id=context_id,
+        **decode_settings(settings),
+        initial=[_decode(message) for message in initial],
+        history=[_decode(message) for message in history],
+        deadline=deadline,
+        stored=stored,
+    )
 
 
 def _encode(sized: SizedMessage) -> bytes:

@@ -84,6 +84,19 @@ async def test_a_refused_chat_leaves_the_session_free(start: Any, dictated: Any,
     assert (await two.chat(context)).status == 200
 
 
+async def test_a_long_history_is_found_whole(start: Any, redis_url: str, dictated: Any) -> None:
+    """A gateway that comes to a conversation of hundreds of turns sees each message once, in order."""
+    engine = ScriptedEngine(pieces_per_second=0, first_token_delay=0, length=1)
+    one, two = await start(state=redis_url, engine=engine), await start(state=redis_url, engine=dictated)
+    context = (await one.create())["id"]
+    for number in range(120):
+        assert (await one.chat(context, f"question {number}")).status == 200
+    dictated.say("a", None)
+    assert (await two.chat(context)).status == 200
+    said = [message.text for message in dictated.prompts[-1].context]
+    assert said[1::2] == [f"question {number}" for number in range(120)]
+
+
 async def test_a_timer_goes_on_for_all(start: Any, dictated: Any, redis_url: str, clock: Any, until: Any) -> None:
     """A use at one gateway postpones the expiry for another, of sessions and of prefixes."""
     one, two = await replicas(start, 2, redis_url, engine=dictated)
