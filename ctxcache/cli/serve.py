@@ -274,6 +274,8 @@ async def _llama(args: argparse.Namespace) -> "tuple[Engine, dict[str, int], str
         raise InvalidInputError(f"--engine llama needs --model FILE.gguf, once; {SMALL_MODEL_HINT}", field="model")
     name, file = args.model[0]
     given = {option: value for option in _OPTIONS["llama"] if (value := getattr(args, option)) is not None}
+    if args.state != "memory" and "://" not in args.state:
+        given = {"cache_dir": f"{args.state}.cache", **given, "keep_cache": True}
     engine = LlamaEngine(file, name=None if name == file else name, window=args.window, warm=not args.no_warm, **given)
     return engine, engine.models, f"answers from {engine.path.name}, by llama.cpp; model: {', '.join(engine.models)}"
 

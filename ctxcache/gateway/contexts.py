@@ -45,14 +45,19 @@ class Contexts:
         self._finding: Final[dict[str, asyncio.Task[None]]] = {}
         self._storing: Final[dict[AcceptedChat, asyncio.Task[Usage]]] = {}
 
-    async def start(self) -> None:
-        """Take back the contexts of the state."""
+    async def start(self) -> dict[str, str] | None:
+        """Take back the contexts of the state; return the mode of each by id, or None where memory holds copies.
+
+        Raises:
+            SessionError: the state cannot be used.
+        """
         if self._state is None:
-            return
+            return None
         records = await self._state.start()
         left = sum(not self.table.restore(record) for record in records)
         if left:
             _log.warning("%d contexts of models that are not served, or of larger windows, stay in the state", left)
+        return None if self._shared is not None else {record.id: record.mode for record in records}
 
     async def aclose(self) -> None:
         """Wait until the turns under way are kept, and close the state."""

@@ -181,8 +181,10 @@ class Gateway(FaultControls):
             await run.aclose()
 
     async def _begin(self) -> None:
-        await self._contexts.start()
+        modes = await self._contexts.start()
         await self._call_engine("start")
+        if modes is not None and hasattr(self._engine, "resume"):
+            self._engine.resume(modes)
 
     async def _end(self) -> None:
         self._bodies.close()

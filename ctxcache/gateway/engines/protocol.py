@@ -22,7 +22,7 @@ Contexts, their windows, JSON and HTTP are left to the gateway for every engine.
 """
 
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 import attrs
@@ -131,6 +131,13 @@ class ManagedEngine(Engine, Protocol):
         The create fails with what is raised here, as a chat does with what `generate` raises, and the context ends. So
         an engine raises what the next chat would meet too (no such model, too many tokens) and keeps quiet about the
         rest: a cold context is still a context.
+        """
+        ...
+
+    def resume(self, modes: Mapping[str, str]) -> None:
+        """Take up the contexts that the gateway's state has kept: the mode of each by id, all that live.
+
+        Called after `start`, by a gateway with a state of its own in a file.
         """
         ...
 

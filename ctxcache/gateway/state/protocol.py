@@ -1,6 +1,6 @@
 """The protocols of a state, which keeps contexts beyond the gateway's process."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 import attrs
@@ -18,7 +18,7 @@ class State(Protocol):
     raise is sent to the client, an `APIStatusError` with status 503; nothing of that call is kept then.
     """
 
-    async def start(self) -> Iterable[ContextRecord]:
+    async def start(self) -> Collection[ContextRecord]:
         """Get ready; return the contexts to hold in memory from the start, none of them expired.
 
         Raises:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -81,7 +81,7 @@ class RedisState:
     def __repr__(self) -> str:
         return f"<RedisState {self._prefix!r}>"
 
-    async def start(self) -> Iterable[ContextRecord]:
+    async def start(self) -> Collection[ContextRecord]:
         """Reach the server; no context is needed in memory.
 
         Raises:

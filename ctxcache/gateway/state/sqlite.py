@@ -13,7 +13,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -90,7 +90,7 @@ class SQLiteState:
     def __repr__(self) -> str:
         return f"<SQLiteState {self._path!r}>"
 
-    async def start(self) -> Iterable[ContextRecord]:
+    async def start(self) -> Collection[ContextRecord]:
         """Open the file; return the contexts that have not expired.
 
         Raises:

@@ -1,9 +1,10 @@
 """The engine: contexts in the slots of a llama.cpp server."""
 
 import asyncio
+import hashlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from itertools import chain, islice
@@ -73,6 +74,8 @@ class LlamaEngine:
             again when they are used.
         cache_dir: the folder in which a private folder for saved contexts is made, which ends with the engine; None is
             the system's folder for temporary files.
+        keep_cache: whether that folder stays, for a gateway whose state outlives the process: the next run with the
+            same model, slots and window uses the files of the contexts that live still.
         warm: whether a create computes the context's tokens; otherwise the first call does.
 
     Attributes:
@@ -93,6 +96,7 @@ class LlamaEngine:
         threads: int | None = None,
         cache_bytes: int = _CACHE_BYTES,
         cache_dir: str | os.PathLike[str] | None = None,
+        keep_cache: bool = False,
         warm: bool = True,
         _times: Supervision = _TIMES,
         _command: Sequence[str] = COMMAND,
@@ -109,6 +113,7 @@ class LlamaEngine:
         )
         self._cache_bytes: Final = checks.whole("cache_bytes", cache_bytes, 0)
         self._cache_dir: Final = None if cache_dir is None else _path("cache_dir", cache_dir)
+        self._kept: Final = _kept_name(self._settings) if checks.flag("keep_cache", keep_cache) else None
         self._warm: Final = checks.flag("warm", warm)
         self._times: Final = _times
         self._command: Final = _command
@@ -133,7 +138,7 @@ class LlamaEngine:
         """
         if self._running is not None:
             return
-        files = _files(self._cache_bytes, self._cache_dir)
+        files = _files(self._cache_bytes, self._cache_dir, self._kept)
         http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True), timeout=aiohttp.ClientTimeout()
         )
@@ -197,6 +202,11 @@ class LlamaEngine:
                 await self._load(server, slot, context.id, context.messages)
         except (ConnectionError, InternalServerError) as error:
             _log.warning("a context stays cold: %s", error)
+
+    def resume(self, modes: Mapping[str, str]) -> None:
+        """Take up the contexts of an earlier run, and remove what is saved of others."""
+        self._modes.update(modes)
+        self._alive().files.keep_only(modes)
 
     def forget(self, context_id: str) -> None:
         """Remove what is saved of a context."""
@@ -322,9 +332,16 @@ def _path(field: str, value: object) -> Path:
     return Path(value)
 
 
-def _files(limit: int, parent: Path | None) -> SlotFiles:
+def _kept_name(settings: ServerSettings) -> str:
+    """Name the folder that is kept: files fit one model, and one number of slots, alone."""
+    status = settings.model.stat()
+    facts = settings.model, status.st_size, status.st_mtime_ns, settings.slots, settings.window
+    return f"{settings.model.stem}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
+
+
+def _files(limit: int, parent: Path | None, kept: str | None) -> SlotFiles:
     try:
-        return SlotFiles(limit, parent)
+        return SlotFiles(limit, parent, kept)
     except OSError as error:
         problem = error.strerror or str(error)
     raise InvalidInputError(

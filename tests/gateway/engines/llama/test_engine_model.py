@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -198,3 +199,27 @@ async def test_two_servers(children_of_others: list[Child]) -> None:
         assert moved.usage.cached_tokens <= HEAD < stayed.usage.cached_tokens
         answers = [await client.ask(context, "Of clause 5?") for context in homes.values()]
         assert all(answer.usage.fresh_tokens <= QUESTION for answer in answers)
+
+
+async def test_a_killed_gateway_finds_its_contexts_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After SIGKILL of the whole gateway the first answer of the next has the context cached, prefix and session."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    options = ("--port", "0", "--key", "sk-of-the-test", "--slots", "1", "--window", "1024", "--threads", "2")
+    command = [sys.executable, "-m", "ctxcache", "serve", "--engine", "llama", "--model", str(SMALL_MODEL), *options]
+    contexts: list[Context] = []
+    for _ in range(2):
+        process = await asyncio.create_subprocess_exec(
+            *command, "--state", str(tmp_path / "contexts.db"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert process.stdout is not None
+        url = (await process.stdout.readline()).decode().strip().partition("=")[2]
+        async with AsyncSession("sk-of-the-test", url) as session:
+            client = Client(session)
+            if not contexts:
+                contexts += [await client.create(f"{mode}. {HANDBOOK}", mode) for mode in ("session", "common_prefix")]
+            else:
+                answers = [await client.ask(context, "How long?") for context in contexts]
+                assert all(answer.usage.prompt_tokens > 200 for answer in answers)
+                assert all(answer.usage.fresh_tokens <= QUESTION for answer in answers)
+        process.kill()
+        await process.wait()

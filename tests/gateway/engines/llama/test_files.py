@@ -1,6 +1,7 @@
 """Files of saved slots: private, bounded, removed in the end."""
 
 import asyncio
+import os
 import stat
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -118,3 +119,30 @@ def test_the_folder_is_private_and_goes(tmp_path: Path) -> None:
     files.close()
     assert not files.folder.exists()
     files.close()
+
+
+def test_a_kept_folder_is_read_again(tmp_path: Path) -> None:
+    """The next run finds the files of contexts that live; others, and files that are not whole, are removed."""
+    files = SlotFiles(1000, tmp_path, "kept")
+    for context_id in ("ctx-1-a", "ctx-1-b", "ctx-1-a"):
+        save(files, context_id)
+    (files.folder / files.new_name()).write_bytes(b"half")
+    files.close()
+    again = SlotFiles(1000, tmp_path, "kept")
+    assert again.size == 200
+    assert again.find("ctx-1-a") == "ctx-1-a.3.slot"
+    assert len(on_disk(again)) == 2
+    again.keep_only({"ctx-1-a"})
+    assert list(on_disk(again)) == ["ctx-1-a.3.slot"]
+    save(again, "ctx-1-c")
+    assert again.find("ctx-1-c") == "ctx-1-c.4.slot"
+    assert stat.S_IMODE(again.folder.stat().st_mode) == 0o700
+
+
+def test_a_kept_folder_keeps_the_limit(tmp_path: Path) -> None:
+    """A smaller limit at the next run removes the oldest files."""
+    files = SlotFiles(1000, tmp_path, "kept")
+    for number, context_id in enumerate("abc"):
+        save(files, context_id)
+        os.utime(files.folder / (files.find(context_id) or ""), (number, number))
+    assert kept(SlotFiles(200, tmp_path, "kept"), "abc") == "bc"
