@@ -100,7 +100,6 @@ ALLOWED: dict[str, tuple[int, str]] = {
     "gateway/app.py": (11, "refusals that test_hostile_http reaches"),
     "gateway/bodies.py": (8, "interrupted threads, reached by chance"),
     "gateway/connection.py": (100, "ends that test_slow_clients and test_hostile_http reach"),
-    "gateway/contexts.py": "gateway/state/test_(conformance|sqlite|redis)",
     "gateway/endpoints.py": (6, "ends that test_app reaches"),
     "gateway/engines/llama/chat.py": (4, "options that test_engine_model gives"),
     "gateway/engines/llama/child.py": (51, "runs in a process, in which no test is noted"),
