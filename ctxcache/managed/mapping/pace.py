@@ -7,8 +7,9 @@ the mean time between calls so far.
 
 A pace slightly above r costs one refusal now and then, and is the fastest that the service takes: so the pace grows by
 2, 6, 18, 54, 54…% with each period of answers without a refusal. A refusal after that takes back the last step at
-most, and doubles the periods, up to 160 answers. A period ends after 16 seconds, too, if 10 answers came: a pace that
-was found while other processes used up the limit is left soon after they have gone.
+most, and doubles the periods, up to 160 answers. A period ends after 4 seconds, too, if 3 answers came, after a refusal
+of a faster pace 8 and then 16 seconds: a pace that was found while other processes used up the limit is left soon after
+they have gone.
 
 A single refusal pauses for one spacing. Refusals in a row, without a call taken between, triple the pause, from
 `Retry.first_delay` / 8 up to `Retry.max_delay`: a minute may be used up, or others share the limit. After a pause the
@@ -24,7 +25,8 @@ from ...config import Retry
 __all__ = ["Pace"]
 
 _PERIODS: Final = (10, 20, 160)  # answers before the pace grows: after a rough estimate, a good one, and at most
-_PERIOD_SECONDS: Final = 16.0
+_PERIOD_SECONDS: Final = (4.0, 16.0)  # the shortest and the longest
+_FEWEST: Final = 3  # answers in a period
 _STEPS: Final = (0.02, 0.54)  # growth of the pace, the first and the largest
 _LARGE_STEP: Final = 0.1
 _RECENT: Final = 80  # calls; older refusals say nothing about today's pace
@@ -54,6 +56,7 @@ class Pace:
         self._grown = 0.0  # the last step of the pace since the last estimate
         self._step = _STEPS[0]
         self._period = _PERIODS[1]
+        self._period_seconds = _PERIOD_SECONDS[0]
         self._average = 0.0  # seconds a call from the beginning to the last refusal; 0 before
         self._credit = 0  # answers in this period
         self._taken = 0  # calls taken by the last refusal
@@ -78,7 +81,7 @@ class Pace:
         if not self.spacing:
             return
         self._credit += 1
-        if self._credit >= min(self._period, max(_PERIOD_SECONDS / self.spacing, _PERIODS[0])):
+        if self._credit >= min(self._period, max(self._period_seconds / self.spacing, _FEWEST)):
             self._credit = 0
             self._grown = self._step
             if self._step > _LARGE_STEP:  # the limit is far
@@ -125,6 +128,7 @@ class Pace:
         if self._grown:
             found = min(found, (1 + self._grown) * self.spacing)
             self._period = min(2 * self._period, _PERIODS[2])
+            self._period_seconds = min(2 * self._period_seconds, _PERIOD_SECONDS[1])
         else:
             found = min(found, 2 * max(self.spacing, self._average or average), self._policy.max_delay)
             if found > 1.1 * self.spacing:

@@ -1,5 +1,7 @@
 """`pace`: as fast as the service grants, slower after each refusal, and not all at once after a pause."""
 
+import math
+
 import pytest
 
 from ctxcache import Retry
@@ -218,7 +220,7 @@ def test_few_calls_make_no_pace() -> None:
 
 
 def test_a_slow_pace_is_tried_sooner() -> None:
-    """A period ends after 16 seconds and 10 answers, however many refusals came before."""
+    """A period ends after 16 seconds and 3 answers, however many refusals of a faster pace came before."""
     one = paced(4.0)
     now, taken = 1160.0, 40
     for _ in range(4):
@@ -226,5 +228,14 @@ def test_a_slow_pace_is_tried_sooner() -> None:
         now, taken = now + 40, taken + 10
         one.refused(taken, now, 0)
     spacing = one.spacing
-    assert answer(one, 9) == spacing
+    needed = math.ceil(16 / spacing)
+    assert answer(one, needed - 1) == spacing
     assert answer(one, 1) == pytest.approx(spacing / 1.02)
+
+
+def test_a_pace_that_was_not_refused_since_is_tried_soonest() -> None:
+    """A period ends after 4 seconds and 3 answers while no faster pace was refused."""
+    one = paced(1.0)
+    assert answer(one, 2) == 1.0  # one answer has come before
+    assert answer(one, 1) == pytest.approx(1 / 1.02)
+    assert answer(one, 12) < 0.8
