@@ -1,6 +1,6 @@
 """The pytest plugin of ctxcache. pytest loads this file by itself; ctxcache is imported when a fixture is used.
 
-It stands outside the package, so that a test run imports nothing of ctxcache before coverage is measured.
+The module is installed outside the package, so that a test run imports nothing of ctxcache before coverage is measured.
 """
 
 import functools
