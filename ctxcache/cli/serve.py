@@ -44,7 +44,7 @@ examples:
   ctxcache serve --engine openai --upstream http://127.0.0.1:8001/v1
   ctxcache serve --engine openai --upstream http://gpu-1:8000/v1 \\
     --upstream http://gpu-2:8000/v1 --model chat=Qwen/Qwen3-8B --window 32768
-  ctxcache serve --engine llama --model Qwen3-8B-Q4_K_M.gguf
+  ctxcache serve --engine llama --model Qwen3-8B-Q4_K_M.gguf --state c.db
   ctxcache serve --fault chat:rate_limit=7,nth=3 --fault delay=0.5"""
 
 UPSTREAM_KEY: Final = "CTXCACHE_UPSTREAM_KEY"
@@ -153,7 +153,10 @@ def _add_llama_options(parser: argparse.ArgumentParser) -> None:
         "computed again (default: 4GiB)",
     )
     group.add_argument(
-        "--cache-dir", metavar="DIR", help="folder for the private folder of computed contexts (default: the system's)"
+        "--cache-dir",
+        metavar="DIR",
+        help="folder for the private folder of computed contexts (default: the system's; with --state FILE, "
+        "FILE.cache, which stays)",
     )
 
 
