@@ -39,9 +39,10 @@ async def replicas(start: Any, count: int, url: str, **settings: Any) -> list[An
     return [await start(state=url, **settings) for _ in range(count)]
 
 
-async def test_any_gateway_serves_any_context(start: Any, dictated: Any, redis_url: str) -> None:
+@pytest.mark.parametrize("count", [2, 4])
+async def test_any_gateway_serves_any_context(start: Any, dictated: Any, redis_url: str, count: int) -> None:
     """Turns in a round-robin of gateways make one conversation."""
-    apis = await replicas(start, 3, redis_url, engine=dictated)
+    apis = await replicas(start, count, redis_url, engine=dictated)
     context = (await apis[0].create())["id"]
     for number, api in zip(range(9), cycle(apis), strict=False):
         dictated.say(f"answer {number}", None)
