@@ -106,7 +106,7 @@ OPTIONS: Final[Mapping[str, _Check]] = {
 }
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Fault:
     """What happens, and on which calls: `Fault("fail", status=503, on="chat", times=2)`.
 
@@ -134,20 +134,20 @@ class Fault:
         InvalidInputError: for an unknown kind, an option that the kind does not have or lacks, a value out of range.
     """
 
-    kind: str = attrs.field(kw_only=False)
-    status: int | None = None
-    code: str | None = None
-    retry_after: float | None = None
-    seconds: float | None = None
-    after_chunks: int | None = None
-    rpm: int | None = None
-    at_once: int | None = None
-    text: str | None = None
-    on: str | None = None
-    nth: int | None = None
-    times: int | None = None
-    probability: float | None = None
-    seed: int | None = None
+    kind: str
+    status: int | None = attrs.field(default=None, kw_only=True)
+    code: str | None = attrs.field(default=None, kw_only=True)
+    retry_after: float | None = attrs.field(default=None, kw_only=True)
+    seconds: float | None = attrs.field(default=None, kw_only=True)
+    after_chunks: int | None = attrs.field(default=None, kw_only=True)
+    rpm: int | None = attrs.field(default=None, kw_only=True)
+    at_once: int | None = attrs.field(default=None, kw_only=True)
+    text: str | None = attrs.field(default=None, kw_only=True)
+    on: str | None = attrs.field(default=None, kw_only=True)
+    nth: int | None = attrs.field(default=None, kw_only=True)
+    times: int | None = attrs.field(default=None, kw_only=True)
+    probability: float | None = attrs.field(default=None, kw_only=True)
+    seed: int | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         kind = KINDS[checks.one_of("fault", self.kind, KINDS)]
