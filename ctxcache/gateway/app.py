@@ -4,7 +4,6 @@ Every response, errors included, has `X-Request-Id` and `X-Tt-Logid`, and repeat
 (observed at the service).
 """
 
-import hmac
 import logging
 import secrets
 from collections.abc import Callable
@@ -13,11 +12,11 @@ from typing import Final, Protocol, cast
 
 from aiohttp import HttpVersion11, web
 
-from ..config import Secret
 from ..errors import APIStatusError
-from .bodies import Handler, Headers, Routes, json_response, refuse
+from .bodies import CLIENT, Handler, Headers, Routes, json_response, refuse
 from .rules import refusals
 from .rules.allowed_hosts import AllowedHosts
+from .rules.clients import Client, Clients
 
 __all__ = ["BASE_PATH", "App", "Routed"]
 
@@ -43,16 +42,16 @@ class App:
 
     Args:
         endpoints: the endpoints to route to; `GET /healthz` is answered here.
-        api_key: the key clients must send.
+        clients: finds the client of a key; endpoints find the client in `request[CLIENT]`.
         clock: the wall clock, Unix seconds.
         hosts: the names that clients may call the gateway by.
     """
 
     def __init__(
-        self, endpoints: Routed, api_key: Secret, clock: Callable[[], float], hosts: AllowedHosts = _ALL_HOSTS
+        self, endpoints: Routed, clients: Clients, clock: Callable[[], float], hosts: AllowedHosts = _ALL_HOSTS
     ) -> None:
         self._hosts: Final = hosts
-        self._api_key: Final = api_key
+        self._clients: Final = clients
         self._clock: Final = clock
         routes = {BASE_PATH + path: route for path, route in endpoints.routes.items()}
         self._posts: Final = [path for path, (methods, _) in routes.items() if "POST" in methods]
@@ -111,15 +110,19 @@ class App:
         if request.method not in methods:
             headers["Allow"] = allowed = ", ".join(methods)
             raise refusals.method_not_allowed(allowed)
-        if request.path != _HEALTH_PATH and not self._has_key(request):
-            headers["WWW-Authenticate"] = "Bearer"
-            raise refusals.bad_key()
+        if request.path != _HEALTH_PATH:
+            client = self._client_of(request)
+            if client is None:
+                headers["WWW-Authenticate"] = "Bearer"
+                raise refusals.bad_key()
+            request[CLIENT] = client
         return handler
 
-    def _has_key(self, request: web.BaseRequest) -> bool:
+    def _client_of(self, request: web.BaseRequest) -> Client | None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         given = key.strip().encode("utf-8", "surrogateescape")  # as aiohttp decoded the header
-        return hmac.compare_digest(given, self._api_key.reveal().encode()) and scheme.lower() == "bearer"
+        client = self._clients.find(given)
+        return client if scheme.lower() == "bearer" else None
 
 
 async def _healthz(request: web.BaseRequest, headers: Headers) -> web.StreamResponse:

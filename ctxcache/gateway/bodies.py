@@ -20,11 +20,13 @@ from .. import codec
 from ..errors import APIStatusError, InvalidInputError, ProtocolError
 from ..models import ChatRequest, ContextRequest
 from .rules import refusals
+from .rules.clients import Client
 from .rules.json_items import count_items
 from .rules.raised import pause_headers, status_of
 from .rules.sizes import SizedMessage
 
 __all__ = [
+    "CLIENT",
     "Bodies",
     "Handler",
     "Headers",
@@ -35,6 +37,8 @@ __all__ = [
     "json_response",
     "refuse",
 ]
+
+CLIENT: Final = web.RequestKey("client", Client)  # of the request's key
 
 _JSON: Final = "application/json"
 _MAX_ITEMS: Final = 100_000  # decoded in 20 ms

@@ -42,7 +42,7 @@ class Contexts:
         self._shared: Final = state if isinstance(state, SharedState) else None
         self._copies: Final = copies
         self._used: Final[dict[str, None]] = {}  # the copies, the one used longest ago first
-        self._finding: Final[dict[str, asyncio.Task[None]]] = {}
+        self._finding: Final[dict[tuple[str, str], asyncio.Task[None]]] = {}
         self._storing: Final[dict[AcceptedChat, asyncio.Task[Usage]]] = {}
 
     async def start(self) -> dict[str, str] | None:
@@ -82,6 +82,7 @@ class Contexts:
                     strategy=context.window.strategy,
                     initial=initial,
                     deadline=context.deadline,
+                    owner=context.owner,
                 )
             )
             self._note_use(context.id)
@@ -94,17 +95,17 @@ class Contexts:
 
     # --- chats
 
-    async def begin(self, request: ChatRequest, sized: Sequence[SizedMessage]) -> AcceptedChat:
-        """Accept a chat, or refuse it.
+    async def begin(self, request: ChatRequest, sized: Sequence[SizedMessage], owner: str) -> AcceptedChat:
+        """Accept a chat of the client that `owner` names, or refuse it.
 
         Raises:
             APIStatusError: as `ContextTable.begin`; and where the state cannot be reached.
         """
         if self._shared is None:
-            return self.table.begin(request, sized)
-        context = await self._copy_of(self._shared, request.context_id)
+            return self.table.begin(request, sized, owner)
+        context = await self._copy_of(self._shared, request.context_id, owner)
         if context is None or context.mode != "session" or context.running or context.model != request.model:
-            return self.table.begin(request, sized)  # there is nothing to claim
+            return self.table.begin(request, sized, owner)  # there is nothing to claim
         return await self._begin_claimed(self._shared, context, request, sized)
 
     async def _begin_claimed(
@@ -126,7 +127,7 @@ class Contexts:
         else:
             self.table.catch_up(context, claim.messages, claim.first, claim.stored, claim.deadline)
         try:
-            return self.table.begin(request, sized)
+            return self.table.begin(request, sized, context.owner)
         except APIStatusError:
             if claim is not None and not claim.busy:
                 shared.release(context.id, None)
@@ -134,27 +135,36 @@ class Contexts:
         finally:
             context.elsewhere = False
 
-    async def _copy_of(self, shared: SharedState, context_id: str) -> ServedContext | None:
-        """Return the copy of a context, which the first of several callers makes."""
-        context = self.table.get(context_id)
+    async def _copy_of(self, shared: SharedState, context_id: str, owner: str) -> ServedContext | None:
+        """Return the copy of a client's context, which the first of several callers makes.
+
+        The state is asked even where there is a copy of another client's context: an answer without that would be
+        quicker than for an id that was never given.
+        """
+        context = self._copy_in_memory(context_id, owner)
         if context is None:
-            finding = self._finding.get(context_id)
+            finding = self._finding.get((context_id, owner))
             if finding is None:
-                finding = self._finding[context_id] = asyncio.create_task(self._find(shared, context_id))
+                finding = asyncio.create_task(self._find(shared, context_id, owner))
+                self._finding[context_id, owner] = finding
                 finding.add_done_callback(_retrieve)
             await asyncio.shield(finding)
-            context = self.table.get(context_id)
+            context = self._copy_in_memory(context_id, owner)
         if context is not None:
             self._note_use(context_id)
         return context
 
-    async def _find(self, shared: SharedState, context_id: str) -> None:
+    def _copy_in_memory(self, context_id: str, owner: str) -> ServedContext | None:
+        context = self.table.get(context_id)
+        return context if context is not None and context.owner == owner else None
+
+    async def _find(self, shared: SharedState, context_id: str, owner: str) -> None:
         try:
-            record = await shared.find(context_id)
+            record = await shared.find(context_id, owner)
             if record is not None:
                 self.table.restore(record)
         finally:
-            del self._finding[context_id]
+            del self._finding[context_id, owner]
 
     def _note_use(self, context_id: str) -> None:
         """Note the use of a copy, and drop those used longest ago where they take too much memory."""

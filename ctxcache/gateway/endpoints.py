@@ -12,11 +12,12 @@ from aiohttp import web
 
 from ..models import ChatRequest, ContextRequest
 from ..wire import CHAT_PATH, CREATE_PATH
-from .bodies import Bodies, Headers, Received, Routes, json_response
+from .bodies import CLIENT, Bodies, Headers, Received, Routes, json_response
 from .contexts import Contexts
 from .engines import Engine, NewContext
 from .generation import Generation
 from .rules import answers, refusals
+from .rules.clients import Client
 from .rules.served import AcceptedChat, ServedContext
 from .rules.sizes import SizedMessage
 from .streaming import StreamedAnswer
@@ -51,7 +52,6 @@ class Endpoints:
         clock: the wall clock, Unix seconds.
         bodies: reads request bodies.
         chunks_per_write: the most chunks of a stream in one write to the socket.
-        client: the name of the clients' key for the engine, `Prompt.client`.
 
     Raises:
         APIStatusError: from every method, for a request that is refused and an engine that failed.
@@ -64,14 +64,12 @@ class Endpoints:
         clock: Callable[[], float],
         bodies: Bodies,
         chunks_per_write: int,
-        client: str = "",
     ) -> None:
         self._contexts: Final = contexts
         self._engine: Final = engine
         self._clock: Final = clock
         self._bodies: Final = bodies
         self._chunks_per_write: Final = chunks_per_write
-        self._client: Final = client
         self._generations: Final[set[Generation]] = set()
         self._waiting: Final[set[asyncio.Task[Any]]] = set()  # for the rest of a request, or for the engine to prepare
 
@@ -92,15 +90,16 @@ class Endpoints:
         self, request: web.BaseRequest, headers: Headers, handling: Handling = _AS_IT_SHOULD_BE
     ) -> web.StreamResponse:
         """Create a context."""
+        client = request[CLIENT]
         with self._interruptible():
             with self._bodies.reserve() as reservation:
                 received = await self._bodies.read(ContextRequest, request, reservation)
                 if handling.received is not None:
                     await handling.received(received.request)
                 messages = await self._counted(received)
-                created = self._contexts.table.create(received.request, messages)
+                created = self._contexts.table.create(received.request, messages, client.owner)
             try:
-                await self._prepare(created)
+                await self._prepare(created, client)
                 await self._contexts.keep(created, messages)
             except BaseException:
                 self._contexts.expire(created.id)  # no client knows the id
@@ -118,7 +117,7 @@ class Endpoints:
             for sized, tokens in zip(received.messages, counts, strict=True)
         ]
 
-    async def _prepare(self, created: ServedContext) -> None:
+    async def _prepare(self, created: ServedContext, client: Client) -> None:
         prepare = getattr(self._engine, "prepare", None)
         if prepare is not None:
             await prepare(
@@ -128,7 +127,7 @@ class Endpoints:
                     mode=created.mode,
                     messages=created.window.initial,
                     tokens=created.window.initial_tokens,
-                    client=self._client,
+                    client=client.name,
                 )
             )
 
@@ -136,13 +135,14 @@ class Endpoints:
         self, request: web.BaseRequest, headers: Headers, handling: Handling = _AS_IT_SHOULD_BE
     ) -> web.StreamResponse:
         """Chat on a context, answered whole or in a stream."""
+        client = request[CLIENT]
         with self._bodies.reserve() as reservation:
             with self._interruptible():
                 received = await self._bodies.read(ChatRequest, request, reservation)
                 if handling.received is not None:
                     await handling.received(received.request)
-                chat = await self._contexts.begin(received.request, await self._counted(received))
-            async with handling.generation(self._engine, chat, self._chunks_per_write, self._client) as generation:
+                chat = await self._contexts.begin(received.request, await self._counted(received), client.owner)
+            async with handling.generation(self._engine, chat, self._chunks_per_write, client.name) as generation:
                 self._generations.add(generation)
                 try:
                     if chat.request.stream is True:

@@ -1,8 +1,6 @@
 """The Gateway object: settings, start and end."""
 
 import asyncio
-import hashlib
-import hmac
 import os
 import secrets
 import sys
@@ -27,6 +25,7 @@ from .faults.plan import Plan
 from .faults.record import RecordedCall
 from .limits import GatewayLimits
 from .rules.allowed_hosts import AllowedHosts
+from .rules.clients import Clients
 from .rules.quota import Quota
 from .rules.table import ContextTable
 from .serving import Run, local_url, new_key
@@ -114,11 +113,10 @@ class Gateway(FaultControls):
         self._contexts = Contexts(table, kept, limits.memory_bytes)
         self._bodies: Final = _bodies(limits, largest, table, self._engine)
         chunks = checks.whole("chunks_per_write", chunks_per_write, 1, _MAX_CHUNKS)
-        client = _client_name(key)
-        self._endpoints: Final = Endpoints(self._contexts, self._engine, clock, self._bodies, chunks, client)
+        self._endpoints: Final = Endpoints(self._contexts, self._engine, clock, self._bodies, chunks)
         self._faults = Plan(self._set_unreachable, faults)
         endpoints = FaultyEndpoints(self._endpoints, self._faults, self._contexts, clock, _sleep, _watch)
-        self._app: Final = App(endpoints, key, clock, AllowedHosts.of(self._host, allowed_hosts))
+        self._app: Final = App(endpoints, Clients.of_key(key), clock, AllowedHosts.of(self._host, allowed_hosts))
 
     def __repr__(self) -> str:
         return f"Gateway({repr(self.base_url) if self._run and self._run.listening else 'not running'})"
@@ -232,11 +230,6 @@ def _bodies(limits: GatewayLimits, window: int, table: ContextTable, engine: Eng
         seconds=limits.body_seconds,
         memory=limits.request_bytes,
     )
-
-
-def _client_name(key: Secret) -> str:
-    """Name the client of a key for the engine: a keyed hash, from which the key cannot be told."""
-    return hmac.new(key.reveal().encode(), b"ctxcache client", hashlib.sha256).hexdigest()
 
 
 def _tell_end(engine: Engine, state: State | None, context_id: str) -> None:

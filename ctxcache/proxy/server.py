@@ -16,6 +16,7 @@ from ..gateway import GatewayLimits
 from ..gateway.app import App
 from ..gateway.bodies import Bodies
 from ..gateway.rules.allowed_hosts import AllowedHosts
+from ..gateway.rules.clients import Clients
 from ..gateway.serving import Run, local_url, new_key
 from ..keywords import suggest_keywords
 from ..managed import Prefix, Store
@@ -106,7 +107,7 @@ class Proxy:
         registry = Registry(_registered(prefixes, make), learner)
         table = Prefixes(make, checks.whole("max_contexts", max_contexts, 0), clock)
         endpoints = Endpoints(registry, table, self._plain, self._bodies, clock)
-        self._app: Final = App(endpoints, key, clock, AllowedHosts.of(self._host, allowed_hosts))
+        self._app: Final = App(endpoints, Clients.of_key(key), clock, AllowedHosts.of(self._host, allowed_hosts))
 
     def __repr__(self) -> str:
         return f"Proxy({repr(self.base_url) if self._run and self._run.listening else 'not running'})"

@@ -91,7 +91,7 @@ async def test_a_rolling_restart_loses_no_call(
         assert sum(asked.values()) > 40
         state = RedisState(url)
         for context in contexts:
-            record = await state.find(context.id)
+            record = await state.find(context.id, "")
             assert record is not None
             kept = [sized.message.text for sized in record.history[::2]]
             assert kept == [f"Question {number}?" for number in range(asked[context.id])]

@@ -25,6 +25,7 @@ class ContextRecord:
         history: the messages of completed turns that are not dropped, oldest first.
         deadline: when the idle timer ends, Unix seconds.
         stored: how many messages of turns were ever stored; None: as many as `history` has.
+        owner: `Client.owner` of the client that created the context.
     """
 
     id: str
@@ -36,12 +37,13 @@ class ContextRecord:
     history: Sequence[SizedMessage] = ()
     deadline: float
     stored: int | None = None
+    owner: str = ""
 
 
 def encode_settings(record: ContextRecord) -> bytes:
     """Encode what never changes beside the messages."""
     fields: dict[str, Any] = {name: getattr(record, name) for name in _SETTINGS}
-    return codec.encode({**fields, "strategy": record.strategy})
+    return codec.encode({**fields, "strategy": record.strategy, "owner": record.owner})
 
 
 def decode_settings(data: bytes) -> dict[str, Any]:
@@ -53,6 +55,7 @@ def decode_settings(data: bytes) -> dict[str, Any]:
     fields = codec.decode_object(data)
     strategy = fields.get("strategy")
     settings = {name: fields.get(name) for name in _SETTINGS}
+    settings["owner"] = fields.get("owner", "")  # the oldest records have none
     return {**settings, "strategy": TruncationStrategy(**strategy) if isinstance(strategy, Mapping) else None}
 
 

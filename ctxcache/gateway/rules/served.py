@@ -24,6 +24,7 @@ class ServedContext:
         running: the number of calls under way.
         live: whether the context is still in the table.
         elsewhere: whether another gateway on the same state has a call under way.
+        owner: `Client.owner` of the client that created the context.
     """
 
     id: str
@@ -35,6 +36,7 @@ class ServedContext:
     running: int = 0
     live: bool = True
     elsewhere: bool = False
+    owner: str = ""
 
     @property
     def usage(self) -> Usage:

@@ -4,6 +4,9 @@ A context ends by its ttl alone: an idle timer that starts with the context and 
 accepted call, one that passed every check; a refused call is none. No context expires during a call, and the timer
 restarts when the call ends, answered or not.
 
+A context belongs to the client that created it (`Client.owner`). For every other client no such context exists, and
+the refusal takes the same way as that of an id that was never given.
+
 A session context takes one call at a time: it is busy from the call's acceptance until `AcceptedChat.complete` or
 `AcceptedChat.abandon`. Only `complete` stores a turn. A common prefix never changes and takes any number of calls.
 
@@ -100,12 +103,15 @@ class ContextTable:
         """
         return weigh(request.messages, self._window_of(request.model))
 
-    def create(self, request: ContextRequest, sized: Sequence[SizedMessage] | None = None) -> ServedContext:
+    def create(
+        self, request: ContextRequest, sized: Sequence[SizedMessage] | None = None, owner: str = ""
+    ) -> ServedContext:
         """Create a context.
 
         Args:
             request: the request.
             sized: what `measure` returned for the request; None: measured here.
+            owner: `Client.owner` of the client.
 
         Raises:
             APIStatusError: for an unknown model, messages that fill the window, and a quota that is used up.
@@ -119,7 +125,13 @@ class ContextTable:
         window = Window(size, strategy, self.measure(request) if sized is None else sized)
         self._quota.add_context(window.memory)
         context = ServedContext(
-            id=self._new_id(now), model=request.model, mode=mode, ttl=ttl, window=window, deadline=now + ttl
+            id=self._new_id(now),
+            model=request.model,
+            mode=mode,
+            ttl=ttl,
+            window=window,
+            deadline=now + ttl,
+            owner=owner,
         )
         self._live[context.id] = context
         heapq.heappush(self._due, (context.deadline, context.id))
@@ -144,6 +156,7 @@ class ContextTable:
             ttl=record.ttl,
             window=window,
             deadline=record.deadline,
+            owner=record.owner,
         )
         self._quota.contexts += 1
         self._quota.memory += window.memory
@@ -151,12 +164,13 @@ class ContextTable:
         heapq.heappush(self._due, (context.deadline, context.id))
         return True
 
-    def begin(self, request: ChatRequest, sized: Sequence[SizedMessage] | None = None) -> AcceptedChat:
+    def begin(self, request: ChatRequest, sized: Sequence[SizedMessage] | None = None, owner: str = "") -> AcceptedChat:
         """Accept a chat, or refuse it.
 
         Args:
             request: the request.
             sized: what `measure` returned for the request; None: measured here.
+            owner: `Client.owner` of the client.
 
         Raises:
             APIStatusError: for an unknown model or context, another model than the context's, a busy session, a
@@ -166,7 +180,7 @@ class ContextTable:
         self._remove_expired(now)
         self._window_of(request.model)
         context = self._find(request.context_id, now)
-        if context is None:
+        if context is None or context.owner != owner:
             raise context_not_found(request.context_id)
         if request.model != context.model:
             raise bad_request("model", f"The context was made for the model {context.model}.")

@@ -86,8 +86,8 @@ class SharedState(State, Protocol):
     blocks nobody, and `append` fails without a claim, so that one that was held up stores nothing afterwards.
     """
 
-    async def find(self, context_id: str) -> ContextRecord | None:
-        """Return a context; None if unknown or expired.
+    async def find(self, context_id: str, owner: str) -> ContextRecord | None:
+        """Return a context; None if unknown, expired, or of another owner, in the same time.
 
         Raises:
             APIStatusError: the state cannot be reached (503).

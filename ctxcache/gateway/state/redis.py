@@ -116,7 +116,7 @@ class RedisState:
         settings, messages = encode_settings(record), map(_encode, record.initial)
         bounds = self._contexts, self._memory_bytes
         refused = await self._run(
-            scripts.CREATE, record.id, token, settings, repr(record.deadline), memory, *bounds, *messages
+            scripts.CREATE, record.id, token, settings, repr(record.deadline), memory, *bounds, record.owner, *messages
         )
         if refused == b"contexts":
             raise full(self._contexts)
@@ -125,9 +125,9 @@ class RedisState:
         if refused:
             raise not_kept("another gateway has given the same id")
 
-    async def find(self, context_id: str) -> ContextRecord | None:
-        """Return a context; None if unknown or expired."""
-        found = await self._run(scripts.FIND, context_id)
+    async def find(self, context_id: str, owner: str) -> ContextRecord | None:
+        """Return a context; None if unknown, expired, or of another owner, in the same time."""
+        found = await self._run(scripts.FIND, context_id, owner)
         if found is None:
             return None
         settings, deadline, stored, initial, history = found

@@ -3,7 +3,7 @@
 Keys, under a prefix:
 
 =============  ==================================================================================================
-`c:<id>`       hash: `settings`, `deadline`, `stored`, `memory`, and `claim`, `until` while a gateway has the session
+`c:<id>`       hash: `settings`, `owner`, `deadline`, `stored`, `memory`; `claim`, `until` while a gateway has the call
 `i:<id>`       list: the messages of the create
 `h:<id>`       list: the history, whose last message has the number `stored` - 1
 `due`          sorted set: ids by deadline
@@ -51,7 +51,7 @@ end
 local key = prefix .. 'c:' .. id
 """
 
-# token, settings, deadline, memory, most contexts, most memory, messages… -> '', 'taken', 'contexts' or 'memory'
+# token, settings, deadline, memory, most contexts, most memory, owner, messages… -> '', 'taken', 'contexts' or 'memory'
 CREATE: Final = f"""{_BEGIN}
 for _, due in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'due', '-inf', now, 'LIMIT', 0, 100)) do
     if alive(due) then redis.call('ZADD', prefix .. 'due', now + 60, due) else remove(due) end
@@ -65,16 +65,18 @@ local contexts = tonumber(redis.call('HGET', prefix .. 'taken', 'contexts') or 0
 local memory = tonumber(redis.call('HGET', prefix .. 'taken', 'memory') or 0)
 if contexts >= tonumber(ARGV[8]) then return 'contexts' end
 if memory + ARGV[7] > tonumber(ARGV[9]) then return 'memory' end
-redis.call('HSET', key, 'made', ARGV[4], 'settings', ARGV[5], 'deadline', ARGV[6], 'memory', ARGV[7], 'stored', 0)
-for place = 10, #ARGV do redis.call('RPUSH', prefix .. 'i:' .. id, ARGV[place]) end
+redis.call('HSET', key, 'made', ARGV[4], 'settings', ARGV[5], 'deadline', ARGV[6], 'memory', ARGV[7], 'stored', 0,
+    'owner', ARGV[10])
+for place = 11, #ARGV do redis.call('RPUSH', prefix .. 'i:' .. id, ARGV[place]) end
 redis.call('ZADD', prefix .. 'due', ARGV[6], id)
 redis.call('HINCRBY', prefix .. 'taken', 'contexts', 1)
 redis.call('HINCRBY', prefix .. 'taken', 'memory', ARGV[7])
 return ''
 """
 
-# -> settings, deadline, stored, initial messages, history
+# owner -> settings, deadline, stored, initial messages, history
 FIND: Final = f"""{_BEGIN}
+if (redis.call('HGET', key, 'owner') or '') ~= ARGV[4] then return false end
 if not alive(id) then
     remove(id)
     return false

@@ -11,6 +11,7 @@ import pytest
 
 from ctxcache.errors import APIStatusError
 from ctxcache.gateway.rules.quota import Quota
+from ctxcache.gateway.rules.refusals import context_not_found
 from ctxcache.gateway.rules.served import AcceptedChat, ServedContext
 from ctxcache.gateway.rules.table import MAX_REPLIES, ContextTable
 from ctxcache.models import ChatRequest, ContextRequest, assistant, system, user
@@ -303,3 +304,26 @@ def test_a_turn_that_rolled_has_nothing_cached(table: ContextTable) -> None:
     answer(begin(table, context, "abcd" * 40), "abcd" * 50)
     assert answer(begin(table, context, "abcd" * 20), "abcd") == (73, 1, 74, 0)
     assert answer(begin(table, context, "abcd"), "abcd") == (75, 1, 76, 74)
+
+
+# --- owners -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_context_exists_for_its_owner_only(table: ContextTable) -> None:
+    """For every other client the context is one that was never created, busy or not, whatever else is wrong."""
+    context = table.create(ContextRequest(model="m", messages=[user("x")]), owner="ann")
+
+    def chat(owner: str, model: str = "m") -> AcceptedChat:
+        request = ChatRequest(context_id=context.id, model=model, messages=[user("x")])
+        return table.begin(request, owner=owner)
+
+    for busy in (False, True):
+        for owner in ("bob", ""):
+            for model in ("m", "other"):
+                with pytest.raises(APIStatusError) as foreign:
+                    chat(owner, model)
+                unknown = context_not_found(context.id)
+                told = foreign.value
+                assert (told.status, told.code, told.message) == (unknown.status, unknown.code, unknown.message)
+        if not busy:
+            chat("ann")

@@ -14,6 +14,7 @@ import redis
 from ctxcache import APIStatusError, Context, ContextBusyError, SessionError, StreamInterruptedError, user
 from ctxcache.errors import InvalidInputError
 from ctxcache.gateway import Gateway, GatewayLimits, ScriptedEngine
+from ctxcache.gateway.rules.records import ContextRecord
 from ctxcache.gateway.state import RedisState
 
 from ...managed.redis_server import redis_server
@@ -304,7 +305,7 @@ async def questions(url: str, context: Context) -> list[str]:
     """Return the questions that are stored."""
     state = RedisState(url)
     try:
-        record = await state.find(context.id)
+        record = await state.find(context.id, "")
     finally:
         await state.aclose()
     assert record is not None
@@ -337,6 +338,32 @@ async def test_a_server_that_restarts(tmp_path: Path, start: Any, dictated: Any)
             assert [message.text for message in dictated.prompts[-1].context] == ["Be kind.", "first?", "a"]
             await one.gateway.aclose()
             await two.gateway.aclose()
+
+
+# --- owners
+
+
+async def test_a_context_is_found_for_its_owner_only(redis_url: str, commands: Callable[[], int]) -> None:
+    """The server tells a gateway nothing of another owner's context, and takes one step for that, as for no context."""
+    clock = iter(range(100))
+    state = RedisState(redis_url, clock=lambda: next(clock))
+    record = ContextRecord(
+        id="ctx-1", model=MODEL, mode="session", ttl=60, strategy=None, initial=(), deadline=60, owner="ann"
+    )
+    try:
+        await state.create(record)
+        before = commands()
+        assert [await state.find("ctx-1", "bob"), await state.find("ctx-2", "bob"), await state.find("ctx-1", "")] == [
+            None,
+            None,
+            None,
+        ]
+        assert commands() - before == 3
+        found = await state.find("ctx-1", "ann")
+    finally:
+        await state.aclose()
+    assert found is not None
+    assert (found.id, found.owner) == ("ctx-1", "ann")
 
 
 # --- settings
