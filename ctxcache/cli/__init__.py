@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 
 from .. import __version__
 from ..errors import CtxCacheError
-from . import chat, create, demo, docs, map, proxy, serve  # noqa: A004  # named like their commands
+from . import chat, create, demo, docs, keys, map, proxy, serve  # noqa: A004  # named like their commands
 from .failures import BROKEN_PIPE, FAILED, INTERRUPTED, USAGE, describe, exit_code
 from .terminal import Terminal
 
@@ -23,6 +23,7 @@ __all__ = ["main"]
 _COMMANDS: Final = {
     "demo": demo,
     "serve": serve,
+    "keys": keys,
     "proxy": proxy,
     "create": create,
     "chat": chat,

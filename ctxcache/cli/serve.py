@@ -13,6 +13,7 @@ from .serving import (
     add_limit_options,
     close_after,
     fast_loop,
+    hangups,
     print_exports,
     read_limits,
     size,
@@ -34,9 +35,10 @@ they come from servers of OpenAI's API (vLLM, SGLang, llama.cpp, Ollama, …),
 whose prompt caches then serve contexts; with --engine llama from a model on
 this machine, run by llama.cpp.
 
-Two lines for the client's shell go to stdout; paste them there. Ctrl-C or
-SIGTERM stops the gateway with exit code 0: no new requests, and answers under
-way have --grace seconds to end. A second Ctrl-C or SIGTERM ends it at once."""
+Two lines for the client's shell go to stdout; paste them there. With --keys
+the second is left out. Ctrl-C or SIGTERM stops the gateway with exit code 0:
+no new requests, and answers under way have --grace seconds to end. A second
+Ctrl-C or SIGTERM ends it at once."""
 EXAMPLES: Final = """\
 examples:
   ctxcache serve
@@ -64,6 +66,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "CTXCACHE_API_KEY is ignored, since it is likely your key for a real service)",
     )
     keys.add_argument("--key-file", metavar="FILE", help="file with the key, which is then not printed")
+    keys.add_argument(
+        "--keys",
+        metavar="FILE",
+        help="file of keys made by `ctxcache keys`; each key sees only its own contexts. SIGHUP reads the file again",
+    )
     add_allow_host(group)
     _add_answer_options(parser)
     _add_state_option(parser)
@@ -221,8 +228,9 @@ async def _serve(args: argparse.Namespace, terminal: Terminal) -> None:
         allowed_hosts=args.allow_host,
         state=None if args.state == "memory" else args.state,
         faults=args.fault or (),
+        keys=args.keys,
     )
-    with stop_signals() as stop:
+    with stop_signals() as stop, hangups(gateway.reload_keys if args.keys else None):
         async with gateway:
             print_exports("CTXCACHE", gateway, args, terminal, told)
             await close_after(stop, gateway, args, terminal)

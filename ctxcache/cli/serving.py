@@ -26,6 +26,7 @@ __all__ = [
     "add_limit_options",
     "close_after",
     "fast_loop",
+    "hangups",
     "print_exports",
     "read_limits",
     "size",
@@ -119,11 +120,16 @@ def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def print_exports(
     client: str, server: "Gateway | Proxy", args: argparse.Namespace, terminal: Terminal, told: str
 ) -> None:
-    """Print two lines for the shell of a client, whose variables begin with a name, and a phrase for the terminal."""
-    key = shlex.quote(server.api_key)
+    """Print lines for the shell of a client, whose variables begin with a name, and a phrase for the terminal.
+
+    No key is printed where the keys are those of a file, which only the gateway has.
+    """
+    terminal.out.write(f"export {client}_BASE_URL={server.base_url}\n")
     if args.key_file is not None:
-        key = f'"$(cat {shlex.quote(str(Path(args.key_file).absolute()))})"'
-    terminal.out.write(f"export {client}_BASE_URL={server.base_url}\nexport {client}_API_KEY={key}\n")
+        file = shlex.quote(str(Path(args.key_file).absolute()))
+        terminal.out.write(f'export {client}_API_KEY="$(cat {file})"\n')
+    elif getattr(args, "keys", None) is None:
+        terminal.out.write(f"export {client}_API_KEY={shlex.quote(server.api_key)}\n")
     terminal.note(f"listening on {args.host} port {server.port}; {told}; Ctrl-C stops")
 
 
@@ -158,3 +164,17 @@ def stop_signals() -> Iterator[asyncio.Event]:
         yield stop
     finally:
         restore()
+
+
+@contextmanager
+def hangups(call: Callable[[], object] | None) -> Iterator[None]:
+    """Call a function in the event loop for each SIGHUP; None leaves the signal alone."""
+    if call is None or not hasattr(signal, "SIGHUP"):
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    usual = signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(call))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, usual)

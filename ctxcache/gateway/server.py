@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final, Self
 
 from .. import checks
-from ..config import Secret, hide
+from ..config import hide
 from ..errors import InvalidInputError, SessionError
 from ..keywords import suggest_keywords
 from ..models import Message
@@ -23,12 +23,12 @@ from .faults import Fault, FaultControls
 from .faults.endpoints import FaultyEndpoints
 from .faults.plan import Plan
 from .faults.record import RecordedCall
+from .key_file import Keys
 from .limits import GatewayLimits
 from .rules.allowed_hosts import AllowedHosts
-from .rules.clients import Clients
 from .rules.quota import Quota
 from .rules.table import ContextTable
-from .serving import Run, local_url, new_key
+from .serving import Run, local_url
 from .state import RedisState, SharedState, SQLiteState, State
 
 __all__ = ["MODELS", "WINDOW", "Gateway"]
@@ -54,7 +54,7 @@ class Gateway(FaultControls):
     Args:
         host: the address to listen on; "" listens on all.
         port: the port, 0 for a free one.
-        api_key: the bearer key clients must send, printable ASCII; None makes a random one.
+        api_key: the bearer key clients must send, printable ASCII; None makes a random one, unless `keys` is given.
         engine: writes the answers; None is `ScriptedEngine()`. Started and closed with the gateway.
         models: the models served: ids, or a mapping from ids to context windows in tokens (default 32,768).
         clock: the wall clock, Unix seconds. Ids, `created` and every ttl follow this clock: set it forward to let
@@ -68,9 +68,11 @@ class Gateway(FaultControls):
         state: where contexts outlive the process: the path of a file (`SQLiteState`), the URL of a Redis or Valkey
             server that several gateways may share (`RedisState`: `redis://…`), or a state. None: memory alone.
         faults: the faults set from the start, each a `Fault` or a line as for `ctxcache serve --fault`.
+        keys: the path of a file of keys, as `ctxcache keys` writes, instead of `api_key`: each key sees the contexts
+            that were created with it, and no others. None: the one key.
 
     Raises:
-        InvalidInputError: for an argument out of range.
+        InvalidInputError: for an argument out of range, and a file of keys that cannot be read.
     """
 
     _contexts: Contexts
@@ -93,15 +95,15 @@ class Gateway(FaultControls):
         allowed_hosts: Iterable[str] | None = None,
         state: State | str | os.PathLike[str] | None = None,
         faults: Iterable[Fault | str] = (),
+        keys: str | os.PathLike[str] | None = None,
         _leave_seconds: float = _LEAVE_SECONDS,
         _sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         _watch: Callable[[RecordedCall], object] | None = None,
     ) -> None:
         api_key = hide(api_key)  # tracebacks may show local variables
-        key = Secret(new_key() if api_key is None else checks.api_key(api_key))
+        self._keys: Final = Keys(api_key, keys)
         self._host: Final = checks.string("host", host)
         self._port = checks.whole("port", port, 0, 65535)
-        self._api_key: Final = key
         self._leave_seconds: Final = _leave_seconds
         self._engine: Final = ScriptedEngine() if engine is None else engine
         self._limits: Final = checks.instance("limits", limits, GatewayLimits, "GatewayLimits")
@@ -116,15 +118,19 @@ class Gateway(FaultControls):
         self._endpoints: Final = Endpoints(self._contexts, self._engine, clock, self._bodies, chunks)
         self._faults = Plan(self._set_unreachable, faults)
         endpoints = FaultyEndpoints(self._endpoints, self._faults, self._contexts, clock, _sleep, _watch)
-        self._app: Final = App(endpoints, Clients.of_key(key), clock, AllowedHosts.of(self._host, allowed_hosts))
+        self._app: Final = App(endpoints, self._keys.clients, clock, AllowedHosts.of(self._host, allowed_hosts))
 
     def __repr__(self) -> str:
         return f"Gateway({repr(self.base_url) if self._run and self._run.listening else 'not running'})"
 
     @property
     def api_key(self) -> str:
-        """The key clients must send."""
-        return self._api_key.reveal()
+        """The key clients must send.
+
+        Raises:
+            SessionError: the gateway has the keys of a file, of which only hashes are known.
+        """
+        return self._keys.api_key
 
     @property
     def port(self) -> int:
@@ -141,6 +147,15 @@ class Gateway(FaultControls):
         if not self._port:
             raise SessionError("the gateway has no port before it is started")
         return local_url(self._host, self._port)
+
+    def reload_keys(self) -> bool:
+        """Read the file of keys again. Calls under way end as usual, even with a key that is gone.
+
+        Returns:
+            Whether the keys are those of the file now. False for a gateway without a file, and for a file that cannot
+            be read or is no list of keys: the keys stay, and a warning is logged.
+        """
+        return self._keys.reload()
 
     async def start(self) -> None:
         """Listen. A closed gateway may be started again, with the same port and contexts.

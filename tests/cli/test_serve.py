@@ -268,3 +268,37 @@ def test_a_wrong_fault(run: Run) -> None:
     refused = run("serve", "--port", "0", "--fault", "chat:fail=200")
     assert refused.code == 2
     assert "fault fail: status must be a whole number in [400, 599], got 200" in refused.err
+
+
+def test_keys_of_a_file_are_read_again_on_sighup(
+    spawn: Spawn, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """SIGHUP brings a new key, and a broken file is told and changes nothing; no key is printed."""
+    path = tmp_path / "keys.json"
+    ann = run("keys", "add", str(path), "ann").out.strip()
+    server = spawn("serve", "-v", "--port", "0", "--keys", str(path), "--pieces-per-second", "0")
+    assert server.stdout is not None
+    assert server.stderr is not None
+    url = server.stdout.readline().partition("CTXCACHE_BASE_URL=")[2].strip()
+    assert server.stderr.readline().startswith("listening on")
+    bob = run("keys", "add", str(path), "bob").out.strip()
+    monkeypatch.setenv("CTXCACHE_MODEL", "Doubao-1.5-pro-32k")
+    monkeypatch.setenv("CTXCACHE_BASE_URL", url)
+    codes, told = [], ""
+    for content in (None, "broken"):
+        if content is not None:
+            path.write_text(content)
+        server.send_signal(signal.SIGHUP)
+        while "keys" not in (line := server.stderr.readline()):
+            assert line
+        told += line
+        for key in (ann, bob):
+            monkeypatch.setenv("CTXCACHE_API_KEY", key)
+            codes.append(run("create", "--system", "x").code)
+    assert codes == [0, 0, 0, 0]
+    assert "the gateway has 2 keys" in told
+    assert "the keys stay as they were" in told
+    server.send_signal(signal.SIGTERM)
+    out, err = server.communicate(timeout=20)
+    assert (server.returncode, out) == (0, "")
+    assert [key for key in (ann, bob) if key in err + told] == []

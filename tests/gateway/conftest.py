@@ -122,11 +122,15 @@ class Answer:
 class Api:
     """Both endpoints, called by a plain aiohttp client."""
 
-    def __init__(self, http: aiohttp.ClientSession, gateway: Gateway, closers: list[Any]) -> None:
+    def __init__(self, http: aiohttp.ClientSession, gateway: Gateway, closers: list[Any], key: str) -> None:
         self.http = http
         self.closers = closers
         self.gateway = gateway
-        self.key = {"Authorization": f"Bearer {gateway.api_key}"}
+        self.key = {"Authorization": f"Bearer {key}"}
+
+    def with_key(self, key: str) -> "Api":
+        """Return the same endpoints, called with another key."""
+        return Api(self.http, self.gateway, self.closers, key)
 
     async def request(self, method: str, url: str, **options: Any) -> Answer:
         """Send anything."""
@@ -186,7 +190,7 @@ class Start:
         gateway = await Gateway(clock=self.clock, **settings).__aenter__()
         http = aiohttp.ClientSession()
         self.stack += [gateway.aclose, http.close]
-        return Api(http, gateway, self.stack)
+        return Api(http, gateway, self.stack, "none" if settings.get("keys") else gateway.api_key)
 
 
 @pytest.fixture

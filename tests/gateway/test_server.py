@@ -230,7 +230,7 @@ def test_an_event_loop_that_cannot_watch_sockets_will_do() -> None:
         dictated = DictatedEngine()
         dictated.say("one")
         async with Gateway(engine=dictated) as gateway, aiohttp.ClientSession() as http:
-            api = Api(http, gateway, [])
+            api = Api(http, gateway, [], gateway.api_key)
             created = await api.create()
             async with api.open(created["id"], stream=True) as response:
                 assert b"one" in await response.content.readany()

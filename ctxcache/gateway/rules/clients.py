@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 from collections.abc import Mapping
-from typing import Final
 
 import attrs
 
@@ -35,13 +34,17 @@ class Clients:
     """
 
     def __init__(self, clients: Mapping[bytes, Client]) -> None:
-        self._clients: Final = dict(clients)
+        self._clients = dict(clients)
 
     @classmethod
     def of_key(cls, key: Secret) -> "Clients":
         """Make the one client of the only key."""
         text = key.reveal().encode()
         return cls({digest(text): Client(name=hmac.new(text, b"ctxcache client", hashlib.sha256).hexdigest())})
+
+    def replace(self, clients: Mapping[bytes, Client]) -> None:
+        """Know these clients from now on, and no others."""
+        self._clients = dict(clients)
 
     def find(self, key: bytes) -> Client | None:
         """Return the client of a key; None for an unknown key."""

@@ -8,6 +8,7 @@ import pytest
 
 from ctxcache.errors import BadRequestError
 from ctxcache.gateway import GatewayLimits
+from ctxcache.gateway.key_file import add_key
 from ctxcache.models import Message, assistant, system, tool, user
 
 HOUR = 3600
@@ -95,6 +96,41 @@ async def test_an_idle_context_expires(start: Any, dictated: Any, settings: Sett
     assert (await api.chat(context)).status == 200
     clock.now += HOUR
     assert (await api.chat(context)).error["code"] == "NotFound.context_id"
+
+
+async def test_a_context_exists_for_its_key_only(start: Any, dictated: Any, settings: Settings, tmp_path: Path) -> None:
+    """For another key a context is one that never was: busy or idle, of either mode, before and after a restart."""
+    path = str(tmp_path / "keys.json")
+    ann, bob = add_key(path, "ann"), add_key(path, "bob")
+    api = await start(engine=dictated, keys=path, **settings)
+    mine, other = api.with_key(ann), api.with_key(bob)
+    contexts = [(await mine.create(mode=mode))["id"] for mode in ("session", "common_prefix")]
+
+    async def check() -> None:
+        for context in contexts:
+            unknown = context[:-1] + ("a" if context[-1] != "a" else "b")
+            refusals = [await other.chat(name) for name in (context, unknown)]
+            told = [
+                (answer.status, answer.error["code"], answer.error["message"].split(" Request id")[0].replace(name, ""))
+                for answer, name in zip(refusals, (context, unknown), strict=True)
+            ]
+            assert told[0] == told[1]
+            assert told[0][:2] == (404, "NotFound.context_id")
+
+    await check()
+    dictated.started.clear()
+    chat = asyncio.create_task(mine.chat(contexts[0]))
+    await dictated.started.wait()
+    await check()
+    dictated.say("a", None)
+    assert (await chat).status == 200
+    if settings:
+        await api.gateway.aclose()
+        api = await start(engine=dictated, keys=path, **settings)
+        mine, other = api.with_key(ann), api.with_key(bob)
+        await check()
+        dictated.say("a", None)
+        assert (await mine.chat(contexts[0])).status == 200
 
 
 # --- after the end of the gateway
