@@ -13,6 +13,7 @@ from typing import Final
 
 from ctxcache import system, user
 from ctxcache.gateway.contexts import Contexts
+from ctxcache.gateway.rules.clients import ONLY
 from ctxcache.gateway.rules.quota import Quota
 from ctxcache.gateway.rules.table import ContextTable
 from ctxcache.gateway.state import RedisState, SQLiteState, State
@@ -58,7 +59,7 @@ async def _measured(make: Callable[[], State | None], turns: int, count: int) ->
     request = ChatRequest(context_id=created.id, model=_MODEL, messages=[user(_TEXT)])
 
     async def turn() -> None:
-        chat = await contexts.begin(request, contexts.table.measure(request), "")
+        chat = await contexts.begin(request, contexts.table.measure(request), ONLY)
         chat.replies[0].feed(_TEXT)
         chat.replies[0].end()
         await contexts.complete(chat)
@@ -76,7 +77,7 @@ async def _measured(make: Callable[[], State | None], turns: int, count: int) ->
         contexts, _ = _contexts(make)
         before = time.perf_counter()
         await contexts.start()
-        chat = await contexts.begin(request, contexts.table.measure(request), "")
+        chat = await contexts.begin(request, contexts.table.measure(request), ONLY)
         figures["get_ms"] = (time.perf_counter() - before) * 1e3
         contexts.abandon(chat)
         await contexts.aclose()

@@ -4,6 +4,7 @@ import argparse
 from typing import Final
 
 from ..errors import InvalidInputError
+from .serving import limit
 from .terminal import Terminal
 
 __all__ = ["add_options", "run"]
@@ -19,6 +20,7 @@ Calls under way with a key that was removed end as usual."""
 EXAMPLES: Final = """\
 examples:
   ctxcache keys add keys.json search-service
+  ctxcache keys add keys.json trial --limit calls=4 --limit tokens_per_minute=20000
   ctxcache keys list keys.json
   ctxcache keys remove keys.json search-service && kill -HUP GATEWAY"""
 
@@ -28,22 +30,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("add", "list", "remove"), help="what to do")
     parser.add_argument("file", metavar="FILE", help="file of keys; add makes one")
     parser.add_argument("name", nargs="?", metavar="NAME", help="name of the key, for add and remove")
+    parser.add_argument(
+        "--limit",
+        action="append",
+        type=limit,
+        metavar="NAME=N",
+        help="limit of the key that add makes: contexts, memory_bytes, calls (at once), requests_per_minute or "
+        "tokens_per_minute; bytes also as KiB, MiB, GiB; repeatable (default: none but those of the gateway)",
+    )
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Change or show the file."""
     from ..gateway.key_file import add_key, read_keys, remove_key  # imports aiohttp, which would slow --help
+    from ..gateway.rules.key_list import read_limits
 
     if (args.name is None) != (args.action == "list"):
         needed = "takes no NAME" if args.action == "list" else "needs a NAME"
         raise InvalidInputError(f"ctxcache keys {args.action} {needed}", field="name")
+    if args.limit and args.action != "add":
+        raise InvalidInputError(f"ctxcache keys {args.action} takes no --limit", field="limit")
     if args.action == "add":
-        terminal.out.write(f"{add_key(args.file, args.name)}\n")
+        terminal.out.write(f"{add_key(args.file, args.name, read_limits(dict(args.limit or ())))}\n")
         terminal.note(f"this is the only time that the key of {args.name} is shown")
     elif args.action == "remove":
         remove_key(args.file, args.name)
         terminal.note(f"removed the key of {args.name}")
     else:
         for key in read_keys(args.file):
-            terminal.out.write(f"{key.name}\n")
+            limits = [f"{name}={value}" for name, value in key.limits_given.items()]
+            terminal.out.write(f"{' '.join([key.name, *limits])}\n")
     return 0

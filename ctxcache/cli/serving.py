@@ -27,6 +27,7 @@ __all__ = [
     "close_after",
     "fast_loop",
     "hangups",
+    "limit",
     "print_exports",
     "read_limits",
     "size",
@@ -60,17 +61,17 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--limit",
         action="append",
-        type=_limit,
+        type=limit,
         metavar="NAME=N",
         help="bound on clients, by the names in `ctxcache docs self-hosting`; bytes also as KiB, MiB, GiB; repeatable",
     )
 
 
-def _limit(text: str) -> tuple[str, float]:
+def limit(text: str) -> tuple[str, float]:
     """Read `NAME=N`: a limit, and a number, with a unit if the limit is one of bytes."""
     name, _, value = text.partition("=")
     try:
-        return name, _bytes(value) if name.endswith("_bytes") else float(value)
+        return name, float(_bytes(value)) if name.endswith("_bytes") else float(value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a name and a number: connections=500") from None
 

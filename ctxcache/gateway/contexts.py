@@ -15,6 +15,7 @@ from typing import Final
 
 from ..errors import APIStatusError
 from ..models import ChatRequest, Usage
+from .rules.clients import Client
 from .rules.records import ContextRecord
 from .rules.refusals import unreachable
 from .rules.served import AcceptedChat, ServedContext
@@ -95,21 +96,26 @@ class Contexts:
 
     # --- chats
 
-    async def begin(self, request: ChatRequest, sized: Sequence[SizedMessage], owner: str) -> AcceptedChat:
-        """Accept a chat of the client that `owner` names, or refuse it.
+    async def begin(self, request: ChatRequest, sized: Sequence[SizedMessage], client: Client) -> AcceptedChat:
+        """Accept a chat of a client, or refuse it.
 
         Raises:
             APIStatusError: as `ContextTable.begin`; and where the state cannot be reached.
         """
         if self._shared is None:
-            return self.table.begin(request, sized, owner)
-        context = await self._copy_of(self._shared, request.context_id, owner)
+            return self.table.begin(request, sized, client)
+        context = await self._copy_of(self._shared, request.context_id, client.owner)
         if context is None or context.mode != "session" or context.running or context.model != request.model:
-            return self.table.begin(request, sized, owner)  # there is nothing to claim
-        return await self._begin_claimed(self._shared, context, request, sized)
+            return self.table.begin(request, sized, client)  # there is nothing to claim
+        return await self._begin_claimed(self._shared, context, request, sized, client)
 
     async def _begin_claimed(
-        self, shared: SharedState, context: ServedContext, request: ChatRequest, sized: Sequence[SizedMessage]
+        self,
+        shared: SharedState,
+        context: ServedContext,
+        request: ChatRequest,
+        sized: Sequence[SizedMessage],
+        client: Client,
     ) -> AcceptedChat:
         context.running += 1  # neither expires nor takes another call meanwhile
         try:
@@ -127,7 +133,7 @@ class Contexts:
         else:
             self.table.catch_up(context, claim.messages, claim.first, claim.stored, claim.deadline)
         try:
-            return self.table.begin(request, sized, context.owner)
+            return self.table.begin(request, sized, client)
         except APIStatusError:
             if claim is not None and not claim.busy:
                 shared.release(context.id, None)

@@ -13,7 +13,7 @@ from .. import checks
 from ..config import Secret
 from ..errors import InvalidInputError, SessionError
 from .rules import key_list
-from .rules.clients import Clients, digest
+from .rules.clients import NO_LIMITS, Clients, KeyLimits, digest
 from .rules.key_list import ListedKey
 from .serving import new_key
 
@@ -92,14 +92,14 @@ def read_keys(path: Any) -> tuple[ListedKey, ...]:
     raise InvalidInputError(f"keys must be a file that can be read; {os.fspath(path)!r}: {problem}", field="keys")
 
 
-def add_key(path: str, name: str) -> str:
+def add_key(path: str, name: str, limits: KeyLimits = NO_LIMITS) -> str:
     """Add a new key to a file, which is made if there is none; return the key, which is kept nowhere.
 
     Raises:
         InvalidInputError: the name is none or is taken, or the file cannot be used.
     """
     key = new_key()
-    listed = ListedKey(name=name, hash=digest(key.encode()))
+    listed = ListedKey(name=name, hash=digest(key.encode()), limits=limits)
     _change(path, lambda keys: key_list.add(keys, listed), make=True)
     return key
 

@@ -26,6 +26,13 @@ def test_add_prints_the_key_once(run: Run, tmp_path: Path) -> None:
         assert key not in text
 
 
+def test_limits_are_listed(run: Run, tmp_path: Path) -> None:
+    """Limits stand behind the name; bytes may have a unit."""
+    path = str(tmp_path / "keys.json")
+    assert run("keys", "add", path, "ann", "--limit", "calls=4", "--limit", "memory_bytes=1KiB").code == 0
+    assert run("keys", "list", path).out == "ann memory_bytes=1024 calls=4\n"
+
+
 def test_remove(run: Run, tmp_path: Path) -> None:
     """A key is removed by name."""
     path = str(tmp_path / "keys.json")
@@ -43,6 +50,10 @@ def test_remove(run: Run, tmp_path: Path) -> None:
         (["list", "FILE", "ann"], "ctxcache keys list takes no NAME"),
         (["add", "FILE", "a b"], "name must be 1 to 64 letters"),
         (["remove", "FILE", "ann"], "keys must be a file that can be read"),
+        (["add", "FILE", "ann", "--limit", "speed=1"], "limit must be 'contexts' or"),
+        (["add", "FILE", "ann", "--limit", "calls=0"], "calls must be"),
+        (["add", "FILE", "ann", "--limit", "calls"], "is not a name and a number"),
+        (["remove", "FILE", "ann", "--limit", "calls=1"], "ctxcache keys remove takes no --limit"),
         (["show", "FILE"], "invalid choice: 'show'"),
     ],
 )

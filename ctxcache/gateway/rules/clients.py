@@ -3,12 +3,47 @@
 import hashlib
 import hmac
 from collections.abc import Mapping
+from typing import Any, Final
 
 import attrs
 
+from ... import checks
 from ...config import Secret
 
-__all__ = ["Client", "Clients", "digest"]
+__all__ = ["NO_LIMITS", "ONLY", "Client", "Clients", "KeyLimits", "digest"]
+
+
+def _count(name: str) -> Any:
+    def check(value: Any) -> Any:
+        return None if value is None else checks.whole(name, value, 1)
+
+    return attrs.field(default=None, converter=check)
+
+
+@attrs.frozen(kw_only=True)
+class KeyLimits:
+    """The limits of one key, each None for no limit beside those of the gateway.
+
+    Attributes:
+        contexts: the most contexts at once.
+        memory_bytes: the most memory for the messages of all contexts.
+        calls: the most calls at once, streams and creates included.
+        requests_per_minute: the most creates and chats in any 60 seconds.
+        tokens_per_minute: chats are refused while so many tokens were used in the last 60 seconds, of contexts,
+            questions and replies.
+
+    Raises:
+        InvalidInputError: for anything but a whole number from 1 up.
+    """
+
+    contexts: int | None = _count("contexts")
+    memory_bytes: int | None = _count("memory_bytes")
+    calls: int | None = _count("calls")
+    requests_per_minute: int | None = _count("requests_per_minute")
+    tokens_per_minute: int | None = _count("tokens_per_minute")
+
+
+NO_LIMITS: Final = KeyLimits()
 
 
 @attrs.frozen(kw_only=True)
@@ -18,10 +53,15 @@ class Client:
     Attributes:
         owner: what the client's contexts are marked with: "" for the only key of a gateway, whatever that key is.
         name: the client's name for engines, `Prompt.client`: a keyed hash, from which the key cannot be told.
+        limits: the limits of the key.
     """
 
     owner: str = ""
     name: str = ""
+    limits: KeyLimits = NO_LIMITS
+
+
+ONLY: Final = Client()  # the owner of everything without an owner
 
 
 class Clients:

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import attrs
 
-from ... import codec
+from ... import checks, codec
 from ...errors import InvalidInputError, ProtocolError
-from .clients import Client
+from .clients import NO_LIMITS, Client, KeyLimits
 
-__all__ = ["ListedKey", "add", "clients_of", "decode", "encode", "remove"]
+__all__ = ["ListedKey", "add", "clients_of", "decode", "encode", "read_limits", "remove"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _NAMES: Final = "1 to 64 letters, digits and . _ @ -, a letter or digit first"
@@ -27,15 +27,22 @@ class ListedKey:
     Attributes:
         name: the name, one of its kind in the list.
         hash: the `digest` of the key.
+        limits: the limits of the key.
     """
 
     name: str
     hash: bytes
+    limits: KeyLimits = NO_LIMITS
+
+    @property
+    def limits_given(self) -> dict[str, int]:
+        """The limits that there are, by name."""
+        return {name: value for name, value in attrs.asdict(self.limits).items() if value is not None}
 
 
 def encode(keys: Iterable[ListedKey]) -> bytes:
     """Write a list."""
-    lines = [codec.encode({"name": key.name, "hash": key.hash.hex()}) for key in keys]
+    lines = [codec.encode({"name": key.name, "hash": key.hash.hex(), "limits": key.limits_given}) for key in keys]
     return b'{"keys": [%b\n]}\n' % b",".join(b"\n" + line for line in lines)
 
 
@@ -60,9 +67,22 @@ def decode(data: bytes) -> tuple[ListedKey, ...]:
 def _read(item: Any) -> ListedKey:
     fields = item if isinstance(item, Mapping) else {}
     found = fields.get("hash")
-    if not isinstance(found, str) or not _HASH.fullmatch(found) or fields.keys() != {"name", "hash"}:
+    if not isinstance(found, str) or not _HASH.fullmatch(found) or fields.keys() - {"limits"} != {"name", "hash"}:
         raise _invalid(_FORM)
-    return ListedKey(name=fields["name"], hash=bytes.fromhex(found))
+    return ListedKey(name=fields["name"], hash=bytes.fromhex(found), limits=read_limits(fields.get("limits", {})))
+
+
+def read_limits(fields: Any) -> KeyLimits:
+    """Read limits by name.
+
+    Raises:
+        InvalidInputError: for anything but whole numbers under the names of limits.
+    """
+    if not isinstance(fields, Mapping):
+        raise _invalid(_FORM)
+    for name in fields:
+        checks.one_of("limit", name, [field.name for field in attrs.fields(KeyLimits)])
+    return KeyLimits(**fields)
 
 
 def add(keys: tuple[ListedKey, ...], key: ListedKey) -> tuple[ListedKey, ...]:
@@ -97,7 +117,7 @@ def clients_of(keys: Iterable[ListedKey]) -> dict[bytes, Client]:
 
 def _client(key: ListedKey) -> Client:
     name = hmac.new(key.hash, b"ctxcache client", hashlib.sha256).hexdigest()
-    return Client(owner=name, name=name)
+    return Client(owner=name, name=name, limits=key.limits)
 
 
 def _invalid(allowed: str) -> InvalidInputError:

@@ -47,6 +47,9 @@ __all__ = [
     "shutting_down",
     "slow_head",
     "too_large",
+    "too_many_calls",
+    "too_many_requests",
+    "too_many_tokens",
     "unreachable",
     "wrong_host",
 ]
@@ -193,14 +196,16 @@ def out_of_context(tokens: int, window: int, *, or_more: bool = False) -> APISta
     return BadRequestError(message, status=400, code="OutofContextError", param="messages")
 
 
-def full(most: int) -> APIStatusError:
-    """Refuse to create more than `most` contexts."""
-    return _over_quota(f"There are {most} contexts already; contexts end by their ttl only.")
+def full(most: int, *, of_key: bool = False) -> APIStatusError:
+    """Refuse to create more than `most` contexts, of all or of a key."""
+    beginning = f"The key has {most} contexts" if of_key else f"There are {most} contexts"
+    return _over_quota(f"{beginning} already; contexts end by their ttl only.")
 
 
-def memory_full(most: int) -> APIStatusError:
-    """Refuse messages that would let all contexts together take more than `most` bytes."""
-    message = f"All contexts together may take {most} bytes of memory, which leaves no room for these messages"
+def memory_full(most: int, *, of_key: bool = False) -> APIStatusError:
+    """Refuse messages that would let all contexts, of all or of a key, take more than `most` bytes together."""
+    contexts = "All contexts of the key" if of_key else "All contexts together"
+    message = f"{contexts} may take {most} bytes of memory, which leaves no room for these messages"
     return _over_quota(f"{message}; contexts end by their ttl only.")
 
 
@@ -212,6 +217,24 @@ def context_full(memory: int, most: int) -> APIStatusError:
 
 def _over_quota(message: str, param: str = "") -> APIStatusError:
     return QuotaExceededError(message, status=429, code="QuotaExceeded", param=param)
+
+
+def too_many_calls(most: int) -> APIStatusError:
+    """Refuse a call of a key beside `most` others; nothing ran."""
+    message = f"The key has {most} calls under way, which are all that its limit allows."
+    return RateLimitError(message, status=429, code="InflightBatchsizeExceeded", retry_after=1)
+
+
+def too_many_requests(most: int, retry_after: float) -> APIStatusError:
+    """Refuse a request of a key beyond `most` a minute; nothing ran."""
+    message = f"The key may send {most} requests a minute, and has sent so many."
+    return RateLimitError(message, status=429, code="APIAccountRpmRateLimitExceeded", retry_after=retry_after)
+
+
+def too_many_tokens(most: int, retry_after: float) -> APIStatusError:
+    """Refuse a call of a key that has used `most` tokens a minute; nothing ran."""
+    message = f"The key may use {most} tokens a minute, and has used so many."
+    return RateLimitError(message, status=429, code="ModelAccountTpmRateLimitExceeded", retry_after=retry_after)
 
 
 def not_kept(problem: str) -> APIStatusError:

@@ -78,6 +78,16 @@ class AcceptedChat:
         """The request's messages."""
         return self.request.messages
 
+    @property
+    def prompt_tokens(self) -> int:
+        """The tokens that the engine sees, of context and question, by the gateway's own count."""
+        return self.plan.kept + total_tokens(self.sized)
+
+    @property
+    def completion_tokens(self) -> int:
+        """The tokens of the replies so far, by the gateway's own count."""
+        return sum(reply.tokens for reply in self.replies)
+
     def turn(self) -> tuple[SizedMessage, ...]:
         """Return what `complete` is to store: with every reply ended, the question and the first of `n` replies.
 
@@ -100,23 +110,21 @@ class AcceptedChat:
         turn = self.turn()
         rolled = bool(turn) and self._store(turn)
         self.abandon()
-        prompt = self.plan.kept + total_tokens(self.sized)
-        completion = sum(reply.tokens for reply in self.replies)
-        return _usage(prompt, completion, 0 if rolled else self.plan.kept)
+        return _usage(self.prompt_tokens, self.completion_tokens, 0 if rolled else self.plan.kept)
 
     def _store(self, turn: Sequence[SizedMessage]) -> bool:
         window = self.context.window
         before = window.memory
         rolled = window.store(turn)
         if self.context.live:
-            self._quota.memory += window.memory - before
+            self._quota.shift(window.memory - before)
         return rolled
 
     def abandon(self) -> None:
         """Free the context and store nothing. No effect after `complete`."""
         if self._open:
             self._open = False
-            self._quota.memory -= self._reserved
+            self._quota.shift(-self._reserved)
             self.context.running -= 1
             _start_timer(self.context, self._clock())
 

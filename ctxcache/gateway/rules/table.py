@@ -17,11 +17,12 @@ entry; an entry that comes up too early is put back. Cost: O(log n) per context 
 call removes a limited number, so that many contexts that expire together do not hold up one call; an expired context is
 gone for every call, removed or not.
 
-A `Quota` counts everything that stays: contexts, and the memory of their messages. A question on a session counts from
-the call's acceptance.
+A `Quota` counts everything that stays, of each owner and of all: contexts, and the memory of their messages. A question
+on a session counts from the call's acceptance.
 """
 
 import heapq
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -32,6 +33,7 @@ from ...models import (
     ChatRequest,
     ContextRequest,
 )
+from .clients import ONLY, Client
 from .quota import Quota
 from .records import ContextRecord
 from .refusals import bad_request, busy, context_not_found, model_not_found
@@ -75,6 +77,7 @@ class ContextTable:
         self._clock: Final = clock
         self._randbelow: Final = randbelow
         self._quota: Final = Quota() if quota is None else quota
+        self._quotas: Final[dict[str, Quota]] = {"": self._quota}
         self._on_end: Final = on_end
         self._removed_at_once: Final = removed_at_once
         self._live: dict[str, ServedContext] = {}
@@ -104,14 +107,14 @@ class ContextTable:
         return weigh(request.messages, self._window_of(request.model))
 
     def create(
-        self, request: ContextRequest, sized: Sequence[SizedMessage] | None = None, owner: str = ""
+        self, request: ContextRequest, sized: Sequence[SizedMessage] | None = None, client: Client = ONLY
     ) -> ServedContext:
         """Create a context.
 
         Args:
             request: the request.
             sized: what `measure` returned for the request; None: measured here.
-            owner: `Client.owner` of the client.
+            client: the client that asks.
 
         Raises:
             APIStatusError: for an unknown model, messages that fill the window, and a quota that is used up.
@@ -123,7 +126,7 @@ class ContextTable:
         ttl = _or(request.ttl, DEFAULT_TTL)
         strategy = _or(request.truncation_strategy, DEFAULT_STRATEGY) if mode == "session" else None
         window = Window(size, strategy, self.measure(request) if sized is None else sized)
-        self._quota.add_context(window.memory)
+        self._quota_for(client).add_context(window.memory)
         context = ServedContext(
             id=self._new_id(now),
             model=request.model,
@@ -131,7 +134,7 @@ class ContextTable:
             ttl=ttl,
             window=window,
             deadline=now + ttl,
-            owner=owner,
+            owner=client.owner,
         )
         self._live[context.id] = context
         heapq.heappush(self._due, (context.deadline, context.id))
@@ -158,19 +161,20 @@ class ContextTable:
             deadline=record.deadline,
             owner=record.owner,
         )
-        self._quota.contexts += 1
-        self._quota.memory += window.memory
+        self._quota_of(record.owner).shift(window.memory, contexts=1)
         self._live[context.id] = context
         heapq.heappush(self._due, (context.deadline, context.id))
         return True
 
-    def begin(self, request: ChatRequest, sized: Sequence[SizedMessage] | None = None, owner: str = "") -> AcceptedChat:
+    def begin(
+        self, request: ChatRequest, sized: Sequence[SizedMessage] | None = None, client: Client = ONLY
+    ) -> AcceptedChat:
         """Accept a chat, or refuse it.
 
         Args:
             request: the request.
             sized: what `measure` returned for the request; None: measured here.
-            owner: `Client.owner` of the client.
+            client: the client that asks.
 
         Raises:
             APIStatusError: for an unknown model or context, another model than the context's, a busy session, a
@@ -180,7 +184,7 @@ class ContextTable:
         self._remove_expired(now)
         self._window_of(request.model)
         context = self._find(request.context_id, now)
-        if context is None or context.owner != owner:
+        if context is None or context.owner != client.owner:
             raise context_not_found(request.context_id)
         if request.model != context.model:
             raise bad_request("model", f"The context was made for the model {context.model}.")
@@ -193,7 +197,8 @@ class ContextTable:
             sized = self.measure(request)
         plan = context.window.plan(total_tokens(sized))
         reserved = total_memory(sized) if context.mode == "session" else 0
-        self._quota.grow(context.window.memory, reserved)
+        quota = self._quota_for(client)
+        quota.grow(context.window.memory, reserved)
         context.running += 1
         limit = min(plan.room, _or(request.max_tokens, plan.room))
         stops = _stops(request)
@@ -207,7 +212,7 @@ class ContextTable:
             stops=stops,
             replies=tuple(Reply(stops, limit) for _ in range(replies)),
             clock=self._clock,
-            quota=self._quota,
+            quota=quota,
             reserved=reserved,
         )
 
@@ -230,7 +235,7 @@ class ContextTable:
         if context is None:
             return False
         context.live = False
-        self._quota.remove_context(context.window.memory)
+        self._quota_of(context.owner).remove_context(context.window.memory)
         return True
 
     def catch_up(
@@ -239,12 +244,28 @@ class ContextTable:
         """Take over what other gateways have stored in a session: see `Window.catch_up`; `deadline` ends the timer."""
         before = context.window.memory
         context.window.catch_up(messages, first, stored)
-        self._quota.memory += context.window.memory - before
+        self._quota_of(context.owner).shift(context.window.memory - before)
         context.deadline = max(context.deadline, deadline)
 
     def next_deadline(self, context: ServedContext) -> float:
         """Return when the idle timer ends if the context is used now."""
         return max(context.deadline, self._clock() + context.ttl)
+
+    def _quota_for(self, client: Client) -> Quota:
+        """Return the quota of a client, with the limits that the key has now."""
+        quota = self._quota_of(client.owner)
+        if quota is not self._quota:
+            quota.max_contexts = client.limits.contexts or sys.maxsize
+            quota.max_memory = client.limits.memory_bytes or sys.maxsize
+        return quota
+
+    def _quota_of(self, owner: str) -> Quota:
+        quota = self._quotas.get(owner)
+        if quota is None:
+            bounds = {"max_contexts": sys.maxsize, "max_memory": sys.maxsize}
+            most = self._quota.max_context_memory
+            quota = self._quotas[owner] = Quota(**bounds, max_context_memory=most, within=self._quota)
+        return quota
 
     def _find(self, context_id: str, now: float) -> ServedContext | None:
         context = self._live.get(context_id)

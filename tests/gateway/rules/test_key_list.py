@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 
 from ctxcache.errors import InvalidInputError
+from ctxcache.gateway.rules.clients import KeyLimits
 from ctxcache.gateway.rules.key_list import ListedKey, add, clients_of, decode, encode, remove
 
 ANN = ListedKey(name="ann", hash=bytes(32))
-BOB = ListedKey(name="bob@search.example", hash=bytes(31) + b"\1")
+LIMITS = KeyLimits(contexts=1, memory_bytes=2, calls=3, requests_per_minute=4, tokens_per_minute=5)
+BOB = ListedKey(name="bob@search.example", hash=bytes(31) + b"\1", limits=LIMITS)
 
 
 def test_a_list_is_read_as_it_was_written() -> None:
@@ -32,6 +34,9 @@ def test_a_list_is_read_as_it_was_written() -> None:
         b'{"keys": [{"name": "ann", "hash": "%b", "more": 1}]}' % (b"0" * 64),
         b'{"keys": [{"name": "", "hash": "%b"}]}' % (b"0" * 64),
         b'{"keys": [{"name": ["ann"], "hash": "%b"}]}' % (b"0" * 64),
+        b'{"keys": [{"name": "ann", "hash": "%b", "limits": 1}]}' % (b"0" * 64),
+        b'{"keys": [{"name": "ann", "hash": "%b", "limits": {"speed": 1}}]}' % (b"0" * 64),
+        b'{"keys": [{"name": "ann", "hash": "%b", "limits": {"calls": "1"}}]}' % (b"0" * 64),
         encode((ANN, ANN)),
         encode((ANN, BOB))[:-3],
     ],

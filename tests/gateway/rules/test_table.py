@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ctxcache.errors import APIStatusError
+from ctxcache.gateway.rules.clients import Client
 from ctxcache.gateway.rules.quota import Quota
 from ctxcache.gateway.rules.refusals import context_not_found
 from ctxcache.gateway.rules.served import AcceptedChat, ServedContext
@@ -311,11 +312,11 @@ def test_a_turn_that_rolled_has_nothing_cached(table: ContextTable) -> None:
 
 def test_a_context_exists_for_its_owner_only(table: ContextTable) -> None:
     """For every other client the context is one that was never created, busy or not, whatever else is wrong."""
-    context = table.create(ContextRequest(model="m", messages=[user("x")]), owner="ann")
+    context = table.create(ContextRequest(model="m", messages=[user("x")]), client=Client(owner="ann"))
 
     def chat(owner: str, model: str = "m") -> AcceptedChat:
         request = ChatRequest(context_id=context.id, model=model, messages=[user("x")])
-        return table.begin(request, owner=owner)
+        return table.begin(request, client=Client(owner=owner))
 
     for busy in (False, True):
         for owner in ("bob", ""):
