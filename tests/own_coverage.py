@@ -36,6 +36,8 @@ TESTS = {
     "gateway/engines/upstream/failures.py": "gateway/engines/upstream/test_(failures|trouble|engine)",
     "gateway/engines/upstream/server.py": "gateway/engines/upstream/test_(server|trouble|engine)",
     "gateway/generation.py": "gateway/(test_generation|engines/test_protocol)",
+    "gateway/key_file.py": "gateway/test_(key_file|server_keys)",
+    "gateway/calls.py": "gateway/(test_calls|state/test_redis_limits)",
     "gateway/rules/answers.py": "gateway/(rules/test_answers|engines/test_protocol)",
     "gateway/rules/records.py": "gateway/state/test_(conformance|sqlite|redis)",
     "gateway/rules/served.py": "gateway/rules/test_(table|table_memory)",

@@ -55,7 +55,7 @@ async def _measured(make: Callable[[], State | None], turns: int, count: int) ->
     await contexts.start()
     create = ContextRequest(model=_MODEL, messages=[system(_TEXT)])
     created = contexts.table.create(create)
-    await contexts.keep(created, contexts.table.measure(create))
+    await contexts.keep(created, contexts.table.measure(create), ONLY)
     request = ChatRequest(context_id=created.id, model=_MODEL, messages=[user(_TEXT)])
 
     async def turn() -> None:
@@ -67,7 +67,7 @@ async def _measured(make: Callable[[], State | None], turns: int, count: int) ->
 
     async def put() -> None:
         context = contexts.table.create(create)
-        await contexts.keep(context, contexts.table.measure(create))
+        await contexts.keep(context, contexts.table.measure(create), ONLY)
 
     for _ in range(turns):
         await turn()

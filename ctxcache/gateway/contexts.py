@@ -10,16 +10,17 @@ again then, since others may have used the prefix.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ..errors import APIStatusError
 from ..models import ChatRequest, Usage
+from .calls import Calls
 from .rules.clients import Client
 from .rules.records import ContextRecord
 from .rules.refusals import unreachable
 from .rules.served import AcceptedChat, ServedContext
-from .rules.sizes import SizedMessage
+from .rules.sizes import SizedMessage, total_memory
 from .rules.table import ContextTable
 from .state import SharedState, State
 
@@ -67,7 +68,11 @@ class Contexts:
         await asyncio.gather(*self._storing.values(), return_exceptions=True)
         await self._state.aclose()
 
-    async def keep(self, context: ServedContext, initial: Sequence[SizedMessage]) -> None:
+    def calls(self, clock: Callable[[], float]) -> Calls:
+        """Return the counts of calls, which a shared state keeps for all gateways."""
+        return Calls(clock, self._shared)
+
+    async def keep(self, context: ServedContext, initial: Sequence[SizedMessage], client: Client) -> None:
         """Keep a context that the table has created.
 
         Raises:
@@ -84,7 +89,8 @@ class Contexts:
                     initial=initial,
                     deadline=context.deadline,
                     owner=context.owner,
-                )
+                ),
+                client.limits,
             )
             self._note_use(context.id)
 
@@ -119,7 +125,9 @@ class Contexts:
     ) -> AcceptedChat:
         context.running += 1  # neither expires nor takes another call meanwhile
         try:
-            claim = await shared.claim(context.id, context.window.stored)
+            claim = await shared.claim(
+                context.id, context.window.stored, total_memory(sized), client.limits.memory_bytes
+            )
         finally:
             context.running -= 1
         if claim is None:

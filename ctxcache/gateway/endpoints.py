@@ -13,7 +13,6 @@ from aiohttp import web
 from ..models import ChatRequest, ContextRequest
 from ..wire import CHAT_PATH, CREATE_PATH
 from .bodies import CLIENT, Bodies, Headers, Received, Routes, json_response
-from .calls import Calls
 from .contexts import Contexts
 from .engines import Engine, NewContext
 from .generation import Generation
@@ -71,7 +70,7 @@ class Endpoints:
         self._clock: Final = clock
         self._bodies: Final = bodies
         self._chunks_per_write: Final = chunks_per_write
-        self._calls: Final = Calls(clock)
+        self._calls: Final = contexts.calls(clock)
         self._generations: Final[set[Generation]] = set()
         self._waiting: Final[set[asyncio.Task[Any]]] = set()  # for the rest of a request, or for the engine to prepare
 
@@ -93,20 +92,21 @@ class Endpoints:
     ) -> web.StreamResponse:
         """Create a context."""
         client = request[CLIENT]
-        with self._calls.begin(client) as count_tokens, self._interruptible():
-            with self._bodies.reserve() as reservation:
-                received = await self._bodies.read(ContextRequest, request, reservation)
-                if handling.received is not None:
-                    await handling.received(received.request)
-                messages = await self._counted(received)
-                created = self._contexts.table.create(received.request, messages, client)
-            try:
-                await self._prepare(created, client)
-                await self._contexts.keep(created, messages)
-                count_tokens(created.window.initial_tokens)
-            except BaseException:
-                self._contexts.expire(created.id)  # no client knows the id
-                raise
+        async with self._calls.begin(client) as count_tokens:
+            with self._interruptible():
+                with self._bodies.reserve() as reservation:
+                    received = await self._bodies.read(ContextRequest, request, reservation)
+                    if handling.received is not None:
+                        await handling.received(received.request)
+                    messages = await self._counted(received)
+                    created = self._contexts.table.create(received.request, messages, client)
+                try:
+                    await self._prepare(created, client)
+                    await self._contexts.keep(created, messages, client)
+                    count_tokens(created.window.initial_tokens)
+                except BaseException:
+                    self._contexts.expire(created.id)  # no client knows the id
+                    raise
         return json_response(answers.context(created), headers)
 
     async def _counted(self, received: Received[Any]) -> Sequence[SizedMessage]:
@@ -139,23 +139,25 @@ class Endpoints:
     ) -> web.StreamResponse:
         """Chat on a context, answered whole or in a stream."""
         client = request[CLIENT]
-        with self._calls.begin(client) as count_tokens, self._bodies.reserve() as reservation:
-            with self._interruptible():
-                received = await self._bodies.read(ChatRequest, request, reservation)
-                if handling.received is not None:
-                    await handling.received(received.request)
-                chat = await self._contexts.begin(received.request, await self._counted(received), client)
-            count_tokens(chat.prompt_tokens)
-            async with handling.generation(self._engine, chat, self._chunks_per_write, client.name) as generation:
-                self._generations.add(generation)
-                try:
-                    if chat.request.stream is True:
-                        return await self._stream(request, headers, chat, generation, handling.stream)
-                    return await self._complete(headers, chat, generation)
-                finally:
-                    count_tokens(chat.completion_tokens)
-                    self._generations.discard(generation)
-                    self._contexts.abandon(chat)  # before the wait for the engine's end; no effect on a completed chat
+        async with self._calls.begin(client) as count_tokens:
+            with self._bodies.reserve() as reservation:
+                with self._interruptible():
+                    received = await self._bodies.read(ChatRequest, request, reservation)
+                    if handling.received is not None:
+                        await handling.received(received.request)
+                    chat = await self._contexts.begin(received.request, await self._counted(received), client)
+                count_tokens(chat.prompt_tokens)
+                async with handling.generation(self._engine, chat, self._chunks_per_write, client.name) as generation:
+                    self._generations.add(generation)
+                    try:
+                        if chat.request.stream is True:
+                            return await self._stream(request, headers, chat, generation, handling.stream)
+                        return await self._complete(headers, chat, generation)
+                    finally:
+                        count_tokens(chat.completion_tokens)
+                        self._generations.discard(generation)
+                        # Before the wait for the engine's end; no effect on a completed chat.
+                        self._contexts.abandon(chat)
 
     def interrupt(self) -> None:
         """End every request under way because the gateway shuts down: with an event in a stream, else a 503."""

@@ -235,6 +235,7 @@ def _quota(limits: GatewayLimits, window: int, state: State | None) -> Quota:
         max_contexts=sys.maxsize if shared else limits.contexts,
         max_memory=sys.maxsize if shared else limits.memory_bytes,
         max_context_memory=limits.context_bytes_for(window),
+        elsewhere=shared,
     )
 
 

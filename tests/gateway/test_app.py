@@ -10,6 +10,7 @@ from ctxcache.config import Secret
 from ctxcache.gateway import MODELS, ScriptedEngine
 from ctxcache.gateway.app import App
 from ctxcache.gateway.bodies import Bodies
+from ctxcache.gateway.contexts import Contexts
 from ctxcache.gateway.endpoints import Endpoints
 from ctxcache.gateway.rules.clients import Clients
 from ctxcache.gateway.rules.table import ContextTable
@@ -139,7 +140,7 @@ async def test_no_path_can_forge_a_line_of_the_log(
     await raw(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode("utf-8", "surrogateescape"))
     table = ContextTable({MODEL: 100}, clock, lambda _: 0)
     bodies = Bodies(table.measure, size=1000, seconds=5, memory=1000)
-    app = App(Endpoints(table, ScriptedEngine(), clock, bodies, 1), Clients.of_key(Secret(KEY)), clock)
+    app = App(Endpoints(Contexts(table), ScriptedEngine(), clock, bodies, 1), Clients.of_key(Secret(KEY)), clock)
     request: Any = make_mocked_request("GET\n", path)
     assert (await app.handle(request)).status == 404
     lines = [record.getMessage() for record in caplog.records if record.name == "ctxcache.gateway"]

@@ -42,6 +42,11 @@ class KeyLimits:
     requests_per_minute: int | None = _count("requests_per_minute")
     tokens_per_minute: int | None = _count("tokens_per_minute")
 
+    @property
+    def limit_calls(self) -> bool:
+        """Whether calls are limited, and not only what stays."""
+        return (self.calls, self.requests_per_minute, self.tokens_per_minute) != (None, None, None)
+
 
 NO_LIMITS: Final = KeyLimits()
 

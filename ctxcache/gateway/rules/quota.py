@@ -18,6 +18,7 @@ class Quota:
         max_memory: the most bytes of memory that the messages of all contexts may take.
         max_context_memory: the most bytes that the messages of one context may take.
         within: the quota of all, if this is one owner's: everything taken here is taken there, too.
+        elsewhere: whether a state that several gateways share keeps the bounds of each owner.
         contexts, memory: what is taken.
     """
 
@@ -25,6 +26,7 @@ class Quota:
     max_memory: int = 512 * 1024 * 1024
     max_context_memory: int = 32 * 1024 * 1024
     within: "Quota | None" = None
+    elsewhere: bool = False
     contexts: int = attrs.field(default=0, init=False)
     memory: int = attrs.field(default=0, init=False)
 

@@ -254,7 +254,7 @@ class ContextTable:
     def _quota_for(self, client: Client) -> Quota:
         """Return the quota of a client, with the limits that the key has now."""
         quota = self._quota_of(client.owner)
-        if quota is not self._quota:
+        if quota is not self._quota and not self._quota.elsewhere:
             quota.max_contexts = client.limits.contexts or sys.maxsize
             quota.max_memory = client.limits.memory_bytes or sys.maxsize
         return quota
@@ -262,9 +262,12 @@ class ContextTable:
     def _quota_of(self, owner: str) -> Quota:
         quota = self._quotas.get(owner)
         if quota is None:
-            bounds = {"max_contexts": sys.maxsize, "max_memory": sys.maxsize}
-            most = self._quota.max_context_memory
-            quota = self._quotas[owner] = Quota(**bounds, max_context_memory=most, within=self._quota)
+            quota = self._quotas[owner] = Quota(
+                max_contexts=sys.maxsize,
+                max_memory=sys.maxsize,
+                max_context_memory=self._quota.max_context_memory,
+                within=self._quota,
+            )
         return quota
 
     def _find(self, context_id: str, now: float) -> ServedContext | None:

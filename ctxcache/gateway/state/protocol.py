@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import attrs
 
+from ..rules.clients import KeyLimits
 from ..rules.records import ContextRecord
 from ..rules.sizes import SizedMessage
 
@@ -26,8 +27,8 @@ class State(Protocol):
         """
         ...
 
-    async def create(self, record: ContextRecord) -> None:
-        """Keep a new context."""
+    async def create(self, record: ContextRecord, limits: KeyLimits) -> None:
+        """Keep a new context of a key with these limits, which a `SharedState` holds the key to."""
         ...
 
     async def append(self, context_id: str, turn: Sequence[SizedMessage], dropped: int, deadline: float) -> None:
@@ -94,17 +95,33 @@ class SharedState(State, Protocol):
         """
         ...
 
-    async def claim(self, context_id: str, known: int) -> Claim | None:
+    async def claim(self, context_id: str, known: int, memory: int, most: int | None) -> Claim | None:
         """Claim a session, until `append` or `release`.
 
         Args:
             context_id: the session.
             known: how many messages of turns the caller has, of all that were ever stored.
+            memory: the bytes of memory of the question.
+            most: the most memory for all contexts of the key; None for no limit.
 
         Returns:
             None if the context is gone.
 
         Raises:
-            APIStatusError: the state cannot be reached (503).
+            APIStatusError: the state cannot be reached (503), or the key has too much memory (429).
         """
+        ...
+
+    async def admit(self, owner: str, limits: KeyLimits) -> str:
+        """Count a call of a key that begins, at any gateway; return a token for `end`.
+
+        A call that is never ended, because the gateway was killed, ends within seconds.
+
+        Raises:
+            APIStatusError: a limit of the key would be passed (429), or the state cannot be reached (503).
+        """
+        ...
+
+    def end(self, owner: str, token: str, tokens: int) -> None:
+        """Count a call that ends, and the tokens that the call used. To return at once; told within a second or so."""
         ...

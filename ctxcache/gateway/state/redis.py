@@ -16,8 +16,18 @@ from typing import Any, Final
 from ... import checks
 from ...errors import APIStatusError, SessionError
 from ...redis_client import connect
+from ..rules.clients import KeyLimits
 from ..rules.records import ContextRecord, decode_message, decode_settings, encode_message, encode_settings
-from ..rules.refusals import full, memory_full, not_kept, perhaps_kept, unreachable
+from ..rules.refusals import (
+    full,
+    memory_full,
+    not_kept,
+    perhaps_kept,
+    too_many_calls,
+    too_many_requests,
+    too_many_tokens,
+    unreachable,
+)
 from ..rules.sizes import SizedMessage, total_memory
 from . import scripts
 from .protocol import Claim
@@ -75,6 +85,8 @@ class RedisState:
         self._claims: Final[dict[str, str]] = {}  # the token of each session that is claimed here
         self._scripts: Final[dict[str, Any]] = {}
         self._deadlines: dict[str, float] = {}
+        self._calls: Final[dict[str, str]] = {}  # the owner of each call that was admitted here, by the token
+        self._ended_calls: list[tuple[str, str, int]] = []
         self._aside: Final[set[asyncio.Task[Any]]] = set()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -106,18 +118,23 @@ class RedisState:
                 self.release(context_id, None)
             await asyncio.gather(*self._aside, return_exceptions=True)
             await self._note_deadlines()
+            await self._note_calls()
         await self._client.connection_pool.disconnect()
 
     # --- contexts
 
-    async def create(self, record: ContextRecord) -> None:
+    async def create(self, record: ContextRecord, limits: KeyLimits) -> None:
         """Keep a new context."""
         token, memory = secrets.token_hex(8), total_memory(record.initial)
         settings, messages = encode_settings(record), map(_encode, record.initial)
-        bounds = self._contexts, self._memory_bytes
+        bounds = self._contexts, self._memory_bytes, record.owner, _told(limits.contexts), _told(limits.memory_bytes)
         refused = await self._run(
-            scripts.CREATE, record.id, token, settings, repr(record.deadline), memory, *bounds, record.owner, *messages
+            scripts.CREATE, record.id, token, settings, repr(record.deadline), memory, *bounds, *messages
         )
+        if refused == b"contexts of key":
+            raise full(limits.contexts or 0, of_key=True)
+        if refused == b"memory of key":
+            raise memory_full(limits.memory_bytes or 0, of_key=True)
         if refused == b"contexts":
             raise full(self._contexts)
         if refused == b"memory":
@@ -141,11 +158,11 @@ class RedisState:
 
     # --- calls on sessions
 
-    async def claim(self, context_id: str, known: int) -> Claim | None:
+    async def claim(self, context_id: str, known: int, memory: int, most: int | None) -> Claim | None:
         """Claim a session, until `append` or `release`."""
         token = secrets.token_hex(8)
         try:
-            claimed = await self._run(scripts.CLAIM, context_id, token, self._lease, known)
+            claimed = await self._run(scripts.CLAIM, context_id, token, self._lease, known, memory, _told(most))
         except BaseException:
             self._run_aside(self._run(scripts.RELEASE, context_id, token, ""))  # it may have been claimed
             raise
@@ -153,6 +170,8 @@ class RedisState:
             return None
         if claimed[0] == b"busy":
             return Claim(busy=True)
+        if claimed[0] == b"memory":
+            raise memory_full(most or 0, of_key=True)
         self._claims[context_id] = token
         first, stored, deadline, messages = claimed
         return Claim(
@@ -205,6 +224,47 @@ class RedisState:
         elif deadline is not None:
             self._deadlines[context_id] = deadline
 
+    # --- calls of keys with limits
+
+    async def admit(self, owner: str, limits: KeyLimits) -> str:
+        """Count a call of a key that begins; return a token for `end`. Tells of calls that have ended, too."""
+        token = secrets.token_hex(8)
+        most = limits.calls, limits.requests_per_minute, limits.tokens_per_minute
+        refused = await self._admit(owner, token, [_told(value) for value in most], ())
+        if not refused:
+            self._calls[token] = owner
+            return token
+        kind, wait = refused[0], float(refused[1])
+        if kind == b"calls":
+            raise too_many_calls(limits.calls or 0)
+        if kind == b"requests":
+            raise too_many_requests(limits.requests_per_minute or 0, wait)
+        raise too_many_tokens(limits.tokens_per_minute or 0, wait)
+
+    def end(self, owner: str, token: str, tokens: int) -> None:
+        """Count a call that ends, with the next that begins, or in a second."""
+        self._calls.pop(token, None)
+        self._ended_calls.append((owner, token, tokens))
+
+    async def _admit(self, owner: str, token: str, most: Sequence[str], renewed: Sequence[str]) -> Any:
+        ended, self._ended_calls = self._ended_calls, []
+        told = [value for call in ended for value in call]
+        try:
+            return await self._run(scripts.ADMIT, owner, token, self._lease, *most, len(ended), *told, *renewed)
+        except BaseException:
+            self._ended_calls = ended + self._ended_calls
+            raise
+
+    async def _note_calls(self) -> None:
+        """Tell of the calls that have ended, and renew the others."""
+        renewed = [text for token, owner in self._calls.items() for text in (owner, token)]
+        if not renewed and not self._ended_calls:
+            return
+        try:
+            await self._admit("", "", ("", "", ""), renewed)
+        except APIStatusError as error:
+            _log.warning("calls are noted later: %s", error.message)
+
     # --- in the background
 
     async def _keep(self) -> None:
@@ -213,6 +273,7 @@ class RedisState:
             await asyncio.sleep(self._pause)
             await self._renew()
             await self._note_deadlines()
+            await self._note_calls()
 
     async def _renew(self) -> None:
         pairs = [text for claim in self._claims.items() for text in claim]
@@ -280,6 +341,10 @@ def _read(
 
 def _encode(sized: SizedMessage) -> bytes:
     return b"%d %b" % (sized.memory, encode_message(sized))
+
+
+def _told(most: int | None) -> str:
+    return "" if most is None else str(most)
 
 
 def _decode(data: bytes) -> SizedMessage:

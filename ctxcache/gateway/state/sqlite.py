@@ -20,6 +20,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from ...errors import APIStatusError, CtxCacheError, InvalidInputError, SessionError
+from ..rules.clients import KeyLimits
 from ..rules.records import ContextRecord, decode_message, decode_settings, encode_message, encode_settings
 from ..rules.refusals import not_kept
 from ..rules.sizes import SizedMessage
@@ -126,7 +127,7 @@ class SQLiteState:
         if connection is not None:
             connection.close()
 
-    async def create(self, record: ContextRecord) -> None:
+    async def create(self, record: ContextRecord, limits: KeyLimits) -> None:
         """Keep a new context."""
 
         def write(connection: sqlite3.Connection) -> None:

@@ -1,7 +1,10 @@
 """Who calls, by the key."""
 
+import pytest
+
 from ctxcache.config import Secret
-from ctxcache.gateway.rules.clients import Client, Clients, digest
+from ctxcache.errors import InvalidInputError
+from ctxcache.gateway.rules.clients import NO_LIMITS, Client, Clients, KeyLimits, digest
 
 
 def test_each_key_finds_a_client() -> None:
@@ -25,3 +28,23 @@ def test_the_only_key_of_a_gateway() -> None:
     names = [client.name for client in clients if client is not None and client.owner == ""]
     assert names[0] == names[1] != names[2]
     assert "sk" not in "".join(names)
+
+
+def test_clients_are_replaced() -> None:
+    """After `replace` the keys are those given, and no others."""
+    ann, bob = Client(owner="a"), Client(owner="b")
+    clients = Clients({digest(b"one"): ann})
+    clients.replace({digest(b"two"): bob})
+    assert [clients.find(key) for key in (b"one", b"two")] == [None, bob]
+
+
+@pytest.mark.parametrize("name", ["contexts", "memory_bytes", "calls", "requests_per_minute", "tokens_per_minute"])
+def test_limits_of_a_key(name: str) -> None:
+    """Each limit is a whole number from 1 up, or None; those of calls are told apart from those of what stays."""
+    limits = KeyLimits(**{name: 5})
+    assert getattr(limits, name) == 5
+    assert limits.limit_calls == (name not in ("contexts", "memory_bytes"))
+    assert KeyLimits(**{name: None}) == NO_LIMITS
+    for wrong in (0, -1, 1.5, "1", True):
+        with pytest.raises(InvalidInputError, match=f"^{name} must be"):
+            KeyLimits(**{name: wrong})

@@ -37,6 +37,18 @@ def redis_url(redis_server_url: str) -> str:
     return redis_server_url
 
 
+@pytest.fixture
+def commands(redis_url: str) -> Iterator[Callable[[], int]]:
+    """Count the scripts that the server has run."""
+    with redis.Redis.from_url(redis_url) as client:
+
+        def count() -> int:
+            stats: Any = client.info("commandstats")
+            return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
+
+        yield count
+
+
 class Running:
     """A gateway in a process of its own."""
 

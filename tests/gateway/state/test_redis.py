@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import redis
 from ctxcache import APIStatusError, Context, ContextBusyError, SessionError, StreamInterruptedError, user
 from ctxcache.errors import InvalidInputError
 from ctxcache.gateway import Gateway, GatewayLimits, ScriptedEngine
+from ctxcache.gateway.rules.clients import NO_LIMITS
 from ctxcache.gateway.rules.records import ContextRecord
 from ctxcache.gateway.state import RedisState
 
@@ -21,18 +22,6 @@ from ...managed.redis_server import redis_server
 from .conftest import MODEL, Running, Spawn
 
 SLOW = {"pieces_per_second": 50, "length": 40}  # 0.8 seconds an answer
-
-
-@pytest.fixture
-def commands(redis_url: str) -> Iterator[Callable[[], int]]:
-    """Count the scripts that the server has run."""
-    with redis.Redis.from_url(redis_url) as client:
-
-        def count() -> int:
-            stats: Any = client.info("commandstats")
-            return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
-
-        yield count
 
 
 async def replicas(start: Any, count: int, url: str, **settings: Any) -> list[Any]:
@@ -351,7 +340,7 @@ async def test_a_context_is_found_for_its_owner_only(redis_url: str, commands: C
         id="ctx-1", model=MODEL, mode="session", ttl=60, strategy=None, initial=(), deadline=60, owner="ann"
     )
     try:
-        await state.create(record)
+        await state.create(record, NO_LIMITS)
         before = commands()
         assert [await state.find("ctx-1", "bob"), await state.find("ctx-2", "bob"), await state.find("ctx-1", "")] == [
             None,
