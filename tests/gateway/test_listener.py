@@ -99,6 +99,19 @@ async def test_connections_are_handed_to_protocols() -> None:
             await protocol.lost.wait()
 
 
+async def test_a_stop_accepts_what_waits() -> None:
+    """Connections that the kernel has accepted when the listener stops get a protocol; no request of theirs is lost."""
+    protocols = Protocols()
+    listener = await Listener.open("127.0.0.1", 0, protocols)
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(connect(listener))
+        await listener.stop()
+        assert len(protocols.all) == 40
+        assert all(protocol.connected.is_set() for protocol in protocols.all)
+        await listener.aclose()
+
+
 @pytest.mark.parametrize("turns", range(8))
 async def test_closing_right_after_a_client_connected_leaves_nothing_open(turns: int) -> None:
     """A connection ends with the listener, however far the event loop has come."""
