@@ -26,6 +26,7 @@ __all__ = ["BackgroundLoop", "LoopGate"]
 T = TypeVar("T")
 
 _CLOSE_SECONDS: Final = 5.0  # the longest wait for a thread to end
+_LOOK_SECONDS: Final = 1.0  # a signal that comes just before a wait is noticed after it
 _END: Final = object()
 
 
@@ -301,7 +302,12 @@ def _give(item: object, request: "Future[Any]") -> None:
 
 def _wait(future: "Future[T]") -> T:
     try:
-        return future.result()
+        while True:
+            try:
+                return future.result(_LOOK_SECONDS)
+            except TimeoutError:
+                if future.done():  # the coroutine's own, or a result of this moment
+                    return future.result()
     except CancelledError:
         pass  # by the end of the loop: the caller is here
     except BaseException:

@@ -87,6 +87,7 @@ class RedisState:
         self._deadlines: dict[str, float] = {}
         self._calls: Final[dict[str, str]] = {}  # the owner of each call that was admitted here, by the token
         self._ended_calls: list[tuple[str, str, int]] = []
+        self._releases: Final[dict[str, asyncio.Task[None]]] = {}
         self._aside: Final[set[asyncio.Task[Any]]] = set()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -161,10 +162,12 @@ class RedisState:
     async def claim(self, context_id: str, known: int, memory: int, most: int | None) -> Claim | None:
         """Claim a session, until `append` or `release`."""
         token = secrets.token_hex(8)
+        if context_id in self._releases:  # of the call before, on its way
+            await asyncio.wait([self._releases[context_id]])
         try:
             claimed = await self._run(scripts.CLAIM, context_id, token, self._lease, known, memory, _told(most))
         except BaseException:
-            self._run_aside(self._run(scripts.RELEASE, context_id, token, ""))  # it may have been claimed
+            self._release(context_id, token, "")  # it may have been claimed
             raise
         if claimed is None:
             return None
@@ -219,10 +222,18 @@ class RedisState:
         """Take note that a call has ended."""
         token = self._claims.pop(context_id, None)
         if token is not None:
-            told = "" if deadline is None else repr(deadline)
-            self._run_aside(self._run(scripts.RELEASE, context_id, token, told))
+            self._release(context_id, token, "" if deadline is None else repr(deadline))
         elif deadline is not None:
             self._deadlines[context_id] = deadline
+
+    def _release(self, context_id: str, token: str, deadline: str) -> None:
+        task = self._releases[context_id] = self._run_aside(self._run(scripts.RELEASE, context_id, token, deadline))
+
+        def forget(_: object) -> None:
+            if self._releases.get(context_id) is task:
+                del self._releases[context_id]
+
+        task.add_done_callback(forget)
 
     # --- calls of keys with limits
 
@@ -295,7 +306,7 @@ class RedisState:
             _log.warning("idle timers are noted later: %s", error.message)
             self._deadlines = {**deadlines, **self._deadlines}
 
-    def _run_aside(self, work: Awaitable[Any]) -> None:
+    def _run_aside(self, work: Awaitable[Any]) -> asyncio.Task[None]:
         async def run() -> None:
             try:
                 await work
@@ -305,6 +316,7 @@ class RedisState:
         task = asyncio.create_task(run())
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
+        return task
 
     async def _run(self, script: str, context_id: str = "", *values: str | bytes | float) -> Any:
         """Run a script.
