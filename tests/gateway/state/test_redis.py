@@ -259,7 +259,7 @@ async def ask(running: Running, context: Context, question: str) -> str:
 
 async def test_a_killed_gateway_frees_its_sessions(spawn: Spawn, redis_url: str) -> None:
     """A gateway killed in mid-stream blocks its session no longer than the lease; the half turn is not stored."""
-    one, two = [await spawn(state=redis_url, lease=1.0, **SLOW) for _ in range(2)]
+    one, two = [await spawn(state=redis_url, lease=3.0, **SLOW) for _ in range(2)]
     context = await one.create()
     await ask(one, context, "first?")
     stream = one.session.chat.stream(context_id=context.id, model=MODEL, messages=[user("half?")])
