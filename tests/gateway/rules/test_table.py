@@ -201,7 +201,7 @@ def test_expired_contexts_take_no_memory(table: ContextTable, clock: Any) -> Non
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert after - before < 50_000, "the ids alone of 1,000 contexts take more"
+    assert after - before < 70_000, "the ids alone of 1,000 contexts take more"
 
 
 def test_a_context_can_be_expired_by_hand(table: ContextTable) -> None:
