@@ -126,7 +126,7 @@ ALLOWED: dict[str, tuple[int, str]] = {
     "gateway/state/redis.py": (9, "answers that are lost, reached by chance"),
     "gateway/state/sqlite.py": (8, "writes that come together, reached by chance"),
     "integrations/langchain/chat.py": (3, "runs in a forked process, in which no test is noted"),
-    "integrations/sync.py": (9, "runs at the end of a process, in which no test is noted"),
+    "integrations/sync.py": (13, "ends of the process, and waits of more than a second, in processes of their own"),
     "keywords.py": (27, "decorators run at import, in which no test is noted"),
     "managed/calls.py": (4, "options that the tests of Prefix and Conversation give"),
     "managed/conversation/autosave.py": (8, "failing disks, reached by chance"),
