@@ -76,29 +76,33 @@ class Contexts:
         """Keep a context that the table has created.
 
         Raises:
-            APIStatusError: the state cannot keep the context.
+            APIStatusError: the state cannot keep the context, which has ended then.
         """
-        if self._state is not None:
-            await self._state.create(
-                ContextRecord(
-                    id=context.id,
-                    model=context.model,
-                    mode=context.mode,
-                    ttl=context.ttl,
-                    strategy=context.window.strategy,
-                    initial=initial,
-                    deadline=context.deadline,
-                    owner=context.owner,
-                ),
-                client.limits,
-            )
-            self._note_use(context.id)
+        if self._state is None:
+            return
+        record = ContextRecord(
+            id=context.id,
+            model=context.model,
+            mode=context.mode,
+            ttl=context.ttl,
+            strategy=context.window.strategy,
+            initial=initial,
+            deadline=context.deadline,
+            owner=context.owner,
+        )
+        try:
+            await self._state.create(record, client.limits)
+        except APIStatusError:
+            self.table.expire(context.id)  # here alone: another gateway's context may have the id in the state
+            raise
+        self._note_use(context.id)
 
     def expire(self, context_id: str) -> bool:
         """End a context now; False for one that is not in memory."""
-        if self._shared is not None:
+        ended = self.table.expire(context_id)
+        if ended and self._shared is not None:
             self._shared.forget(context_id)
-        return self.table.expire(context_id)
+        return ended
 
     # --- chats
 
@@ -186,15 +190,16 @@ class Contexts:
             return
         self._used.pop(context_id, None)
         self._used[context_id] = None
-        for other in list(self._used) if self.table.memory > self._copies else ():
-            context = self.table.get(other)
-            if context is None:
-                del self._used[other]
-            elif not context.running and other != context_id:
-                del self._used[other]
-                self.table.drop(other)
-            if self.table.memory <= self._copies:
+        for _ in range(len(self._used)):
+            oldest = next(iter(self._used))
+            context = self.table.get(oldest)
+            if context is not None and self.table.memory <= self._copies:
                 break
+            del self._used[oldest]
+            if context is not None and (context.running or oldest == context_id):
+                self._used[oldest] = None
+            elif context is not None:
+                self.table.drop(oldest)
 
     async def complete(self, chat: AcceptedChat) -> Usage:
         """End a call with every reply ended, and store the turn; return the usage by the gateway's own count.

@@ -121,6 +121,19 @@ async def test_the_number_of_contexts_is_that_of_all(start: Any, redis_url: str,
     assert (await two.post("/context/create", body)).error["code"] == "QuotaExceeded"
 
 
+async def test_an_id_that_is_taken_is_left_alone(start: Any, dictated: Any, redis_url: str) -> None:
+    """A gateway that gives another's id refuses that create, and the other's context lives on."""
+    one, two = await replicas(start, 2, redis_url, engine=dictated, randbelow=lambda _: 0)
+    context = (await one.create())["id"]
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}
+    refused = await two.post("/context/create", body)
+    assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+    for api in (one, two):
+        dictated.say("a", None)
+        assert (await api.chat(context)).status == 200
+    assert dictated.prompts[-1].context[0].text == "Be kind."
+
+
 async def test_memory_is_that_of_all(start: Any, redis_url: str) -> None:
     """Gateways share the bound on the memory of messages."""
     one, two = await replicas(start, 2, redis_url, limits=GatewayLimits(memory_bytes=20_000))
